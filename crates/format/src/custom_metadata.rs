@@ -1,0 +1,135 @@
+//! What the broker keeps for us beside each segment's metadata, at most 128 bytes: where the object's footer
+//! is and what it must hash to, so that a read never lists and never trusts the store.
+
+use crate::FOOTER_MAX_BYTES;
+use crate::bytes::Cursor;
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::id::Id;
+use crate::trailer::{TRAILER_BYTES, Trailer};
+
+/// With the longest store id and a reference, 121 of Kafka's 128 bytes are used.
+pub const STORE_ID_MAX_BYTES: usize = 32;
+const VERSION: u8 = 1;
+const FLAG_IDENTITY: u8 = 1;
+const KIND_OWN: u8 = 0;
+const KIND_ARCHIVE: u8 = 1;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CustomMetadata {
+    /// Which of the configured stores holds the object.
+    pub store_id: String,
+    /// The stored log bytes are the plain ones: reading may begin before the footer has arrived.
+    pub identity: bool,
+    /// Plain bytes of a frame; a power of two.
+    pub frame_bytes: u32,
+    pub data_end: u64,
+    pub footer_offset: u64,
+    pub footer_bytes: u32,
+    /// BLAKE3 over footer and trailer.
+    pub footer_digest: Digest,
+    /// Set for a segment of an archive that is read in place and never deleted.
+    pub archive: Option<ArchiveReference>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ArchiveReference {
+    pub topic_id: Id,
+    pub partition: i32,
+    pub branch: u32,
+    pub base_offset: i64,
+}
+
+impl CustomMetadata {
+    pub fn object_bytes(&self) -> u64 {
+        self.footer_offset + u64::from(self.footer_bytes) + TRAILER_BYTES as u64
+    }
+
+    /// Whether `trailer` is the one this was written with.
+    pub fn matches(&self, trailer: &Trailer) -> bool {
+        self.data_end == trailer.data_end
+            && self.footer_offset == trailer.footer_offset
+            && self.footer_bytes == trailer.footer_bytes
+    }
+
+    pub fn encode(&self) -> Result<Vec<u8>> {
+        let id = self.store_id.as_bytes();
+        if id.is_empty() || id.len() > STORE_ID_MAX_BYTES {
+            return Err(Error::invalid("store id", format!("{:?}", self.store_id), "1 to 32 bytes"));
+        }
+        let mut out = Vec::with_capacity(128);
+        out.push(VERSION);
+        out.push(if self.archive.is_some() { KIND_ARCHIVE } else { KIND_OWN });
+        out.push(if self.identity { FLAG_IDENTITY } else { 0 });
+        out.push(self.frame_bytes.trailing_zeros() as u8);
+        out.push(id.len() as u8);
+        out.extend_from_slice(id);
+        out.extend_from_slice(&self.data_end.to_be_bytes());
+        out.extend_from_slice(&self.footer_offset.to_be_bytes());
+        out.extend_from_slice(&self.footer_bytes.to_be_bytes());
+        out.extend_from_slice(&self.footer_digest.0);
+        if let Some(a) = &self.archive {
+            out.extend_from_slice(&a.topic_id.0);
+            out.extend_from_slice(&a.partition.to_be_bytes());
+            out.extend_from_slice(&a.branch.to_be_bytes());
+            out.extend_from_slice(&a.base_offset.to_be_bytes());
+        }
+        Ok(out)
+    }
+
+    pub fn decode(bytes: &[u8]) -> Result<Self> {
+        const WHAT: &str = "custom metadata";
+        let mut c = Cursor::new(WHAT, 0, bytes);
+        let version = c.u8()?;
+        if version > VERSION {
+            return Err(Error::FutureVersion { found: version.into(), supported: VERSION.into() });
+        }
+        let kind = c.u8()?;
+        let flags = c.u8()?;
+        let frame_log2 = c.u8()?;
+        if version == 0 || kind > KIND_ARCHIVE || flags > FLAG_IDENTITY || !(12..=20).contains(&frame_log2) {
+            return Err(Error::corrupt(
+                WHAT,
+                0,
+                "version 1, kind 0 or 1, flags 0 or 1, frame 12 to 20",
+                format!("{version}, {kind}, {flags}, {frame_log2}"),
+            ));
+        }
+        let id_bytes = c.u8()? as usize;
+        if id_bytes == 0 || id_bytes > STORE_ID_MAX_BYTES {
+            return Err(Error::corrupt(WHAT, 4, "a store id of 1 to 32 bytes", id_bytes));
+        }
+        let out = Self {
+            store_id: c.string(id_bytes)?,
+            identity: flags & FLAG_IDENTITY != 0,
+            frame_bytes: 1 << frame_log2,
+            data_end: c.u64()?,
+            footer_offset: c.u64()?,
+            footer_bytes: c.u32()?,
+            footer_digest: Digest(c.array()?),
+            archive: match kind {
+                KIND_ARCHIVE => Some(ArchiveReference {
+                    topic_id: Id(c.array()?),
+                    partition: c.i32()?,
+                    branch: c.u32()?,
+                    base_offset: c.i64()?,
+                }),
+                _ => None,
+            },
+        };
+        c.end()?;
+        // Bounds that make object_bytes() safe and no fetch absurd.
+        if out.data_end > out.footer_offset
+            || out.footer_offset > 1 << 60
+            || out.footer_bytes > FOOTER_MAX_BYTES
+        {
+            return Err(Error::corrupt(
+                WHAT,
+                0,
+                "data before a footer of bounded size",
+                format!("{}, {}, {}", out.data_end, out.footer_offset, out.footer_bytes),
+            ));
+        }
+        Ok(out)
+    }
+}

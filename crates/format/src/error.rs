@@ -1,0 +1,37 @@
+//! What can be wrong with bytes that claim to be ours.
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why bytes were refused. The caller, who knows the object's name, adds it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    #[error("corrupt {what} at byte {offset}: expected {expected}, found {found}")]
+    Corrupt { what: &'static str, offset: u64, expected: String, found: String },
+    #[error("{what} ends too early at byte {offset}: {needed} more bytes needed, {available} there")]
+    TooShort { what: &'static str, offset: u64, needed: u64, available: u64 },
+    #[error("format version {found} is newer than {supported}, the highest this build reads: upgrade Varve")]
+    FutureVersion { found: u16, supported: u16 },
+    #[error("the object needs features this build does not have: {0}: upgrade Varve")]
+    UnknownFeatures(String),
+    #[error("{what} is encrypted and no key was given (key id {key_id})")]
+    KeyMissing { what: &'static str, key_id: String },
+    #[error("{what} at byte {offset} does not open with key {key_id}: wrong key or altered bytes")]
+    KeyRefused { what: &'static str, offset: u64, key_id: String },
+    #[error("invalid {what}: {found} (allowed: {allowed})")]
+    Invalid { what: &'static str, found: String, allowed: String },
+}
+
+impl Error {
+    pub(crate) fn corrupt(
+        what: &'static str,
+        offset: u64,
+        expected: impl ToString,
+        found: impl ToString,
+    ) -> Self {
+        Self::Corrupt { what, offset, expected: expected.to_string(), found: found.to_string() }
+    }
+
+    pub(crate) fn invalid(what: &'static str, found: impl ToString, allowed: impl ToString) -> Self {
+        Self::Invalid { what, found: found.to_string(), allowed: allowed.to_string() }
+    }
+}

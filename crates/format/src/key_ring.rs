@@ -1,0 +1,107 @@
+//! A file of key-encryption keys: several for reading, one of them active for writing.
+
+use std::collections::BTreeMap;
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+use zeroize::{Zeroize as _, Zeroizing};
+
+use crate::error::{Error, Result};
+
+/// `{"active": "2026", "keys": {"2025": "<32 bytes in base64>", "2026": "…"}}`.
+pub struct KeyRing {
+    active: String,
+    keys: BTreeMap<String, Zeroizing<[u8; 32]>>,
+}
+
+impl std::fmt::Debug for KeyRing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let ids: Vec<_> = self.keys.keys().collect();
+        f.debug_struct("KeyRing").field("active", &self.active).field("ids", &ids).finish()
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    active: String,
+    keys: BTreeMap<String, String>,
+}
+
+impl KeyRing {
+    /// Parses the file's text. No message holds any of it but key ids.
+    pub fn parse(text: &str) -> Result<Self> {
+        let shape = r#"{"active": "<id>", "keys": {"<id>": "<32 bytes in base64>"}}"#;
+        let file: File = serde_json::from_str(text).map_err(|e| {
+            Error::invalid(
+                "key ring",
+                format!("no valid JSON at line {} column {}", e.line(), e.column()),
+                shape,
+            )
+        })?;
+        let mut keys = BTreeMap::new();
+        for (id, mut encoded) in file.keys {
+            if id.is_empty() || id.len() > 64 || !id.bytes().all(|b| b.is_ascii_graphic()) {
+                return Err(Error::invalid(
+                    "key id",
+                    format!("{id:?}"),
+                    "1 to 64 printable ASCII characters",
+                ));
+            }
+            let decoded = STANDARD.decode(encoded.trim()).map(Zeroizing::new);
+            encoded.zeroize();
+            let secret =
+                decoded.ok().and_then(|bytes| <[u8; 32]>::try_from(bytes.as_slice()).ok()).ok_or_else(
+                    || Error::invalid("key", format!("of id {id}, not shown"), "32 bytes in base64"),
+                )?;
+            keys.insert(id, Zeroizing::new(secret));
+        }
+        if !keys.contains_key(&file.active) {
+            return Err(Error::invalid(
+                "active key id",
+                format!("{:?}", file.active),
+                "one of the ids in \"keys\"",
+            ));
+        }
+        Ok(Self { active: file.active, keys })
+    }
+
+    /// The id that new keys are wrapped with.
+    pub fn active(&self) -> &str {
+        &self.active
+    }
+
+    pub fn wrap(&self, nonce: [u8; 12], aad: &[u8], secret: &[u8; 32]) -> Result<Vec<u8>> {
+        let mut out = secret.to_vec();
+        self.aead(&self.active)?
+            .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(aad), &mut out)
+            .map_err(|_| Error::invalid("key to wrap", "refused", "32 bytes"))?;
+        Ok(out)
+    }
+
+    pub fn unwrap(
+        &self,
+        id: &str,
+        nonce: [u8; 12],
+        aad: &[u8],
+        wrapped: &[u8],
+    ) -> Result<Zeroizing<[u8; 32]>> {
+        let refused = || Error::KeyRefused { what: "wrapped data key", offset: 0, key_id: id.to_owned() };
+        let mut buffer = Zeroizing::new(wrapped.to_vec());
+        let plain = self
+            .aead(id)?
+            .open_in_place(Nonce::assume_unique_for_key(nonce), Aad::from(aad), &mut buffer)
+            .map_err(|_| refused())?;
+        Ok(Zeroizing::new(<[u8; 32]>::try_from(&*plain).map_err(|_| refused())?))
+    }
+
+    fn aead(&self, id: &str) -> Result<LessSafeKey> {
+        let secret =
+            self.keys.get(id).ok_or_else(|| Error::KeyMissing { what: "data key", key_id: id.to_owned() })?;
+        let key = UnboundKey::new(&AES_256_GCM, secret.as_slice())
+            .map_err(|_| Error::invalid("key", format!("of id {id}"), "32 bytes"))?;
+        Ok(LessSafeKey::new(key))
+    }
+}
