@@ -12,12 +12,15 @@
 //!   with backoff and jitter, a bounded number of times; callers do not retry. An error that leaves here as
 //!   [`Kind::Unavailable`] was retried already; whoever calls again does so minutes later.
 //! * **Ranges.** A range that begins at or after the end is [`Kind::InvalidRange`]; one that ends after it is
-//!   clamped. Exactly the bytes of the (clamped) range are delivered or an error: a body that ends early is
-//!   [`Kind::Truncated`], never a short success.
+//!   clamped; one that holds no byte (`5..5`, the last 0 bytes) is [`Kind::InvalidRange`] too. All of an empty
+//!   object, or its last `n` bytes, is an empty body. Exactly the bytes of the (clamped) range are delivered or
+//!   an error: a body that ends early is [`Kind::Truncated`], never a short success.
 //! * **Consistency.** After a write returns, every `get`, `head` and `list` sees it.
 //! * **Cancellation.** Every future may be dropped at any await. A dropped `put` has happened or has not. A
 //!   dropped [`Upload`] leaves parts behind (no async work in `drop`): call `abort`, or let a sweep find it
 //!   by [`Store::list_uploads`].
+//! * **Names.** No key is another key's folder (`a` beside `a/b`): a filesystem cannot hold both and says
+//!   [`Kind::Invalid`]. Objects in the store whose names are no [`Key`] are passed over by `list`.
 //! * **Bounded.** No call buffers more than the caller's bytes and one page of a listing.
 //!
 //! GCS and Azure fit: parts are numbered from 1, may be sent in any order and in parallel, and all but the
@@ -32,7 +35,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::key::Key;
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -65,7 +68,7 @@ pub struct ObjectMeta {
     pub etag: Option<String>,
     /// Of a versioned bucket.
     pub version: Option<String>,
-    /// Milliseconds since 1970-01-01 UTC.
+    /// Milliseconds since 1970-01-01 UTC; of a write, by the writer's clock where the store does not say.
     pub last_modified_ms: i64,
     pub storage_class: Option<String>,
 }
@@ -117,6 +120,21 @@ pub enum GetRange {
     From(u64),
     /// The last `n` bytes (all of a shorter object).
     Suffix(u64),
+}
+
+impl GetRange {
+    /// The bytes of an object of `size_bytes` that this asks for; `None` is an invalid range.
+    pub fn resolve(self, size_bytes: u64) -> Option<Range<u64>> {
+        match self {
+            GetRange::Full => Some(0..size_bytes),
+            GetRange::Bounded { start, end } if start < end && start < size_bytes => {
+                Some(start..end.min(size_bytes))
+            }
+            GetRange::From(start) if start < size_bytes => Some(start..size_bytes),
+            GetRange::Suffix(n) if n > 0 => Some(size_bytes - n.min(size_bytes)..size_bytes),
+            _ => None,
+        }
+    }
 }
 
 /// Limits and preferences of a store that a writer plans by.
@@ -182,12 +200,36 @@ pub trait Upload: Send + Sync + fmt::Debug {
 
     /// Makes the object visible. All numbers from 1 to the highest were sent, else [`Kind::Invalid`].
     /// An ambiguous answer is asked for (`head`) before anything is repeated.
-    ///
-    /// [`Kind::Invalid`]: crate::Kind::Invalid
     async fn complete(&self) -> Result<ObjectMeta>;
 
     /// Forgets all parts. After `complete` it has no effect.
     async fn abort(&self) -> Result<()>;
+}
+
+impl GetResult {
+    /// The whole body in one piece, checked to be as long as `range` says.
+    pub async fn bytes(self) -> Result<Bytes> {
+        use futures::TryStreamExt;
+
+        let expected = self.range.end - self.range.start;
+        let mut body = self.body;
+        let first = body.try_next().await?.unwrap_or_default();
+        let whole = if first.len() as u64 == expected {
+            first
+        } else {
+            let mut whole = Vec::with_capacity(usize::try_from(expected).unwrap_or(0));
+            whole.extend_from_slice(&first);
+            while let Some(piece) = body.try_next().await? {
+                whole.extend_from_slice(&piece);
+            }
+            Bytes::from(whole)
+        };
+        if whole.len() as u64 != expected {
+            let detail = format!("expected {expected} bytes of body, found {}", whole.len());
+            return Err(Error::new(Kind::Truncated, "get", format!("bytes {:?}", self.range), detail));
+        }
+        Ok(whole)
+    }
 }
 
 /// Deletes one object; absent is no error.
