@@ -21,13 +21,13 @@ impl<'a> Cursor<'a> {
     }
 
     pub(crate) fn remaining(&self) -> usize {
-        self.bytes.len() - self.at
+        self.bytes.len().saturating_sub(self.at)
     }
 
     pub(crate) fn take(&mut self, n: usize) -> Result<&'a [u8]> {
         match self.bytes.get(self.at..).and_then(|rest| rest.get(..n)) {
             Some(slice) => {
-                self.at += n;
+                self.at = self.at.saturating_add(n);
                 Ok(slice)
             }
             None => Err(Error::TooShort {

@@ -1,6 +1,6 @@
 //! AES-256-GCM frames under the key hierarchy: key-encryption key → data key of a (topic, period) → object
 //! key, derived with a salt that is fresh for each upload attempt. So no object key ever seals two different
-//! objects, and a frame's number is nonce enough. The associated data binds a frame to its object, its place
+//! objects, and a frame's number is nonce enough; the number after the last frame's seals the footer. The associated data binds a frame to its object, its place
 //! and the number of frames: none can be swapped, dropped or replayed. It does not hold the location: copies
 //! must open.
 
@@ -11,7 +11,9 @@ use zeroize::Zeroizing;
 use crate::error::{Error, Result};
 use crate::id::Id;
 
+/// What encryption adds to a frame.
 pub const TAG_BYTES: usize = 16;
+/// Length of an object's salt.
 pub const SALT_BYTES: usize = 32;
 
 /// The key of one (topic, period). Its `Debug` shows its id alone.
@@ -28,6 +30,7 @@ impl std::fmt::Debug for DataKey {
 }
 
 impl DataKey {
+    /// `secret` is random.
     pub fn new(id: Id, secret: [u8; 32]) -> Self {
         Self { id, secret: Zeroizing::new(secret) }
     }
@@ -36,7 +39,7 @@ impl DataKey {
         &self.secret
     }
 
-    /// HKDF-SHA-256 (RFC 5869), info = `varve segment v1` and the object's id.
+    /// The key of one object: HKDF-SHA-256 (RFC 5869), info = `varve segment v1` and the object's id.
     pub fn object_key(&self, salt: &[u8; SALT_BYTES], object_id: Id) -> Result<ObjectKey> {
         let mut secret = Zeroizing::new([0; 32]);
         let prk = hkdf::Salt::new(hkdf::HKDF_SHA256, salt).extract(self.secret.as_slice());
@@ -107,15 +110,14 @@ impl ObjectKey {
 
     pub(crate) fn frame_aad(&self, number: u64, count: u64) -> [u8; 32] {
         let mut aad = [0; 32];
-        aad[..16].copy_from_slice(&self.object_id.0);
-        aad[16..24].copy_from_slice(&number.to_be_bytes());
-        aad[24..].copy_from_slice(&count.to_be_bytes());
+        let values = self.object_id.0.into_iter().chain(number.to_be_bytes()).chain(count.to_be_bytes());
+        aad.iter_mut().zip(values).for_each(|(to, from)| *to = from);
         aad
     }
 }
 
 fn nonce(number: u64) -> Nonce {
     let mut bytes = [0; 12];
-    bytes[4..].copy_from_slice(&number.to_be_bytes());
+    bytes.iter_mut().skip(4).zip(number.to_be_bytes()).for_each(|(to, from)| *to = from);
     Nonce::assume_unique_for_key(bytes)
 }

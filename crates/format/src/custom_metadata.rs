@@ -1,20 +1,24 @@
 //! What the broker keeps for us beside each segment's metadata, at most 128 bytes: where the object's footer
 //! is and what it must hash to, so that a read never lists and never trusts the store.
 
-use crate::FOOTER_MAX_BYTES;
 use crate::bytes::Cursor;
 use crate::digest::Digest;
-use crate::error::{Error, Result};
+use crate::error::{Error, Flaw, Result};
 use crate::id::Id;
+use crate::text::check_printable;
 use crate::trailer::{TRAILER_BYTES, Trailer};
+use crate::{FOOTER_MAX_BYTES, FRAME_MAX_BYTES, FRAME_MIN_BYTES};
 
 /// With the longest store id and a reference, 121 of Kafka's 128 bytes are used.
 pub const STORE_ID_MAX_BYTES: usize = 32;
+const WHAT: &str = "custom metadata";
+const FOOTER_OFFSET_MAX: u64 = 1 << 60;
 const VERSION: u8 = 1;
 const FLAG_IDENTITY: u8 = 1;
 const KIND_OWN: u8 = 0;
 const KIND_ARCHIVE: u8 = 1;
 
+/// See the module's documentation. Positions and lengths are in bytes of the object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CustomMetadata {
     /// Which of the configured stores holds the object.
@@ -32,6 +36,7 @@ pub struct CustomMetadata {
     pub archive: Option<ArchiveReference>,
 }
 
+/// Which segment of an archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ArchiveReference {
     pub topic_id: Id,
@@ -41,8 +46,9 @@ pub struct ArchiveReference {
 }
 
 impl CustomMetadata {
+    /// Length of the whole object.
     pub fn object_bytes(&self) -> u64 {
-        self.footer_offset + u64::from(self.footer_bytes) + TRAILER_BYTES as u64
+        self.footer_offset.saturating_add(u64::from(self.footer_bytes)).saturating_add(TRAILER_BYTES as u64)
     }
 
     /// Whether `trailer` is the one this was written with.
@@ -52,11 +58,13 @@ impl CustomMetadata {
             && self.footer_bytes == trailer.footer_bytes
     }
 
+    /// The bytes for Kafka, at most 121.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a value that [`CustomMetadata::decode`] would refuse.
     pub fn encode(&self) -> Result<Vec<u8>> {
+        self.check().map_err(Flaw::invalid)?;
         let id = self.store_id.as_bytes();
-        if id.is_empty() || id.len() > STORE_ID_MAX_BYTES {
-            return Err(Error::invalid("store id", format!("{:?}", self.store_id), "1 to 32 bytes"));
-        }
         let mut out = Vec::with_capacity(128);
         out.push(VERSION);
         out.push(if self.archive.is_some() { KIND_ARCHIVE } else { KIND_OWN });
@@ -77,8 +85,9 @@ impl CustomMetadata {
         Ok(out)
     }
 
+    /// # Errors
+    /// [`Error::Corrupt`], [`Error::TooShort`], or [`Error::FutureVersion`] from a newer Varve.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
-        const WHAT: &str = "custom metadata";
         let mut c = Cursor::new(WHAT, 0, bytes);
         let version = c.u8()?;
         if version > VERSION {
@@ -96,9 +105,6 @@ impl CustomMetadata {
             ));
         }
         let id_bytes = c.u8()? as usize;
-        if id_bytes == 0 || id_bytes > STORE_ID_MAX_BYTES {
-            return Err(Error::corrupt(WHAT, 4, "a store id of 1 to 32 bytes", id_bytes));
-        }
         let out = Self {
             store_id: c.string(id_bytes)?,
             identity: flags & FLAG_IDENTITY != 0,
@@ -118,18 +124,35 @@ impl CustomMetadata {
             },
         };
         c.end()?;
-        // Bounds that make object_bytes() safe and no fetch absurd.
-        if out.data_end > out.footer_offset
-            || out.footer_offset > 1 << 60
-            || out.footer_bytes > FOOTER_MAX_BYTES
+        out.check().map_err(|flaw| flaw.corrupt(0))?;
+        Ok(out)
+    }
+
+    /// Bounds, so that no fetch is absurd and nothing overflows.
+    fn check(&self) -> Result<(), Flaw> {
+        check_printable("store id", &self.store_id, STORE_ID_MAX_BYTES)?;
+        if !self.frame_bytes.is_power_of_two()
+            || !(FRAME_MIN_BYTES..=FRAME_MAX_BYTES).contains(&self.frame_bytes)
         {
-            return Err(Error::corrupt(
-                WHAT,
-                0,
-                "data before a footer of bounded size",
-                format!("{}, {}, {}", out.data_end, out.footer_offset, out.footer_bytes),
+            return Err(Flaw::new("frame size", self.frame_bytes, "a power of two from 4 KiB to 1 MiB"));
+        }
+        if self.data_end > self.footer_offset
+            || self.footer_offset > FOOTER_OFFSET_MAX
+            || self.footer_bytes > FOOTER_MAX_BYTES
+        {
+            let found = format!("{}, {}, {}", self.data_end, self.footer_offset, self.footer_bytes);
+            return Err(Flaw::new(
+                "custom metadata",
+                found,
+                "data that ends before a footer of bounded size",
             ));
         }
-        Ok(out)
+        match &self.archive {
+            Some(a) if a.partition < 0 || a.base_offset < 0 => {
+                let found = format!("partition {}, base offset {}", a.partition, a.base_offset);
+                Err(Flaw::new("archive reference", found, "neither below 0"))
+            }
+            _ => Ok(()),
+        }
     }
 }

@@ -3,7 +3,9 @@
 use std::fmt;
 
 use crate::error::{Error, Result};
+use crate::extent::ExtentKind;
 
+/// The hash of digests and Merkle tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum DigestAlgorithm {
     None,
@@ -65,6 +67,7 @@ pub enum Hasher {
 }
 
 impl Hasher {
+    /// Takes more bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         match self {
             Self::Blake3(h) => {
@@ -74,6 +77,7 @@ impl Hasher {
         }
     }
 
+    /// The digest of all bytes taken.
     pub fn finish(self) -> Digest {
         match self {
             Self::Blake3(h) => Digest(*h.finalize().as_bytes()),
@@ -86,23 +90,34 @@ impl Hasher {
     }
 }
 
-/// The root of a tree shaped as in RFC 6962 section 2.1: a leaf is `H(0x00 | digest)`, a node
-/// `H(0x01 | left | right)`, an odd one is carried up; of no leaves it is `H(0x02)`.
+/// What the Merkle tree says of one extent. Kind and length are part of the leaf, so that the root proves
+/// what the bytes are, not only that they are there somewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Leaf {
+    pub kind: ExtentKind,
+    pub plain_bytes: u64,
+    /// Digest of the extent's plain bytes.
+    pub digest: Digest,
+}
+
+/// The root of a tree shaped as in RFC 6962 section 2.1: a leaf is `H(0x00 | kind | plain bytes | digest)`, a
+/// node `H(0x01 | left | right)`, an odd one is carried up; of no leaves it is `H(0x02)`.
 /// `None` where digests are off.
-pub fn merkle_root(algorithm: DigestAlgorithm, leaves: &[Digest]) -> Option<Digest> {
-    let hash = |prefix: u8, parts: &[&Digest]| {
+pub fn merkle_root(algorithm: DigestAlgorithm, leaves: impl Iterator<Item = Leaf>) -> Option<Digest> {
+    let hash = |parts: &[&[u8]]| {
         algorithm.hasher().map(|mut h| {
-            h.update(&[prefix]);
-            parts.iter().for_each(|p| h.update(&p.0));
+            parts.iter().for_each(|part| h.update(part));
             h.finish()
         })
     };
-    let mut level = leaves.iter().map(|leaf| hash(0, &[leaf])).collect::<Option<Vec<_>>>()?;
+    let mut level = leaves
+        .map(|l| hash(&[&[0, l.kind.code()], &l.plain_bytes.to_be_bytes(), &l.digest.0]))
+        .collect::<Option<Vec<_>>>()?;
     while level.len() > 1 {
         level = level
             .chunks(2)
             .map(|pair| match pair {
-                [left, right] => hash(1, &[left, right]),
+                [left, right] => hash(&[&[1], &left.0, &right.0]),
                 [odd] => Some(*odd),
                 _ => None,
             })
@@ -110,6 +125,6 @@ pub fn merkle_root(algorithm: DigestAlgorithm, leaves: &[Digest]) -> Option<Dige
     }
     match level.pop() {
         Some(root) => Some(root),
-        None => hash(2, &[]),
+        None => hash(&[&[2]]),
     }
 }

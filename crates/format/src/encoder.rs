@@ -1,80 +1,20 @@
 //! Writes an object from front to back. The caller brings plain bytes, frame by frame, in the order of the
 //! [`Plan`], and puts what comes out, one after the other, into one object.
+//!
+//! After an error the encoder and what it appended are of no use: the object is begun anew, with a new salt
+//! and id. What is finished was decoded again first, so that nothing is written that would not be read.
 
-use crate::FORMAT_VERSION;
-use crate::crypt::{DataKey, ObjectKey, SALT_BYTES};
+#![allow(clippy::arithmetic_side_effects)] // Counts bytes that the caller brought, within the plan's bounds.
+
+use crate::crypt::ObjectKey;
 use crate::custom_metadata::{ArchiveReference, CustomMetadata};
-use crate::digest::{Digest, DigestAlgorithm, Hasher, merkle_root};
-use crate::error::{Error, Result};
+use crate::digest::{Digest, Hasher};
+use crate::error::{Error, Flaw, Result};
 use crate::extent::{Codec, Extent, ExtentKind};
-use crate::footer::{EncryptionInfo, Footer, SegmentInfo, check_sizes};
-use crate::id::Id;
+use crate::footer::{EncryptionInfo, Footer, SegmentInfo, check_period, check_sizes};
+use crate::plan::{Compression, Plan, WriteOptions};
 use crate::trailer::Trailer;
-
-/// How frames are compressed, each for itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Compression {
-    #[default]
-    None,
-    Zstd {
-        level: i32,
-    },
-    /// A chunk is compressed only where its first frame shrinks to nine tenths or less.
-    Auto {
-        level: i32,
-    },
-}
-
-#[derive(Clone, Debug)]
-pub struct Encryption {
-    pub key: DataKey,
-    pub period: String,
-    /// Random, and new for each attempt to write the object.
-    pub salt: [u8; SALT_BYTES],
-}
-
-#[derive(Clone, Debug)]
-pub struct WriteOptions {
-    pub frame_bytes: u32,
-    pub chunk_bytes: u32,
-    pub compression: Compression,
-    pub digest: DigestAlgorithm,
-    pub encryption: Option<Encryption>,
-    /// Random, and new for each attempt.
-    pub object_id: Id,
-}
-
-/// The extents to come, in order: what is read next and how much of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Plan {
-    extents: Vec<(ExtentKind, u64)>,
-    log_bytes: u64,
-}
-
-impl Plan {
-    /// `sections` in the order of [`ExtentKind::SECTIONS`]; those that do not exist are left out.
-    pub fn new(log_bytes: u64, chunk_bytes: u32, sections: &[(ExtentKind, u64)]) -> Result<Self> {
-        if chunk_bytes == 0 {
-            return Err(Error::invalid("chunk size", 0, "more than 0"));
-        }
-        let chunk_bytes = u64::from(chunk_bytes);
-        let chunks = log_bytes.div_ceil(chunk_bytes);
-        let mut extents: Vec<_> =
-            (0..chunks).map(|n| (ExtentKind::Log, chunk_bytes.min(log_bytes - n * chunk_bytes))).collect();
-        for (kind, bytes) in sections {
-            if *kind == ExtentKind::Log || extents.last().is_some_and(|(last, _)| last >= kind) {
-                return Err(Error::invalid("section", kind.name(), "each kind once, in their order"));
-            }
-            extents.push((*kind, *bytes));
-        }
-        Ok(Self { extents, log_bytes })
-    }
-
-    /// Kind and plain bytes of each extent.
-    pub fn extents(&self) -> &[(ExtentKind, u64)] {
-        &self.extents
-    }
-}
+use crate::{FOOTER_MAX_BYTES, FORMAT_VERSION};
 
 /// What the writer keeps of a finished object.
 #[derive(Clone, Debug)]
@@ -87,6 +27,7 @@ pub struct Finished {
 }
 
 impl Finished {
+    /// What Kafka is to keep about the object, which lies in `store_id`.
     pub fn custom_metadata(&self, store_id: &str, archive: Option<ArchiveReference>) -> CustomMetadata {
         CustomMetadata {
             store_id: store_id.to_owned(),
@@ -101,6 +42,7 @@ impl Finished {
     }
 }
 
+/// See the module's documentation.
 pub struct Encoder {
     options: WriteOptions,
     plan: Plan,
@@ -117,19 +59,23 @@ pub struct Encoder {
 }
 
 impl Encoder {
+    /// Begins an object.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for sizes or a period out of bounds, a plan of another chunk size, more frames than
+    /// a footer can describe, or a zstd level that does not exist.
     pub fn new(options: WriteOptions, plan: Plan) -> Result<Self> {
-        check_sizes(options.frame_bytes, options.chunk_bytes)?;
+        check_sizes(options.frame_bytes, options.chunk_bytes).map_err(Flaw::invalid)?;
+        if let Some(e) = &options.encryption {
+            check_period(&e.period).map_err(Flaw::invalid)?;
+        }
+        let frame_count = plan.frame_count(&options)?;
         let key =
             options.encryption.as_ref().map(|e| e.key.object_key(&e.salt, options.object_id)).transpose()?;
         let zstd = match options.compression {
             Compression::None => None,
-            Compression::Zstd { level } | Compression::Auto { level } => Some(
-                zstd::bulk::Compressor::new(level)
-                    .map_err(|e| Error::invalid("zstd level", format!("{level}: {e}"), "a level of zstd"))?,
-            ),
+            Compression::Zstd { level } | Compression::Auto { level } => Some(compressor(level)?),
         };
-        let frame_count =
-            plan.extents.iter().map(|(_, bytes)| bytes.div_ceil(options.frame_bytes.into())).sum();
         let mut encoder = Self {
             options,
             plan,
@@ -159,7 +105,10 @@ impl Encoder {
         (left > 0).then(|| left.min(self.options.frame_bytes.into()) as usize)
     }
 
-    /// Takes the next frame where the stored bytes are the plain ones.
+    /// Takes the next frame, of exactly [`Encoder::next_frame_bytes`], where the stored bytes are the plain ones.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for another length, or where [`Encoder::is_identity`] is false.
     pub fn pass(&mut self, plain: &[u8]) -> Result<()> {
         if !self.is_identity() {
             return Err(Error::invalid("call", "pass", "only where bytes are stored as they are"));
@@ -169,7 +118,10 @@ impl Encoder {
         Ok(())
     }
 
-    /// Takes the next frame and appends its stored bytes to `out`.
+    /// Takes the next frame, of exactly [`Encoder::next_frame_bytes`], and appends its stored bytes to `out`.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for another length.
     pub fn frame(&mut self, plain: &[u8], out: &mut Vec<u8>) -> Result<()> {
         self.check_frame(plain)?;
         let start = out.len();
@@ -185,7 +137,11 @@ impl Encoder {
         Ok(())
     }
 
-    /// Appends footer and trailer to `out`.
+    /// Appends footer and trailer to `out`, when all frames were taken.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if frames are missing, `info` holds what the format does not allow (see
+    /// [`SegmentInfo::check`]), or the footer would exceed its limit.
     pub fn finish(self, info: SegmentInfo, out: &mut Vec<u8>) -> Result<Finished> {
         if self.next_frame_bytes().is_some() || self.extents.len() != self.plan.extents.len() {
             return Err(Error::invalid(
@@ -194,14 +150,14 @@ impl Encoder {
                 "all frames",
             ));
         }
+        info.check()?;
         let identity = self.is_identity();
-        let root = merkle_root(self.options.digest, &self.digests);
         let encryption = self.options.encryption.map(|e| EncryptionInfo {
             data_key_id: e.key.id,
             period: e.period,
             salt: e.salt,
         });
-        let footer = Footer {
+        let mut footer = Footer {
             info,
             object_id: self.options.object_id,
             log_bytes: self.plan.log_bytes,
@@ -211,8 +167,10 @@ impl Encoder {
             encryption,
             extents: self.extents,
             digests: self.digests,
-            root,
+            root: None,
+            sealed: false,
         };
+        footer.root = footer.computed_root();
         let bytes = footer.encode(self.key.as_ref())?;
         let (data_end, footer_offset) = footer.ends();
         let trailer = Trailer {
@@ -220,15 +178,24 @@ impl Encoder {
             footer_offset,
             footer_bytes: u32::try_from(bytes.len())
                 .ok()
-                .filter(|n| *n <= crate::FOOTER_MAX_BYTES)
-                .ok_or_else(|| {
-                    Error::invalid("footer", bytes.len(), "at most 16 MiB: choose larger frames")
-                })?,
+                .filter(|n| *n <= FOOTER_MAX_BYTES)
+                .ok_or_else(|| Error::invalid("footer", bytes.len(), "at most 16 MiB"))?,
             version: FORMAT_VERSION,
             features: footer.features(),
             footer_crc: crc32c::crc32c(&bytes),
         };
         let end = trailer.encode();
+        let mut read_back = Footer::decode(&bytes, &trailer)?;
+        if let Some(key) = &self.key {
+            read_back.unlock(&bytes, key, footer_offset)?;
+        }
+        if read_back != footer {
+            return Err(Error::invalid(
+                "footer",
+                "one that reads back otherwise",
+                "what reads back the same",
+            ));
+        }
         let mut hasher = blake3::Hasher::new();
         hasher.update(&bytes).update(&end);
         out.extend_from_slice(&bytes);
@@ -280,7 +247,8 @@ impl Encoder {
             extent.crcs.push(crc);
             extent.stored_bytes += stored_bytes as u64;
             if extent.codec == Codec::Zstd {
-                extent.ends.push(extent.stored_bytes as u32);
+                // An extent has at most 1 GiB of plain bytes, and zstd adds little: far from 4 GiB.
+                extent.ends.push(u32::try_from(extent.stored_bytes).unwrap_or(u32::MAX));
             }
         }
         self.stored += stored_bytes as u64;
@@ -322,4 +290,14 @@ impl Encoder {
     fn end_extent(&mut self) {
         self.digests.extend(self.hasher.take().map(Hasher::finish));
     }
+}
+
+fn compressor(level: i32) -> Result<zstd::bulk::Compressor<'static>> {
+    let levels = zstd::compression_level_range();
+    // zstd itself would take the nearest.
+    if !levels.contains(&level) {
+        return Err(Error::invalid("zstd level", level, format!("{levels:?}")));
+    }
+    zstd::bulk::Compressor::new(level)
+        .map_err(|e| Error::invalid("zstd level", format!("{level}: {e}"), format!("{levels:?}")))
 }

@@ -35,3 +35,27 @@ impl Error {
         Self::Invalid { what, found: found.to_string(), allowed: allowed.to_string() }
     }
 }
+
+/// A value that the format does not allow, before it is known whether it was read or is to be written.
+#[derive(Debug)]
+pub(crate) struct Flaw {
+    what: &'static str,
+    found: String,
+    allowed: String,
+}
+
+impl Flaw {
+    pub(crate) fn new(what: &'static str, found: impl ToString, allowed: impl ToString) -> Self {
+        Self { what, found: found.to_string(), allowed: allowed.to_string() }
+    }
+
+    /// It came from outside, in a record that begins at `offset`.
+    pub(crate) fn corrupt(self, offset: u64) -> Error {
+        Error::Corrupt { what: self.what, offset, expected: self.allowed, found: self.found }
+    }
+
+    /// The caller gave it.
+    pub(crate) fn invalid(self) -> Error {
+        Error::Invalid { what: self.what, found: self.found, allowed: self.allowed }
+    }
+}

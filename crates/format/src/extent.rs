@@ -2,10 +2,16 @@
 //! index. Each is cut into frames of `frame_bytes` plain bytes (the last may be shorter), numbered through the
 //! object from 0; a frame is what can be checked alone.
 
+use crate::SECTION_MAX_BYTES;
 use crate::bytes::Cursor;
 use crate::crypt::TAG_BYTES;
 use crate::error::{Error, Result};
 
+const WHAT: &str = "extent table";
+/// Of each entry, before its frames: what a count read from outside is held against.
+const HEAD_BYTES: usize = 20;
+
+/// What an extent holds, in the order of the object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ExtentKind {
     Log,
@@ -16,6 +22,7 @@ pub enum ExtentKind {
     LeaderEpochs,
 }
 
+/// How an extent's frames are compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Codec {
     None,
@@ -23,6 +30,7 @@ pub enum Codec {
 }
 
 impl ExtentKind {
+    /// All but the log, in the order of the object.
     pub const SECTIONS: [Self; 5] = [
         Self::OffsetIndex,
         Self::TimeIndex,
@@ -54,6 +62,7 @@ impl ExtentKind {
         }
     }
 
+    /// For messages.
     pub fn name(self) -> &'static str {
         match self {
             Self::Log => "log chunk",
@@ -85,8 +94,19 @@ pub struct Extent {
 }
 
 impl Extent {
+    /// Number of its frames.
     pub fn frame_count(&self) -> u64 {
         self.crcs.len() as u64
+    }
+
+    /// Where its stored bytes end in the object.
+    pub(crate) fn stored_end(&self) -> u64 {
+        self.stored_offset.saturating_add(self.stored_bytes)
+    }
+
+    /// Number of the frame after its last.
+    pub(crate) fn end_frame(&self) -> u64 {
+        self.first_frame.saturating_add(self.frame_count())
     }
 
     /// Stored range of its frame `index`, counted from the extent's stored beginning.
@@ -96,21 +116,24 @@ impl Extent {
         }
         match self.codec {
             Codec::Zstd => {
-                let end = *self.ends.get(index)?;
-                let start = if index == 0 { 0 } else { *self.ends.get(index - 1)? };
-                Some((start.into(), end.into()))
+                let start = match index.checked_sub(1) {
+                    None => 0,
+                    Some(before) => *self.ends.get(before)?,
+                };
+                Some((start.into(), (*self.ends.get(index)?).into()))
             }
             Codec::None => {
-                let step = u64::from(frame_bytes) + u64::from(overhead);
-                let start = index as u64 * step;
-                Some((start, (start + step).min(self.stored_bytes)))
+                let step = u64::from(frame_bytes).checked_add(overhead.into())?;
+                let start = (index as u64).checked_mul(step)?;
+                Some((start, start.checked_add(step)?.min(self.stored_bytes)))
             }
         }
     }
 
     /// Plain bytes of its frame `index`.
     pub(crate) fn frame_plain_bytes(&self, index: usize, frame_bytes: u32) -> u32 {
-        let start = index as u64 * u64::from(frame_bytes);
+        let start = (index as u64).saturating_mul(frame_bytes.into());
+        // At most a frame's bytes, which are 32 bits.
         self.plain_bytes.saturating_sub(start).min(frame_bytes.into()) as u32
     }
 }
@@ -142,15 +165,15 @@ pub(crate) fn encode(extents: &[Extent], out: &mut Vec<u8>) {
         out.extend_from_slice(&extent.plain_bytes.to_be_bytes());
         out.extend_from_slice(&extent.stored_bytes.to_be_bytes());
         extent.crcs.iter().for_each(|crc| out.extend_from_slice(&crc.to_be_bytes()));
-        let mut start = 0;
+        let mut start = 0_u32;
         for end in &extent.ends {
-            out.extend_from_slice(&(end - start).to_be_bytes());
+            out.extend_from_slice(&end.saturating_sub(start).to_be_bytes());
             start = *end;
         }
     }
 }
 
-/// Reads the table and checks that it describes exactly the bytes `0..stored_end`.
+/// Reads the table and checks that it describes exactly the bytes `0..stored_end`, the log's up to `data_end`.
 pub(crate) fn decode(
     bytes: &[u8],
     origin: u64,
@@ -158,118 +181,127 @@ pub(crate) fn decode(
     data_end: u64,
     stored_end: u64,
 ) -> Result<Vec<Extent>> {
-    const WHAT: &str = "extent table";
     let mut c = Cursor::new(WHAT, origin, bytes);
     let count = c.u32()? as usize;
-    // Each takes 20 bytes at least: no allocation beyond what is there.
-    let mut extents: Vec<Extent> = Vec::with_capacity(count.min(c.remaining() / 20));
-    let (mut stored, mut log, mut frames) = (0_u64, 0_u64, 0_u64);
+    let mut extents: Vec<Extent> = Vec::with_capacity(count.min(c.remaining() / HEAD_BYTES));
+    let (mut log, mut data, mut stored, mut frames) = (0_u64, 0_u64, 0_u64, 0_u64);
     for _ in 0..count {
         let at = c.offset();
-        let kind = ExtentKind::from_code(c.u8()?, at)?;
-        let codec = match c.u8()? {
-            0 => Codec::None,
-            1 => Codec::Zstd,
-            other => return Err(Error::corrupt(WHAT, at + 1, "codec 0 or 1", other)),
-        };
-        let reserved = c.u16()?;
-        if reserved != 0 {
-            return Err(Error::corrupt(WHAT, at + 2, "reserved 0", reserved));
-        }
+        let mut extent = read_head(&mut c)?;
         if let Some(last) = extents.last()
-            && (kind < last.kind || (kind == last.kind && kind != ExtentKind::Log))
+            && (extent.kind < last.kind || (extent.kind == last.kind && extent.kind != ExtentKind::Log))
         {
-            return Err(Error::corrupt(WHAT, at, format!("a kind after {}", last.kind.name()), kind.name()));
+            let after = format!("a kind after {}", last.kind.name());
+            return Err(Error::corrupt(WHAT, at, after, extent.kind.name()));
         }
-        let (plain_bytes, stored_bytes) = (c.u64()?, c.u64()?);
-        let mut extent = Extent {
-            kind,
-            codec,
-            plain_offset: if kind == ExtentKind::Log { log } else { 0 },
-            plain_bytes,
-            stored_offset: stored,
-            stored_bytes,
-            first_frame: frames,
-            crcs: Vec::new(),
-            ends: Vec::new(),
-        };
+        check_plain_bytes(&extent, shape, log, at)?;
+        extent.stored_offset = stored;
+        extent.first_frame = frames;
         read_frames(&mut c, &mut extent, shape)?;
-        check_size(&extent, shape, at)?;
-        if kind == ExtentKind::Log {
-            log = log.checked_add(plain_bytes).filter(|n| *n <= shape.log_bytes).ok_or_else(|| {
-                Error::corrupt(WHAT, at, format!("chunks of {} log bytes", shape.log_bytes), "more")
-            })?;
-            // Only the last chunk may be short, so that a position's chunk follows by division.
-            if plain_bytes != u64::from(shape.chunk_bytes) && log != shape.log_bytes {
-                return Err(Error::corrupt(
-                    WHAT,
-                    at,
-                    format!("a chunk of {} bytes", shape.chunk_bytes),
-                    plain_bytes,
-                ));
-            }
-        } else if stored < data_end {
-            return Err(Error::corrupt(WHAT, at, format!("chunks up to {data_end}"), stored));
-        }
+        check_stored_bytes(&extent, shape, at)?;
         stored = stored
-            .checked_add(stored_bytes)
-            .filter(|n| *n <= stored_end)
+            .checked_add(extent.stored_bytes)
+            .filter(|end| *end <= stored_end)
             .ok_or_else(|| Error::corrupt(WHAT, at, format!("extents up to {stored_end}"), "more"))?;
-        if kind == ExtentKind::Log && stored > data_end {
-            return Err(Error::corrupt(WHAT, at, format!("chunks up to {data_end}"), stored));
+        if extent.kind == ExtentKind::Log {
+            extent.plain_offset = log;
+            log = log.saturating_add(extent.plain_bytes);
+            data = stored;
         }
-        frames += extent.frame_count();
+        frames = frames.saturating_add(extent.frame_count());
         extents.push(extent);
     }
     c.end()?;
-    if log != shape.log_bytes || stored != stored_end {
+    if (log, data, stored) != (shape.log_bytes, data_end, stored_end) {
         return Err(Error::corrupt(
             WHAT,
             origin,
-            format!("{} log bytes and {stored_end} stored bytes", shape.log_bytes),
-            format!("{log} and {stored}"),
+            format!("{} log bytes, stored up to {data_end}, and all up to {stored_end}", shape.log_bytes),
+            format!("{log}, {data} and {stored}"),
         ));
     }
     Ok(extents)
 }
 
+fn read_head(c: &mut Cursor<'_>) -> Result<Extent> {
+    let at = c.offset();
+    let kind = ExtentKind::from_code(c.u8()?, at)?;
+    let codec = match c.u8()? {
+        0 => Codec::None,
+        1 => Codec::Zstd,
+        other => return Err(Error::corrupt(WHAT, at, "codec 0 or 1", other)),
+    };
+    let reserved = c.u16()?;
+    if reserved != 0 {
+        return Err(Error::corrupt(WHAT, at, "reserved 0", reserved));
+    }
+    Ok(Extent {
+        kind,
+        codec,
+        plain_offset: 0,
+        plain_bytes: c.u64()?,
+        stored_offset: 0,
+        stored_bytes: c.u64()?,
+        first_frame: 0,
+        crcs: Vec::new(),
+        ends: Vec::new(),
+    })
+}
+
+/// `log` bytes are in the chunks before. Only the last chunk may be short, so that the chunk of a position
+/// follows by division.
+fn check_plain_bytes(extent: &Extent, shape: &Shape, log: u64, at: u64) -> Result<()> {
+    let expected = match extent.kind {
+        ExtentKind::Log => match shape.log_bytes.saturating_sub(log).min(shape.chunk_bytes.into()) {
+            0 => return Err(Error::corrupt(WHAT, at, "no more chunks", extent.plain_bytes)),
+            bytes if bytes == extent.plain_bytes => return Ok(()),
+            bytes => format!("a chunk of {bytes} bytes"),
+        },
+        _ if extent.plain_bytes == 0 && extent.codec != Codec::None => "an empty extent as it is".to_owned(),
+        _ if extent.plain_bytes <= SECTION_MAX_BYTES => return Ok(()),
+        _ => format!("a section of at most {SECTION_MAX_BYTES} bytes"),
+    };
+    Err(Error::corrupt(WHAT, at, expected, extent.plain_bytes))
+}
+
 fn read_frames(c: &mut Cursor<'_>, extent: &mut Extent, shape: &Shape) -> Result<()> {
     let count = extent.plain_bytes.div_ceil(shape.frame_bytes.into());
     let entry_bytes = if extent.codec == Codec::Zstd { 8 } else { 4 };
-    if count > (c.remaining() / entry_bytes) as u64 {
-        return Err(Error::TooShort {
-            what: "extent table",
-            offset: c.offset(),
-            needed: count.saturating_mul(entry_bytes as u64),
-            available: c.remaining() as u64,
-        });
+    let needed = count.saturating_mul(entry_bytes);
+    if needed > c.remaining() as u64 {
+        let (offset, available) = (c.offset(), c.remaining() as u64);
+        return Err(Error::TooShort { what: WHAT, offset, needed, available });
     }
     extent.crcs = (0..count).map(|_| c.u32()).collect::<Result<_>>()?;
-    if extent.codec == Codec::Zstd {
-        let mut end = 0_u32;
-        for _ in 0..count {
-            let at = c.offset();
-            let bytes = c.u32()?;
-            // A stored frame is never much longer than its plain bytes; this bounds what a reader allocates.
-            if bytes <= shape.overhead() || bytes > shape.frame_bytes * 2 {
-                return Err(Error::corrupt("extent table", at, "a frame of bounded size", bytes));
-            }
-            end = end
-                .checked_add(bytes)
-                .ok_or_else(|| Error::corrupt("extent table", at, "an extent below 4 GiB", bytes))?;
-            extent.ends.push(end);
+    if extent.codec == Codec::None {
+        return Ok(());
+    }
+    extent.ends.reserve_exact(extent.crcs.len());
+    let mut end = 0_u32;
+    for _ in 0..count {
+        let at = c.offset();
+        let bytes = c.u32()?;
+        // A stored frame is never much longer than its plain bytes; this bounds what a reader allocates.
+        if bytes <= shape.overhead() || bytes > shape.frame_bytes.saturating_mul(2) {
+            return Err(Error::corrupt(WHAT, at, "a frame of bounded size", bytes));
         }
+        end =
+            end.checked_add(bytes).ok_or_else(|| Error::corrupt(WHAT, at, "an extent below 4 GiB", bytes))?;
+        extent.ends.push(end);
     }
     Ok(())
 }
 
-fn check_size(extent: &Extent, shape: &Shape, at: u64) -> Result<()> {
+fn check_stored_bytes(extent: &Extent, shape: &Shape, at: u64) -> Result<()> {
     let expected = match extent.codec {
         Codec::Zstd => extent.ends.last().map_or(0, |end| u64::from(*end)),
-        Codec::None => extent.plain_bytes + extent.frame_count() * u64::from(shape.overhead()),
+        Codec::None => {
+            let tags = extent.frame_count().saturating_mul(shape.overhead().into());
+            extent.plain_bytes.saturating_add(tags)
+        }
     };
     if expected == extent.stored_bytes {
         return Ok(());
     }
-    Err(Error::corrupt("extent table", at + 12, format!("{expected} stored bytes"), extent.stored_bytes))
+    Err(Error::corrupt(WHAT, at, format!("{expected} stored bytes"), extent.stored_bytes))
 }

@@ -2,11 +2,15 @@
 
 use crate::error::{Error, Result};
 
+/// At least one extent is compressed with zstd.
 pub const REQUIRED_ZSTD: u64 = 1 << 0;
+/// The object is encrypted.
 pub const REQUIRED_AES_256_GCM: u64 = 1 << 1;
+/// The footer holds digests of the plain bytes.
 pub const OPTIONAL_DIGESTS: u64 = 1 << 0;
 
 const REQUIRED_KNOWN: u64 = REQUIRED_ZSTD | REQUIRED_AES_256_GCM;
+pub(crate) const OPTIONAL_KNOWN: u64 = OPTIONAL_DIGESTS;
 
 /// The two words of the trailer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]

@@ -1,4 +1,7 @@
 //! From stored bytes to plain ones: checksum, then decryption, then decompression, frame by frame.
+//!
+//! Of an encrypted object nothing is decoded before its footer was authenticated ([`Footer::unlock`]): who can
+//! alter the extent table could else have a compressed frame pass for a plain one.
 
 use std::ops::Range;
 
@@ -21,30 +24,37 @@ pub struct FrameRef {
 
 impl Footer {
     /// Frame `number` of the object.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a number that is not below [`Footer::frame_count`].
     pub fn frame(&self, number: u64) -> Result<FrameRef> {
-        let none = || Error::invalid("frame number", number, format!("below {}", self.frame_count()));
-        let at = self.extents.partition_point(|e| e.first_frame + e.frame_count() <= number);
-        let extent = self.extents.get(at).ok_or_else(none)?;
-        let index = usize::try_from(number - extent.first_frame).map_err(|_| none())?;
+        self.find_frame(number)
+            .ok_or_else(|| Error::invalid("frame number", number, format!("below {}", self.frame_count())))
+    }
+
+    fn find_frame(&self, number: u64) -> Option<FrameRef> {
+        let extent = self.extents.get(self.extents.partition_point(|e| e.end_frame() <= number))?;
+        let index = usize::try_from(number.checked_sub(extent.first_frame)?).ok()?;
         let shape = self.shape();
-        let (start, end) = extent.frame_span(index, shape.frame_bytes, shape.overhead()).ok_or_else(none)?;
-        Ok(FrameRef {
+        let (start, end) = extent.frame_span(index, shape.frame_bytes, shape.overhead())?;
+        Some(FrameRef {
             number,
-            stored: extent.stored_offset + start..extent.stored_offset + end,
+            stored: extent.stored_offset.checked_add(start)?..extent.stored_offset.checked_add(end)?,
             plain_bytes: extent.frame_plain_bytes(index, shape.frame_bytes),
             codec: extent.codec,
-            crc: *extent.crcs.get(index).ok_or_else(none)?,
+            crc: *extent.crcs.get(index)?,
         })
     }
 
-    /// Number of the frame that holds the log's byte `position`.
+    /// Number of the frame that holds the log's byte `position`, which must be below `log_bytes`: frames
+    /// beyond belong to the sections.
     pub fn frame_at(&self, position: u64) -> u64 {
-        position / u64::from(self.frame_bytes)
+        position.checked_div(self.frame_bytes.into()).unwrap_or(0)
     }
 
-    /// The chunk that holds the log's byte `position`.
+    /// The chunk that holds the log's byte `position`; `None` beyond the log.
     pub fn chunk_at(&self, position: u64) -> Option<&Extent> {
-        let index = usize::try_from(position / u64::from(self.chunk_bytes)).ok()?;
+        let index = usize::try_from(position.checked_div(self.chunk_bytes.into())?).ok()?;
         self.extents.get(index).filter(|e| e.kind == ExtentKind::Log)
     }
 }
@@ -58,18 +68,29 @@ pub struct Decoder<'a> {
 }
 
 impl<'a> Decoder<'a> {
-    /// `key` is needed for an encrypted object.
+    /// `key` is needed for an encrypted object, and so is that its footer was unlocked with it.
+    ///
+    /// # Errors
+    /// [`Error::KeyMissing`] without a key that is needed, [`Error::Invalid`] if the footer is still sealed.
     pub fn new(footer: &'a Footer, key: Option<&'a ObjectKey>) -> Result<Self> {
         if let (Some(e), None) = (&footer.encryption, key) {
             return Err(Error::KeyMissing { what: "object", key_id: e.data_key_id.to_string() });
+        }
+        if footer.sealed {
+            return Err(Error::invalid("footer", "still sealed", "one that was unlocked"));
         }
         let key = footer.encryption.as_ref().and(key);
         Ok(Self { footer, key, zstd: None, scratch: Vec::new() })
     }
 
     /// Checks the frame's stored bytes and writes the plain ones to `plain`, of exactly `frame.plain_bytes`.
+    /// After an error `plain` holds nothing that may be used.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] and [`Error::TooShort`] if the stored bytes are damaged, [`Error::KeyRefused`] if they
+    /// were altered or the key is another's, [`Error::Invalid`] for a buffer of the wrong length.
     pub fn decode(&mut self, frame: &FrameRef, stored: &[u8], plain: &mut [u8]) -> Result<()> {
-        check(frame, stored)?;
+        frame.check(stored)?;
         if plain.len() != frame.plain_bytes as usize {
             return Err(Error::invalid("frame buffer", plain.len(), frame.plain_bytes));
         }
@@ -96,26 +117,23 @@ impl<'a> Decoder<'a> {
     }
 }
 
-fn check(frame: &FrameRef, stored: &[u8]) -> Result<()> {
-    let expected_bytes = frame.stored.end - frame.stored.start;
-    if stored.len() as u64 != expected_bytes {
-        return Err(Error::TooShort {
-            what: "frame",
-            offset: frame.stored.start,
-            needed: expected_bytes,
-            available: stored.len() as u64,
-        });
+impl FrameRef {
+    /// Whether `stored` are this frame's bytes: their number and their CRC32C. Of a frame that is neither
+    /// compressed nor encrypted they are the plain bytes.
+    ///
+    /// # Errors
+    /// [`Error::TooShort`] for another number of bytes, [`Error::Corrupt`] for another CRC32C.
+    pub fn check(&self, stored: &[u8]) -> Result<()> {
+        let (offset, needed) = (self.stored.start, self.stored.end.saturating_sub(self.stored.start));
+        if stored.len() as u64 != needed {
+            return Err(Error::TooShort { what: "frame", offset, needed, available: stored.len() as u64 });
+        }
+        let crc = crc32c::crc32c(stored);
+        if crc == self.crc {
+            return Ok(());
+        }
+        Err(Error::corrupt("frame", offset, format!("CRC32C {:08x}", self.crc), format!("{crc:08x}")))
     }
-    let crc = crc32c::crc32c(stored);
-    if crc == frame.crc {
-        return Ok(());
-    }
-    Err(Error::corrupt(
-        "frame",
-        frame.stored.start,
-        format!("CRC32C {:08x}", frame.crc),
-        format!("{crc:08x}"),
-    ))
 }
 
 fn open(key: &ObjectKey, footer: &Footer, frame: &FrameRef, stored: &[u8], plain: &mut [u8]) -> Result<()> {
@@ -132,6 +150,13 @@ fn decompress(
     let fail = |e: std::io::Error| {
         Error::corrupt("zstd frame", frame.stored.start, format!("{} plain bytes", frame.plain_bytes), e)
     };
+    let one_frame =
+        zstd::zstd_safe::find_frame_compressed_size(compressed).is_ok_and(|n| n == compressed.len());
+    let content = zstd::zstd_safe::get_frame_content_size(compressed).ok().flatten();
+    if !one_frame || content != Some(frame.plain_bytes.into()) {
+        let expected = format!("one zstd frame of {} plain bytes", frame.plain_bytes);
+        return Err(Error::corrupt("frame", frame.stored.start, expected, "something else"));
+    }
     let decompressor = match zstd {
         Some(d) => d,
         None => zstd.insert(zstd::bulk::Decompressor::new().map_err(fail)?),

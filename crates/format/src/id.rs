@@ -12,6 +12,10 @@ use crate::error::{Error, Result};
 pub struct Id(pub [u8; 16]);
 
 impl Id {
+    /// Parses the text form.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for anything but 22 characters of canonical URL-safe base64.
     pub fn parse(text: &str) -> Result<Self> {
         let fail = || Error::invalid("id", format!("{text:?}"), "22 characters of URL-safe base64");
         let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| fail())?;

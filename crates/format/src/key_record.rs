@@ -6,7 +6,8 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
 use crate::crypt::DataKey;
-use crate::error::{Error, Result};
+use crate::error::{Error, Flaw, Result};
+use crate::footer::check_period;
 use crate::id::Id;
 use crate::key_ring::KeyRing;
 
@@ -27,7 +28,7 @@ pub struct KeyRecord {
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Json {
-    varve_key: u32,
+    varve_key: u16,
     id: String,
     topic_id: String,
     period: String,
@@ -38,10 +39,20 @@ struct Json {
     wrapped: String,
 }
 
+#[derive(Deserialize)]
+struct Version {
+    varve_key: u16,
+}
+
+const WHAT: &str = "key record";
+const VERSION: u16 = 1;
 const ALGORITHM: &str = "AES-256-GCM";
 
 impl KeyRecord {
     /// Wraps `key` with the ring's active key. `nonce` is random.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a period that may not stand in a name.
     pub fn wrap(
         ring: &KeyRing,
         key: &DataKey,
@@ -50,6 +61,7 @@ impl KeyRecord {
         created_ms: i64,
         nonce: [u8; 12],
     ) -> Result<Self> {
+        check_period(period).map_err(Flaw::invalid)?;
         let wrapped = ring.wrap(nonce, &aad(key.id, topic_id, period), key.secret())?;
         Ok(Self {
             id: key.id,
@@ -62,15 +74,21 @@ impl KeyRecord {
         })
     }
 
+    /// The data key.
+    ///
+    /// # Errors
+    /// [`Error::KeyMissing`] if the ring does not hold the key it was wrapped by, [`Error::KeyRefused`] if that
+    /// does not open it.
     pub fn unwrap(&self, ring: &KeyRing) -> Result<DataKey> {
         let aad = aad(self.id, self.topic_id, &self.period);
         let secret = ring.unwrap(&self.wrapped_by, self.nonce, &aad, &self.wrapped)?;
         Ok(DataKey::new(self.id, *secret))
     }
 
+    /// The stored JSON.
     pub fn encode(&self) -> Result<Vec<u8>> {
         let json = Json {
-            varve_key: 1,
+            varve_key: VERSION,
             id: self.id.to_string(),
             topic_id: self.topic_id.to_string(),
             period: self.period.clone(),
@@ -83,22 +101,31 @@ impl KeyRecord {
         serde_json::to_vec_pretty(&json).map_err(|e| Error::invalid("key record", e, "JSON"))
     }
 
+    /// Parses the stored JSON.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`], or [`Error::FutureVersion`] from a newer Varve.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
-        let bad = |expected: &str, found: &dyn ToString| {
-            Error::corrupt("key record", 0, expected, found.to_string())
-        };
+        // The version first: a later record may have other members.
+        let version =
+            serde_json::from_slice::<Version>(bytes).map_err(|e| Error::corrupt(WHAT, 0, "its JSON", e))?;
+        if version.varve_key > VERSION {
+            return Err(Error::FutureVersion { found: version.varve_key, supported: VERSION });
+        }
+        let bad = |expected: &str, found: &dyn ToString| Error::corrupt(WHAT, 0, expected, found.to_string());
         let json: Json = serde_json::from_slice(bytes).map_err(|e| bad("its JSON", &e))?;
-        if json.varve_key != 1 || json.algorithm != ALGORITHM {
+        if json.varve_key != VERSION || json.algorithm != ALGORITHM {
             return Err(bad(
                 "varve_key 1 and AES-256-GCM",
                 &format!("{} and {:?}", json.varve_key, json.algorithm),
             ));
         }
+        check_period(&json.period).map_err(|flaw| flaw.corrupt(0))?;
         let nonce = STANDARD.decode(&json.nonce).ok().and_then(|b| b.try_into().ok());
         let wrapped = STANDARD.decode(&json.wrapped).ok().filter(|b| b.len() == 48);
         Ok(Self {
-            id: Id::parse(&json.id)?,
-            topic_id: Id::parse(&json.topic_id)?,
+            id: Id::parse(&json.id).map_err(|_| bad("an id", &json.id))?,
+            topic_id: Id::parse(&json.topic_id).map_err(|_| bad("an id", &json.topic_id))?,
             period: json.period,
             created_ms: json.created_ms,
             wrapped_by: json.wrapped_by,

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde::Deserialize;
+use serde::de::{Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::error::{Error, Result};
@@ -27,19 +28,42 @@ impl std::fmt::Debug for KeyRing {
 #[serde(deny_unknown_fields)]
 struct File {
     active: String,
+    #[serde(deserialize_with = "each_once")]
     keys: BTreeMap<String, String>,
+}
+
+/// JSON allows a member twice, and parsers differ in which they take: a key ring must not depend on that.
+fn each_once<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, String>, D::Error> {
+    struct Keys;
+    impl<'de> Visitor<'de> for Keys {
+        type Value = BTreeMap<String, String>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("keys by their ids")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut from: A) -> Result<Self::Value, A::Error> {
+            let mut out = BTreeMap::new();
+            while let Some((id, key)) = from.next_entry::<String, String>()? {
+                if out.insert(id, key).is_some() {
+                    return Err(A::Error::custom("a key id twice"));
+                }
+            }
+            Ok(out)
+        }
+    }
+    from.deserialize_map(Keys)
 }
 
 impl KeyRing {
     /// Parses the file's text. No message holds any of it but key ids.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`], naming the place or the key id.
     pub fn parse(text: &str) -> Result<Self> {
         let shape = r#"{"active": "<id>", "keys": {"<id>": "<32 bytes in base64>"}}"#;
         let file: File = serde_json::from_str(text).map_err(|e| {
-            Error::invalid(
-                "key ring",
-                format!("no valid JSON at line {} column {}", e.line(), e.column()),
-                shape,
-            )
+            Error::invalid("key ring", format!("not this at line {} column {}", e.line(), e.column()), shape)
         })?;
         let mut keys = BTreeMap::new();
         for (id, mut encoded) in file.keys {
@@ -73,6 +97,7 @@ impl KeyRing {
         &self.active
     }
 
+    /// Seals `secret` with the active key: 48 bytes. `nonce` is random, `aad` what the key is bound to.
     pub fn wrap(&self, nonce: [u8; 12], aad: &[u8], secret: &[u8; 32]) -> Result<Vec<u8>> {
         let mut out = secret.to_vec();
         self.aead(&self.active)?
@@ -81,6 +106,10 @@ impl KeyRing {
         Ok(out)
     }
 
+    /// Opens what [`KeyRing::wrap`] sealed with key `id`.
+    ///
+    /// # Errors
+    /// [`Error::KeyMissing`], [`Error::KeyRefused`].
     pub fn unwrap(
         &self,
         id: &str,

@@ -1,8 +1,16 @@
 //! Names of objects in the tier. Derivable from the broker's metadata and the configuration alone, sorted
 //! by offset, without the topic's name (which may be too long for a file).
+//!
+//! The functions that build names do not fail: cluster id and period must have been checked where they came
+//! from ([`check_cluster_id`] for the configuration; footers and key records are checked when decoded).
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Flaw, Result};
 use crate::id::Id;
+use crate::text::check_safe;
+
+/// First part of the names of key records, and so no cluster id.
+const KEYS: &str = "keys";
+const CLUSTER_ID_MAX_BYTES: usize = 128;
 
 /// What a tier segment's name says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,31 +22,53 @@ pub struct SegmentName {
     pub segment_id: Id,
 }
 
+/// Whether `cluster_id` may stand in names and footers.
+///
+/// # Errors
+/// [`Error::Invalid`] unless it is 1 to 128 of `A–Z a–z 0–9 . _ -`, neither `.`, `..` nor `keys`.
+pub fn check_cluster_id(cluster_id: &str) -> Result<()> {
+    cluster_id_flaw(cluster_id).map_err(Flaw::invalid)
+}
+
+pub(crate) fn cluster_id_flaw(cluster_id: &str) -> Result<(), Flaw> {
+    check_safe("cluster id", cluster_id, CLUSTER_ID_MAX_BYTES)?;
+    if cluster_id == KEYS {
+        return Err(Flaw::new("cluster id", "\"keys\"", "any other name: keys are stored under this one"));
+    }
+    Ok(())
+}
+
+/// Prefix of all segments of a topic: `<cluster id>/<topic id>/`.
 pub fn topic_prefix(cluster_id: &str, topic_id: Id) -> String {
     format!("{cluster_id}/{topic_id}/")
 }
 
+/// Prefix of all segments of a partition: `<cluster id>/<topic id>/<partition>/`.
 pub fn partition_prefix(cluster_id: &str, topic_id: Id, partition: i32) -> String {
     format!("{cluster_id}/{topic_id}/{partition}/")
 }
 
-/// Prefix of all segments with this base offset.
+/// Prefix of all segments with this base offset: `<partition prefix><base offset, 20 digits>-`.
 pub fn segment_prefix(cluster_id: &str, topic_id: Id, partition: i32, base_offset: i64) -> String {
     format!("{cluster_id}/{topic_id}/{partition}/{base_offset:020}-")
 }
 
+/// A segment's name: `<segment prefix><segment id>.varve`.
 pub fn segment_name(name: &SegmentName) -> String {
     let prefix = segment_prefix(&name.cluster_id, name.topic_id, name.partition, name.base_offset);
     format!("{prefix}{}.varve", name.segment_id)
 }
 
-/// Where the data key of a (topic, period) lies.
+/// Where the data key of a (topic, period) lies: `keys/<cluster id>/<topic id>/<period>.json`.
 pub fn key_record_name(cluster_id: &str, topic_id: Id, period: &str) -> String {
-    format!("keys/{cluster_id}/{topic_id}/{period}.json")
+    format!("{KEYS}/{cluster_id}/{topic_id}/{period}.json")
 }
 
 impl SegmentName {
     /// The inverse of [`segment_name`].
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for what [`segment_name`] would not have given for a legal segment.
     pub fn parse(key: &str) -> Result<Self> {
         let fail = || {
             Error::invalid(
@@ -57,11 +87,12 @@ impl SegmentName {
             file.strip_suffix(".varve").and_then(|stem| stem.split_at_checked(20)).ok_or_else(fail)?;
         let name = Self {
             cluster_id: cluster_id.to_owned(),
-            topic_id: Id::parse(topic)?,
+            topic_id: Id::parse(topic).map_err(|_| fail())?,
             partition: partition.parse().map_err(|_| fail())?,
             base_offset: base.parse().map_err(|_| fail())?,
-            segment_id: Id::parse(segment.strip_prefix('-').ok_or_else(fail)?)?,
+            segment_id: segment.strip_prefix('-').and_then(|text| Id::parse(text).ok()).ok_or_else(fail)?,
         };
-        if segment_name(&name) == key { Ok(name) } else { Err(fail()) }
+        let legal = cluster_id_flaw(cluster_id).is_ok() && name.partition >= 0 && name.base_offset >= 0;
+        if legal && segment_name(&name) == key { Ok(name) } else { Err(fail()) }
     }
 }

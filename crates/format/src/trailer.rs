@@ -5,9 +5,11 @@ use crate::error::{Error, Result};
 use crate::features::Features;
 use crate::{FOOTER_MAX_BYTES, FORMAT_VERSION};
 
+/// Length of the trailer, in every version.
 pub const TRAILER_BYTES: usize = 64;
 const MAGIC: [u8; 8] = *b"VARVESEG";
 
+/// The trailer's fields; byte positions count from the object's beginning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Trailer {
     /// End of the log's chunks, which begin at 0; the sections follow.
@@ -23,9 +25,10 @@ pub struct Trailer {
 impl Trailer {
     /// Size of the whole object.
     pub fn object_bytes(&self) -> u64 {
-        self.footer_offset + u64::from(self.footer_bytes) + TRAILER_BYTES as u64
+        self.footer_offset.saturating_add(u64::from(self.footer_bytes)).saturating_add(TRAILER_BYTES as u64)
     }
 
+    /// The 64 bytes as they are stored. The fields are taken as they are: [`Trailer::decode`] is what checks.
     pub fn encode(&self) -> [u8; TRAILER_BYTES] {
         let mut out = Vec::with_capacity(TRAILER_BYTES);
         out.extend_from_slice(&self.data_end.to_be_bytes());
@@ -45,6 +48,10 @@ impl Trailer {
     }
 
     /// Reads the last bytes of an object of `object_bytes`.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] (not ours, damaged, or of another length than `object_bytes`),
+    /// [`Error::FutureVersion`], [`Error::UnknownFeatures`].
     pub fn decode(bytes: &[u8; TRAILER_BYTES], object_bytes: u64) -> Result<Self> {
         let origin = object_bytes.saturating_sub(TRAILER_BYTES as u64);
         let mut c = Cursor::new("trailer", origin, bytes);
@@ -66,7 +73,7 @@ impl Trailer {
         if magic != MAGIC {
             return Err(Error::corrupt(
                 "trailer",
-                origin + 56,
+                origin.saturating_add(56),
                 format!("magic {MAGIC:02x?}"),
                 format!("{magic:02x?}"),
             ));
@@ -75,7 +82,7 @@ impl Trailer {
         if crc != computed {
             return Err(Error::corrupt(
                 "trailer",
-                origin + 52,
+                origin.saturating_add(52),
                 format!("CRC32C {computed:08x}"),
                 format!("{crc:08x}"),
             ));
@@ -86,7 +93,7 @@ impl Trailer {
         if trailer.version == 0 || reserved != 0 {
             return Err(Error::corrupt(
                 "trailer",
-                origin + 20,
+                origin.saturating_add(20),
                 "version 1 and reserved 0",
                 format!("version {} and reserved {reserved}", trailer.version),
             ));
@@ -100,7 +107,7 @@ impl Trailer {
         if self.footer_bytes > FOOTER_MAX_BYTES {
             return Err(Error::corrupt(
                 "trailer",
-                origin + 16,
+                origin.saturating_add(16),
                 format!("a footer of at most {FOOTER_MAX_BYTES} bytes"),
                 self.footer_bytes,
             ));
@@ -112,7 +119,7 @@ impl Trailer {
         if end != Some(object_bytes) || stated_bytes != object_bytes {
             return Err(Error::corrupt(
                 "trailer",
-                origin + 40,
+                origin.saturating_add(40),
                 format!(
                     "an object of {stated_bytes} bytes, footer {} + {}",
                     self.footer_offset, self.footer_bytes
