@@ -1,0 +1,317 @@
+//! Requests that fill the cache: one GET for a run of frames of one chunk, frames landing as they arrive.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use futures::TryStreamExt as _;
+use tokio::runtime::Handle;
+use varve_format::{Codec, Decoder, ExtentKind, FrameRef, SegmentName, segment_prefix};
+use varve_store::{GetRange, GetResult, Key, SharedStore};
+
+use crate::budget::{Budget, Permit};
+use crate::config::Config;
+use crate::error::{Error, Kind, Result};
+use crate::keys::Keys;
+use crate::metrics::Metrics;
+use crate::read::cache::{Cache, Flight, Frame, Lookup, no_room};
+use crate::read::segment::{Opened, Segment, Segments, Tail};
+use crate::read::tracker::Tracker;
+
+/// All that reading needs, shared by all streams.
+pub struct Reader {
+    pub config: Arc<Config>,
+    pub store: SharedStore,
+    pub keys: Arc<Keys>,
+    pub metrics: Arc<Metrics>,
+    pub runtime: Handle,
+    pub cache: Cache,
+    pub budget: Arc<Budget>,
+    pub segments: Segments,
+    pub tracker: Tracker,
+    /// Streams that read on, who share what read-ahead may take.
+    pub active: AtomicUsize,
+}
+
+impl Reader {
+    /// How far ahead one reader may fetch now.
+    pub fn window_max(&self) -> u64 {
+        let readers = self.active.load(Ordering::Relaxed).max(1) as u64;
+        self.config.prefetch_max_bytes.min(self.budget.total() / 2 / readers)
+    }
+
+    /// Most bytes one request may bring.
+    pub fn run_max(&self) -> u64 {
+        self.budget.total() / 4
+    }
+
+    /// Has the missing frames among `frames` fetched, all of one chunk. `log_bytes` is the plain log's size.
+    pub fn fetch(
+        self: &Arc<Self>,
+        segment: &Arc<Segment>,
+        frames: Range<u64>,
+        frame_bytes: u64,
+        demand: bool,
+    ) {
+        let most = (self.run_max() / frame_bytes).max(1);
+        let mut from = frames.start;
+        while from < frames.end {
+            let Some(flight) = self.cache.claim(segment.id, from..frames.end.min(from + most), demand) else {
+                from = frames.end.min(from + most);
+                continue;
+            };
+            from = flight.range.end;
+            let bytes = (flight.range.end - flight.range.start) * frame_bytes;
+            let mut room = None;
+            if !demand {
+                room = self.budget.try_acquire(bytes).or_else(|| {
+                    self.cache.evict(bytes, false);
+                    self.budget.try_acquire(bytes)
+                });
+                if room.is_none() {
+                    self.cache.fail(&flight, no_room());
+                    return;
+                }
+                self.metrics.prefetched_bytes.fetch_add(bytes, Ordering::Relaxed);
+            }
+            let (reader, segment) = (self.clone(), segment.clone());
+            self.runtime.spawn(async move {
+                let landing = Landing { reader: reader.clone(), flight };
+                let permit = match room {
+                    Some(permit) => permit,
+                    None => reader.reserve(bytes).await,
+                };
+                let running = reader.metrics.store_get.begin();
+                let outcome = reader.run(&segment, &landing.flight, permit).await;
+                running.end(&outcome);
+                if let Err(e) = outcome {
+                    if landing.flight.demand {
+                        tracing::warn!(target: "varve::read", "reading frames {:?}: {e}", landing.flight.range);
+                    }
+                    reader.cache.fail(&landing.flight, e);
+                }
+            });
+        }
+    }
+
+    async fn reserve(&self, bytes: u64) -> Permit {
+        self.budget
+            .acquire(bytes, |n| {
+                let unread = self.cache.evict(n, true);
+                self.metrics.evicted_unread_bytes.fetch_add(unread, Ordering::Relaxed);
+            })
+            .await
+    }
+
+    async fn run(&self, segment: &Segment, flight: &Flight, mut permit: Permit) -> Result<()> {
+        let (got, opened) = match (segment.opened(), &segment.custom) {
+            // The stored bytes are the plain ones: footer and data are fetched at once.
+            (None, Some(c)) if c.identity => {
+                let frame = u64::from(c.frame_bytes);
+                let range = flight.range.start * frame..(flight.range.end * frame).min(c.data_end);
+                let (got, opened) =
+                    tokio::join!(self.get(segment, range), segment.open(&*self.store, &self.keys));
+                // An error of the footer says more than one of the data.
+                let opened = opened?;
+                (got?, opened)
+            }
+            _ => {
+                let opened = segment.open(&*self.store, &self.keys).await?;
+                (self.get(segment, stored_range(segment, opened, flight)?).await?, opened)
+            }
+        };
+        self.land_all(segment, opened, flight, got, &mut permit).await
+    }
+
+    async fn get(&self, segment: &Segment, range: Range<u64>) -> Result<GetResult> {
+        let got =
+            self.store.get(&segment.key, GetRange::Bounded { start: range.start, end: range.end }).await?;
+        if got.range != range {
+            return Err(
+                segment.corrupt(format!("bytes {range:?} expected, the object ends at {}", got.range.end))
+            );
+        }
+        Ok(got)
+    }
+
+    /// Cuts the body into frames; each is checked before anyone sees it.
+    async fn land_all(
+        &self,
+        segment: &Segment,
+        opened: &Opened,
+        flight: &Flight,
+        mut got: GetResult,
+        permit: &mut Permit,
+    ) -> Result<()> {
+        let fail = |e| Error::format(&segment.place, e);
+        let mut decoder = Decoder::new(&opened.footer, opened.key.as_ref()).map_err(fail)?;
+        let mut piece = Bytes::new();
+        for number in flight.range.clone() {
+            let frame = opened.footer.frame(number).map_err(fail)?;
+            let stored_bytes = (frame.stored.end - frame.stored.start) as usize;
+            let mut stored = Vec::with_capacity(stored_bytes);
+            while stored.len() < stored_bytes {
+                if piece.is_empty() {
+                    let truncated = || {
+                        segment.corrupt(format!(
+                            "the body ends at byte {}",
+                            frame.stored.start + stored.len() as u64
+                        ))
+                    };
+                    piece = got.body.try_next().await?.ok_or_else(truncated)?;
+                }
+                let n = piece.len().min(stored_bytes - stored.len());
+                stored.extend_from_slice(&piece.split_to(n));
+            }
+            let plain = self.plain(opened, &mut decoder, &frame, stored).map_err(fail)?;
+            self.metrics.store_get.add_bytes(stored_bytes as u64);
+            self.cache.land(flight, number, self.frame(plain, &frame, opened, permit));
+            self.budget.retry();
+        }
+        Ok(())
+    }
+
+    fn plain(
+        &self,
+        opened: &Opened,
+        decoder: &mut Decoder<'_>,
+        frame: &FrameRef,
+        stored: Vec<u8>,
+    ) -> Result<Vec<u8>, varve_format::Error> {
+        if opened.key.is_none() && frame.codec == Codec::None {
+            frame.check(&stored)?;
+            return Ok(stored);
+        }
+        let mut plain = vec![0; frame.plain_bytes as usize];
+        decoder.decode(frame, &stored, &mut plain)?;
+        Ok(plain)
+    }
+
+    fn frame(&self, plain: Vec<u8>, frame: &FrameRef, opened: &Opened, permit: &mut Permit) -> Frame {
+        let as_stored = opened.key.is_none() && frame.codec == Codec::None;
+        let crc = if as_stored { frame.crc } else { crc32c::crc32c(&plain) };
+        let permit = permit.split(u64::from(opened.footer.frame_bytes));
+        Frame::new(plain, crc, permit)
+    }
+
+    /// All of an index, `None` if the segment has none. One GET brings all indexes, and the footer.
+    pub async fn index(&self, segment: &Segment, kind: ExtentKind) -> Result<Option<Vec<u8>>> {
+        if let Some(opened) = segment.opened()
+            && let Some(found) = self.cached_index(segment, opened, kind)?
+        {
+            return Ok(found);
+        }
+        let running = self.metrics.store_get.begin();
+        let tail = match &segment.custom {
+            Some(c) => segment.get(&*self.store, c.data_end, c.object_bytes()).await,
+            None => segment.tail(&*self.store).await,
+        };
+        running.end(&tail);
+        let tail = tail?;
+        self.metrics.store_get.add_bytes(tail.bytes.len() as u64);
+        let opened = segment.open_from(tail.clone(), &self.keys).await?;
+        let mut wanted = None;
+        for section in opened.footer.extents.iter().filter(|e| e.kind != ExtentKind::Log) {
+            let bytes = self.keep_section(segment, opened, section, &tail)?;
+            if section.kind == kind {
+                wanted = Some(bytes);
+            }
+        }
+        Ok(wanted)
+    }
+
+    /// `None`: not all in memory.
+    fn cached_index(
+        &self,
+        segment: &Segment,
+        opened: &Opened,
+        kind: ExtentKind,
+    ) -> Result<Option<Option<Vec<u8>>>> {
+        let Some(extent) = opened.footer.section(kind) else { return Ok(Some(None)) };
+        let mut out = Vec::with_capacity(extent.plain_bytes as usize);
+        for number in extent.first_frame..extent.first_frame + extent.frame_count() {
+            let Lookup::Ready(frame) = self.cache.lookup((segment.id, number)) else { return Ok(None) };
+            if !frame.is_intact() {
+                self.cache.purge(segment.id);
+                return Ok(None);
+            }
+            out.extend_from_slice(frame.bytes());
+        }
+        Ok(Some(Some(out)))
+    }
+
+    /// Decodes a section and keeps its frames where there is room: the broker asks for all indexes in a row.
+    fn keep_section(
+        &self,
+        segment: &Segment,
+        opened: &Opened,
+        section: &varve_format::Extent,
+        tail: &Tail,
+    ) -> Result<Vec<u8>> {
+        let fail = |e| Error::format(&segment.place, e);
+        let mut decoder = Decoder::new(&opened.footer, opened.key.as_ref()).map_err(fail)?;
+        let mut out = Vec::with_capacity(section.plain_bytes as usize);
+        for number in section.first_frame..section.first_frame + section.frame_count() {
+            let frame = opened.footer.frame(number).map_err(fail)?;
+            let short = || segment.corrupt(format!("bytes {:?} are missing at its end", frame.stored));
+            let stored = tail.slice(frame.stored.start, frame.stored.end).ok_or_else(short)?;
+            let plain = self.plain(opened, &mut decoder, &frame, stored.to_vec()).map_err(fail)?;
+            out.extend_from_slice(&plain);
+            let bytes = u64::from(opened.footer.frame_bytes);
+            if let Some(mut permit) = self.budget.try_acquire(bytes)
+                && let Some(flight) = self.cache.claim(segment.id, number..number + 1, false)
+            {
+                self.cache.land(&flight, number, self.frame(plain, &frame, opened, &mut permit));
+            }
+        }
+        Ok(out)
+    }
+
+    /// Read-ahead over the border: finds the segment that begins at `next_offset` by one LIST, and fetches its
+    /// first chunk. Where several begin there, none is followed: only the broker knows which is the one.
+    pub fn fetch_next(self: &Arc<Self>, segment: &Segment, next_offset: i64) {
+        let prefix =
+            segment_prefix(&self.config.cluster_id, segment.topic_id, segment.partition, next_offset);
+        let topic = segment.topic.clone();
+        let reader = self.clone();
+        self.runtime.spawn(async move {
+            if let Err(e) = reader.find_next(&prefix, &topic).await {
+                tracing::debug!(target: "varve::read", "read-ahead at {prefix}: {e}");
+            }
+        });
+    }
+
+    async fn find_next(self: &Arc<Self>, prefix: &str, topic: &str) -> Result<()> {
+        let page = self.store.list(prefix, None, 2).await?;
+        let [object] = page.objects.as_slice() else { return Ok(()) };
+        let name = SegmentName::parse(object.key.as_str()).map_err(|e| Error::format(prefix, e))?;
+        let found = Segment::found(&self.config, &name, topic, Key::new(object.key.as_str())?);
+        let Some(segment) = self.segments.add_found(found) else { return Ok(()) };
+        let opened = segment.open(&*self.store, &self.keys).await?;
+        if let Some(chunk) = opened.footer.chunk_at(0) {
+            let frames = 0..chunk.frame_count();
+            self.fetch(&segment, frames, opened.footer.frame_bytes.into(), false);
+        }
+        Ok(())
+    }
+}
+
+/// However a fetch ends, also by a panic or by the runtime's end, nobody waits for it for ever.
+struct Landing {
+    reader: Arc<Reader>,
+    flight: Arc<Flight>,
+}
+
+impl Drop for Landing {
+    fn drop(&mut self) {
+        self.reader.cache.fail(&self.flight, Error::new(Kind::Cancelled, "the fetch was given up"));
+    }
+}
+
+fn stored_range(segment: &Segment, opened: &Opened, flight: &Flight) -> Result<Range<u64>> {
+    let fail = |e| Error::format(&segment.place, e);
+    let first = opened.footer.frame(flight.range.start).map_err(fail)?;
+    let last = opened.footer.frame(flight.range.end.saturating_sub(1)).map_err(fail)?;
+    Ok(first.stored.start..last.stored.end)
+}
