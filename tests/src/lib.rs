@@ -1,1 +1,47 @@
-//! .
+//! The harness for tests against real servers: brokers from Maven Central's jars, MinIO, toxiproxy.
+//!
+//! * Everything is installed once under the user's cache folder, by whoever needs it first; a lock file makes
+//!   the others wait, a rename makes it whole or absent.
+//! * Every server listens on a free loopback port and keeps its files in a [`Scratch`] folder, which stays
+//!   when a test fails.
+//! * A server never outlives the program that started it: it is killed by its pid when it is dropped, and by
+//!   the kernel when the program dies first.
+//! * The ledger of the [`Driver`] holds what was acknowledged; reading back is always compared with it, so
+//!   that no test has to trust what a broker says of its own data.
+
+mod cache;
+mod cluster;
+mod driver;
+mod http;
+mod install;
+mod minio;
+mod node;
+mod ports;
+mod process;
+mod scratch;
+mod suite;
+mod throttle;
+mod tier;
+mod toxiproxy;
+mod wait;
+
+pub use cluster::{Cluster, ClusterBuilder};
+pub use driver::{
+    At, Client, Consume, Consumed, Driver, Produce, Produced, SegmentState, TierSegment, TopicInfo,
+    Transactions,
+};
+pub use install::{Unavailable, rsm_jar};
+pub use minio::{Bucket, Minio};
+pub use node::Node;
+pub use scratch::Scratch;
+pub use suite::{Shared, Suite};
+pub use throttle::{Throttle, Weather};
+pub use tier::Tier;
+pub use toxiproxy::{Proxy, Toxiproxy};
+pub use wait::{Look, eventually};
+
+/// Broker versions that are supported, oldest first.
+pub const KAFKA_VERSIONS: [&str; 4] = ["3.9.2", "4.1.1", "4.2.0", "4.3.0"];
+
+/// The version that tests use when the version is not what they are about.
+pub const KAFKA_VERSION: &str = "4.2.0";

@@ -1,0 +1,95 @@
+//! Runs the tests of one file, one after the other, over servers that they share.
+//!
+//! The standard harness has no end of a file: shared servers would live in statics and never be dropped.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+use std::sync::{Arc, OnceLock};
+
+use anyhow::{Result, anyhow};
+use libtest_mimic::{Arguments, Failed, Trial};
+
+use crate::install::Unavailable;
+use crate::scratch;
+
+#[derive(Default)]
+pub struct Suite {
+    trials: Vec<Trial>,
+}
+
+impl Suite {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    pub fn test(mut self, name: &str, body: impl FnOnce() -> Result<()> + Send + 'static) -> Self {
+        let named = name.to_owned();
+        self.trials.push(Trial::test(name, move || run(&named, body)));
+        self
+    }
+
+    /// A test over shared servers, which start with the first test that needs them.
+    pub fn test_with<T: Send + Sync + 'static>(
+        self,
+        shared: &Arc<Shared<T>>,
+        name: &str,
+        body: impl FnOnce(&T) -> Result<()> + Send + 'static,
+    ) -> Self {
+        let shared = Arc::clone(shared);
+        self.test(name, move || body(shared.get()?))
+    }
+
+    pub fn run(self) -> ExitCode {
+        let mut arguments = Arguments::from_args();
+        // Two brokers on two cores make both slow enough to miss deadlines.
+        arguments.test_threads = Some(1);
+        libtest_mimic::run(&arguments, self.trials).exit_code()
+    }
+}
+
+fn run(name: &str, body: impl FnOnce() -> Result<()>) -> Result<(), Failed> {
+    let outcome = catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|_| Err(anyhow!("panicked")));
+    match outcome {
+        Ok(()) => Ok(()),
+        Err(error) if error.is::<Unavailable>() && std::env::var_os("VARVE_REQUIRE_SERVERS").is_none() => {
+            eprintln!("SKIPPED {name}: {error:#}");
+            Ok(())
+        }
+        Err(error) => {
+            scratch::keep_all();
+            Err(format!("{error:?}").into())
+        }
+    }
+}
+
+/// Servers that the tests of a file share: started once, ended when the last test lets go of them.
+pub struct Shared<T> {
+    start: fn() -> Result<T>,
+    started: OnceLock<Result<T, StartFailure>>,
+}
+
+struct StartFailure {
+    text: String,
+    unavailable: Option<Unavailable>,
+}
+
+impl<T> Shared<T> {
+    pub fn new(start: fn() -> Result<T>) -> Arc<Self> {
+        Arc::new(Self { start, started: OnceLock::new() })
+    }
+
+    /// A start that failed is not tried again: every test would wait for it.
+    pub fn get(&self) -> Result<&T> {
+        let started = self.started.get_or_init(|| {
+            (self.start)().map_err(|error| StartFailure {
+                text: format!("{error:?}"),
+                unavailable: error.downcast_ref::<Unavailable>().cloned(),
+            })
+        });
+        match started {
+            Ok(value) => Ok(value),
+            Err(StartFailure { unavailable: Some(unavailable), .. }) => Err(unavailable.clone().into()),
+            Err(StartFailure { text, .. }) => Err(anyhow!("the shared servers did not start: {text}")),
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! A TCP proxy that is slow, resets connections, or refuses them.
+
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::Result;
+use serde_json::{Value, json};
+
+use crate::ports::free_port;
+use crate::process::Process;
+use crate::scratch::Scratch;
+use crate::{http, install};
+
+#[derive(Debug)]
+pub struct Toxiproxy {
+    port: u16,
+    _process: Process,
+    _scratch: Scratch,
+}
+
+impl Toxiproxy {
+    pub fn start() -> Result<Self> {
+        let port = free_port()?;
+        let scratch = Scratch::new("toxiproxy")?;
+        let mut command = Command::new(install::toxiproxy()?);
+        command.args(["-host", "127.0.0.1", "-port", &port.to_string()]);
+        let mut process = Process::start("toxiproxy", command, &scratch.path().join("toxiproxy.log"))?;
+        process.wait_ready(Duration::from_secs(20), || http::request("GET", port, "/version", "").is_ok())?;
+        Ok(Self { port, _process: process, _scratch: scratch })
+    }
+
+    /// A proxy in front of `upstream`, another loopback port.
+    pub fn proxy(&self, name: &str, upstream: u16) -> Result<Proxy> {
+        let proxy = Proxy { api: self.port, name: name.to_owned(), port: free_port()? };
+        let listen = format!("127.0.0.1:{}", proxy.port);
+        let body = json!({"name": name, "listen": listen, "upstream": format!("127.0.0.1:{upstream}")});
+        http::request("POST", self.port, "/proxies", &body.to_string())?;
+        Ok(proxy)
+    }
+}
+
+#[derive(Debug)]
+pub struct Proxy {
+    api: u16,
+    name: String,
+    pub port: u16,
+}
+
+impl Proxy {
+    /// Delays what flows back by `ms`.
+    pub fn add_latency(&self, ms: u32) -> Result<()> {
+        self.add("latency", "downstream", &json!({"latency": ms}))
+    }
+
+    /// Closes every connection with a TCP reset after `ms`, whatever it carries then.
+    pub fn add_resets(&self, ms: u32) -> Result<()> {
+        self.add("reset_peer", "downstream", &json!({"timeout": ms}))
+    }
+
+    /// Closes every connection after `bytes` of the answer: bodies end in the middle.
+    pub fn add_cut(&self, bytes: u64) -> Result<()> {
+        self.add("limit_data", "downstream", &json!({"bytes": bytes}))
+    }
+
+    /// Lets at most so many KiB a second back.
+    pub fn add_bandwidth(&self, kib_per_second: u32) -> Result<()> {
+        self.add("bandwidth", "downstream", &json!({"rate": kib_per_second}))
+    }
+
+    /// Takes what is sent and never answers.
+    pub fn add_silence(&self) -> Result<()> {
+        self.add("timeout", "downstream", &json!({"timeout": 0}))
+    }
+
+    fn add(&self, kind: &str, stream: &str, attributes: &Value) -> Result<()> {
+        let body = json!({"name": kind, "type": kind, "stream": stream, "attributes": attributes});
+        let path = format!("/proxies/{}/toxics", self.name);
+        http::request("POST", self.api, &path, &body.to_string()).map(drop)
+    }
+
+    /// Takes every toxic away. Connections that a toxic holds stay as they are; new ones are clean.
+    pub fn heal(&self) -> Result<()> {
+        let path = format!("/proxies/{}/toxics", self.name);
+        let toxics: Vec<Value> = serde_json::from_str(&http::request("GET", self.api, &path, "")?)?;
+        for name in toxics.iter().filter_map(|toxic| toxic["name"].as_str()) {
+            http::request("DELETE", self.api, &format!("{path}/{name}"), "")?;
+        }
+        Ok(())
+    }
+}
