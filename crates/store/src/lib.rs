@@ -1,17 +1,32 @@
 //! Object stores behind one contract.
 
+pub mod conformance;
 mod contract;
+mod count;
 mod error;
+mod fault;
 mod filesystem;
 mod key;
 mod memory;
+mod open;
+mod operation;
 mod parts;
+mod s3;
+mod settings;
+mod throttle;
 
 pub use contract::{
     Create, GetRange, GetResult, Limits, ListPage, ObjectMeta, PendingUpload, PutOptions, Result,
     SharedStore, Store, Upload, delete,
 };
+pub use count::{CountingStore, Counts, OperationCount};
 pub use error::{Error, Kind};
+pub use fault::{Event, Fault, Faults, FaultyStore, Rule, When};
 pub use filesystem::FilesystemStore;
 pub use key::Key;
 pub use memory::MemoryStore;
+pub use open::open;
+pub use operation::Operation;
+pub use s3::S3Store;
+pub use settings::{Setting, SettingKind, settings};
+pub use throttle::{Rate, ThrottledStore};

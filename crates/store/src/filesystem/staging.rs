@@ -104,6 +104,10 @@ impl Tree {
     pub(super) fn publish(&self, staged: &Staged, key: &Key, create: Create, at: &At) -> Result<()> {
         let published = self.move_into_place(staged, key, create, at);
         self.unstage(staged);
+        if published.is_err() {
+            // Directories that were made for nothing; the error above is the one to tell.
+            let _ = self.prune(split(key.as_str()).0, at);
+        }
         published
     }
 

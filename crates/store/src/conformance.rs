@@ -1,0 +1,237 @@
+//! One suite for all stores: each promise of the contract is a named check.
+//!
+//! Tests run it against every implementation, and `varve store check URL` runs it against a user's own bucket
+//! before anything is trusted to it. It writes only under the scratch prefix that it is given, some tens of MiB,
+//! and removes all of it at the end, also what failed checks left.
+
+mod checks;
+mod uploads;
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+
+use crate::contract::{Create, GetRange, PutOptions, Result, SharedStore};
+use crate::error::{Error, Kind};
+use crate::key::Key;
+
+/// A check that hangs is a broken promise too.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(300);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Passed,
+    Failed,
+}
+
+/// What one check found.
+#[derive(Clone, Debug)]
+pub struct CheckResult {
+    pub name: &'static str,
+    /// What is promised.
+    pub promise: &'static str,
+    pub outcome: Outcome,
+    /// Why it failed and what that means; empty if it passed.
+    pub detail: String,
+    pub duration: Duration,
+}
+
+impl fmt::Display for CheckResult {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = match self.outcome {
+            Outcome::Passed => "ok",
+            Outcome::Failed => "FAILED",
+        };
+        write!(f, "{word:6} {:24} {} ({} ms)", self.name, self.promise, self.duration.as_millis())?;
+        if !self.detail.is_empty() {
+            write!(f, "\n        {}", self.detail)?;
+        }
+        Ok(())
+    }
+}
+
+/// Why a check failed.
+pub(crate) struct Flaw(String);
+
+impl From<Error> for Flaw {
+    fn from(error: Error) -> Self {
+        Flaw(error.to_string())
+    }
+}
+
+pub(crate) type Checked = std::result::Result<(), Flaw>;
+
+/// Fails the check unless `holds`.
+pub(crate) fn expect(holds: bool, otherwise: impl FnOnce() -> String) -> Checked {
+    if holds { Ok(()) } else { Err(Flaw(otherwise())) }
+}
+
+/// Fails the check unless `outcome` is an error of `kind`.
+pub(crate) fn expect_kind<T>(what: &str, kind: Kind, outcome: Result<T>) -> Checked {
+    match outcome {
+        Err(error) if error.kind == kind => Ok(()),
+        Err(error) => {
+            Err(Flaw(format!("{what}: expected the error {kind:?}, found {:?}: {error}", error.kind)))
+        }
+        Ok(_) => Err(Flaw(format!("{what}: expected the error {kind:?}, found success"))),
+    }
+}
+
+/// Where a check works: a folder of its own.
+#[derive(Clone)]
+pub(crate) struct Room {
+    pub(crate) store: SharedStore,
+    pub(crate) folder: String,
+}
+
+impl Room {
+    pub(crate) fn key(&self, name: &str) -> std::result::Result<Key, Flaw> {
+        Ok(Key::new(format!("{}{name}", self.folder))?)
+    }
+
+    pub(crate) async fn put(&self, name: &str, body: &Bytes) -> std::result::Result<Key, Flaw> {
+        let key = self.key(name)?;
+        self.store.put(&key, body.clone(), &PutOptions::default()).await?;
+        Ok(key)
+    }
+
+    pub(crate) async fn read(&self, key: &Key, range: GetRange) -> Result<Bytes> {
+        self.store.get(key, range).await?.bytes().await
+    }
+
+    /// Fails unless the object holds exactly `body`.
+    pub(crate) async fn expect_body(&self, key: &Key, body: &Bytes) -> Checked {
+        let found = self.read(key, GetRange::Full).await?;
+        expect(found == *body, || {
+            let at = found.iter().zip(body.iter()).take_while(|(a, b)| a == b).count();
+            format!(
+                "{key} reads back differently: expected {} bytes, found {}; the first difference is at byte {at}",
+                body.len(),
+                found.len()
+            )
+        })
+    }
+}
+
+pub(crate) fn if_absent() -> PutOptions {
+    PutOptions { create: Create::IfAbsent, ..PutOptions::default() }
+}
+
+/// Bytes that differ everywhere and from seed to seed, without a generator to depend on.
+pub(crate) fn pattern(seed: u64, len: usize) -> Bytes {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut body = Vec::with_capacity(len + 8);
+    while body.len() < len {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        body.extend_from_slice(&state.to_le_bytes());
+    }
+    body.truncate(len);
+    Bytes::from(body)
+}
+
+type Check = fn(Room) -> BoxFuture<'static, Checked>;
+
+macro_rules! checks {
+    ($($check:path: $promise:literal,)*) => {
+        &[$((stringify!($check), $promise, (|room| $check(room).boxed()) as Check),)*]
+    };
+}
+
+/// Name (after its module), promise, and the check itself.
+const CHECKS: &[(&str, &str, Check)] = checks! {
+    checks::round_trip: "what was put is read back, with its size",
+    checks::empty_object: "an object of no bytes is an object",
+    checks::overwrite: "a put replaces the whole object",
+    checks::read_after_write: "every read and listing sees a write at once",
+    checks::absent: "what is not there is reported as such",
+    checks::ranges: "a range delivers exactly its bytes",
+    checks::large_body: "a long body arrives whole",
+    checks::create_if_absent: "create-if-absent never replaces",
+    checks::create_race: "of 64 racing writers exactly one creates",
+    checks::delete_idempotent: "deleting may be repeated, and absent is no error",
+    checks::delete_batch: "more than 1,000 keys are deleted in one call",
+    checks::list_order: "listings come in byte order, page by page",
+    checks::list_prefix: "a prefix is a plain string prefix",
+    checks::copy: "copies within the store",
+    checks::copy_if_absent: "a copy may be create-if-absent",
+    checks::odd_keys: "every key of the contract names its own object",
+    checks::concurrency: "many calls at once do not disturb each other",
+    checks::stable_while_read: "a body being read is never a mix of two objects",
+    checks::cancelled_put: "a put that is dropped has happened or has not",
+    uploads::in_order: "parts make the object",
+    uploads::out_of_order: "parts may be sent in any order and at once",
+    uploads::replaced_part: "a part sent again replaces the first",
+    uploads::single_short_part: "one short part is an upload too",
+    uploads::missing_part: "an upload with a hole is refused",
+    uploads::invisible: "nothing is visible before an upload is complete",
+    uploads::abort: "an aborted upload leaves nothing",
+    uploads::abort_after_complete: "abort after complete has no effect",
+    uploads::listed: "pending uploads can be found and aborted by anyone",
+    uploads::complete_if_absent: "completing may be create-if-absent",
+    uploads::complete_race: "of racing uploads exactly one creates",
+};
+
+/// Runs all checks under `scratch_prefix` (a key prefix that is nobody else's, ending with `/` or empty).
+pub async fn run(store: &SharedStore, scratch_prefix: &str) -> Vec<CheckResult> {
+    let mut results = Vec::with_capacity(CHECKS.len() + 1);
+    for (path, promise, check) in CHECKS {
+        let name = path.rsplit("::").next().unwrap_or(path);
+        let room = path.replace("::", "-");
+        let room = Room { store: store.clone(), folder: format!("{scratch_prefix}{room}/") };
+        results.push(run_one(path_name(path, name), promise, check(room)).await);
+    }
+    let room = Room { store: store.clone(), folder: scratch_prefix.to_owned() };
+    results.push(run_one("cleanup", "all that the checks wrote is gone", clean_up(room).boxed()).await);
+    results
+}
+
+/// `uploads::abort` is reported as `upload_abort`, so that names are told apart.
+fn path_name(path: &'static str, name: &'static str) -> &'static str {
+    match path {
+        "uploads::abort" => "upload_abort",
+        "uploads::listed" => "upload_listed",
+        "uploads::invisible" => "upload_invisible",
+        "uploads::in_order" => "upload_in_order",
+        "uploads::out_of_order" => "upload_out_of_order",
+        "uploads::complete_race" => "upload_race",
+        "uploads::complete_if_absent" => "upload_if_absent",
+        _ => name,
+    }
+}
+
+async fn run_one(
+    name: &'static str,
+    promise: &'static str,
+    check: BoxFuture<'static, Checked>,
+) -> CheckResult {
+    let started = Instant::now();
+    let (outcome, detail) = match tokio::time::timeout(CHECK_TIMEOUT, check).await {
+        Ok(Ok(())) => (Outcome::Passed, String::new()),
+        Ok(Err(Flaw(detail))) => (Outcome::Failed, detail),
+        Err(_) => (Outcome::Failed, format!("no answer within {} s", CHECK_TIMEOUT.as_secs())),
+    };
+    CheckResult { name, promise, outcome, detail, duration: started.elapsed() }
+}
+
+async fn clean_up(room: Room) -> Checked {
+    for upload in room.store.list_uploads(&room.folder).await? {
+        room.store.abort_upload(&upload).await?;
+    }
+    // Each round deletes a page; a store that never empties must not keep us for ever.
+    for _ in 0..100 {
+        let page = room.store.list(&room.folder, None, 1000).await?;
+        if page.objects.is_empty() {
+            return Ok(());
+        }
+        let keys: Vec<Key> = page.objects.into_iter().map(|object| object.key).collect();
+        for outcome in room.store.delete_many(&keys).await? {
+            outcome?;
+        }
+    }
+    Err(Flaw(format!("objects under {} stay, although they were deleted", room.folder)))
+}

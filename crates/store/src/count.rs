@@ -1,0 +1,198 @@
+//! A decorator that counts calls, failures, bytes and time of each operation: for metrics and benches.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::StreamExt;
+
+use crate::contract::{
+    GetRange, GetResult, Limits, ListPage, ObjectMeta, PendingUpload, PutOptions, Result, SharedStore, Store,
+    Upload,
+};
+use crate::key::Key;
+use crate::operation::Operation;
+
+/// What was counted of one operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OperationCount {
+    pub operation: Operation,
+    pub calls: u64,
+    /// Calls that failed; of `get`, also bodies that broke.
+    pub errors: u64,
+    /// Given to the store.
+    pub sent_bytes: u64,
+    /// Taken from the store.
+    pub received_bytes: u64,
+    /// Summed over all calls; of `get`, until the body begins.
+    pub duration: Duration,
+}
+
+#[derive(Default)]
+struct Counter {
+    calls: AtomicU64,
+    errors: AtomicU64,
+    sent_bytes: AtomicU64,
+    received_bytes: AtomicU64,
+    nanos: AtomicU64,
+}
+
+/// The counters of a [`CountingStore`], to be read at any time.
+#[derive(Default)]
+pub struct Counts([Counter; Operation::ALL.len()]);
+
+impl Counts {
+    pub fn of(&self, operation: Operation) -> OperationCount {
+        let counter = &self.0[operation as usize];
+        let read = |value: &AtomicU64| value.load(Ordering::Relaxed);
+        OperationCount {
+            operation,
+            calls: read(&counter.calls),
+            errors: read(&counter.errors),
+            sent_bytes: read(&counter.sent_bytes),
+            received_bytes: read(&counter.received_bytes),
+            duration: Duration::from_nanos(read(&counter.nanos)),
+        }
+    }
+
+    pub fn all(&self) -> Vec<OperationCount> {
+        Operation::ALL.iter().map(|&operation| self.of(operation)).collect()
+    }
+
+    /// Calls of all operations.
+    pub fn calls(&self) -> u64 {
+        self.0.iter().map(|counter| counter.calls.load(Ordering::Relaxed)).sum()
+    }
+
+    fn add(&self, operation: Operation, sent: usize, started: Instant, failed: bool) {
+        let counter = &self.0[operation as usize];
+        counter.calls.fetch_add(1, Ordering::Relaxed);
+        counter.errors.fetch_add(u64::from(failed), Ordering::Relaxed);
+        counter.sent_bytes.fetch_add(sent as u64, Ordering::Relaxed);
+        let nanos = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        counter.nanos.fetch_add(nanos, Ordering::Relaxed);
+    }
+
+    async fn watch<T>(
+        &self,
+        operation: Operation,
+        sent: usize,
+        call: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let started = Instant::now();
+        let outcome = call.await;
+        self.add(operation, sent, started, outcome.is_err());
+        outcome
+    }
+}
+
+impl fmt::Debug for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.all()).finish()
+    }
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct CountingStore {
+    inner: SharedStore,
+    counts: Arc<Counts>,
+}
+
+impl CountingStore {
+    pub fn new(inner: SharedStore) -> Self {
+        Self { inner, counts: Arc::default() }
+    }
+
+    pub fn counts(&self) -> &Arc<Counts> {
+        &self.counts
+    }
+}
+
+#[async_trait]
+impl Store for CountingStore {
+    fn url(&self) -> &str {
+        self.inner.url()
+    }
+
+    fn limits(&self) -> Limits {
+        self.inner.limits()
+    }
+
+    async fn put(&self, key: &Key, body: Bytes, options: &PutOptions) -> Result<ObjectMeta> {
+        self.counts.watch(Operation::Put, body.len(), self.inner.put(key, body, options)).await
+    }
+
+    async fn upload(
+        &self,
+        key: &Key,
+        part_bytes: u64,
+        size_bytes: Option<u64>,
+        options: &PutOptions,
+    ) -> Result<Arc<dyn Upload>> {
+        let begun = self.inner.upload(key, part_bytes, size_bytes, options);
+        let inner = self.counts.watch(Operation::Upload, 0, begun).await?;
+        Ok(Arc::new(CountingUpload { inner, counts: Arc::clone(&self.counts) }))
+    }
+
+    async fn get(&self, key: &Key, range: GetRange) -> Result<GetResult> {
+        let got = self.counts.watch(Operation::Get, 0, self.inner.get(key, range)).await?;
+        let counts = Arc::clone(&self.counts);
+        let body = got.body.inspect(move |piece| {
+            let counter = &counts.0[Operation::Get as usize];
+            match piece {
+                Ok(piece) => counter.received_bytes.fetch_add(piece.len() as u64, Ordering::Relaxed),
+                Err(_) => counter.errors.fetch_add(1, Ordering::Relaxed),
+            };
+        });
+        Ok(GetResult { body: body.boxed(), ..got })
+    }
+
+    async fn head(&self, key: &Key) -> Result<ObjectMeta> {
+        self.counts.watch(Operation::Head, 0, self.inner.head(key)).await
+    }
+
+    async fn list(&self, prefix: &str, start_after: Option<&Key>, max_keys: usize) -> Result<ListPage> {
+        self.counts.watch(Operation::List, 0, self.inner.list(prefix, start_after, max_keys)).await
+    }
+
+    async fn delete_many(&self, keys: &[Key]) -> Result<Vec<Result<()>>> {
+        self.counts.watch(Operation::DeleteMany, 0, self.inner.delete_many(keys)).await
+    }
+
+    async fn copy(&self, from: &Key, to: &Key, options: &PutOptions) -> Result<ObjectMeta> {
+        self.counts.watch(Operation::Copy, 0, self.inner.copy(from, to, options)).await
+    }
+
+    async fn list_uploads(&self, prefix: &str) -> Result<Vec<PendingUpload>> {
+        self.counts.watch(Operation::ListUploads, 0, self.inner.list_uploads(prefix)).await
+    }
+
+    async fn abort_upload(&self, upload: &PendingUpload) -> Result<()> {
+        self.counts.watch(Operation::AbortUpload, 0, self.inner.abort_upload(upload)).await
+    }
+}
+
+#[derive(Debug)]
+struct CountingUpload {
+    inner: Arc<dyn Upload>,
+    counts: Arc<Counts>,
+}
+
+#[async_trait]
+impl Upload for CountingUpload {
+    async fn put_part(&self, number: u32, body: Bytes) -> Result<()> {
+        self.counts.watch(Operation::PutPart, body.len(), self.inner.put_part(number, body)).await
+    }
+
+    async fn complete(&self) -> Result<ObjectMeta> {
+        self.counts.watch(Operation::Complete, 0, self.inner.complete()).await
+    }
+
+    async fn abort(&self) -> Result<()> {
+        self.counts.watch(Operation::Abort, 0, self.inner.abort()).await
+    }
+}

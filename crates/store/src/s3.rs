@@ -1,0 +1,287 @@
+//! A store in an S3 bucket, on the AWS SDK: AWS and every server that speaks its protocol.
+//!
+//! * **Retries** are ours alone (`retry`): the SDK's are off.
+//! * **Checksums.** Each body goes with its CRC32C as a header, computed once here; the store refuses a body that
+//!   arrives altered. Bodies are not hashed a second time for the signature: over https that is TLS's work, and
+//!   over plain http the signed CRC32C header covers accidents (nothing covers malice there).
+//! * **Create-if-absent** is `If-None-Match: *`. Each write carries an id of its own in its metadata
+//!   (`x-amz-meta-varve-write`); where an answer was lost, that tells our success from another's.
+//! * **Bodies** that break are read on from where they broke, by `If-Match` of the same object.
+//! * A crash leaves uploads that were begun: `list_uploads` shows them, and the bucket's lifecycle rule for
+//!   incomplete uploads removes them.
+
+mod body;
+mod client;
+mod copy;
+mod failure;
+mod retry;
+mod upload;
+mod write;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use aws_sdk_s3::types::{Delete, ObjectIdentifier};
+use bytes::Bytes;
+use url::Url;
+
+use crate::contract::{
+    GetRange, GetResult, Limits, ListPage, ObjectMeta, PendingUpload, PutOptions, Result, Store, Upload,
+};
+use crate::error::{Error, Kind};
+use crate::key::Key;
+use crate::settings::Values;
+
+use client::Config;
+use failure::Failure;
+use retry::Retry;
+
+const DELETE_BATCH: usize = 1000;
+
+/// See the module.
+#[derive(Clone)]
+pub struct S3Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: Config,
+    client: aws_sdk_s3::Client,
+    retry: Retry,
+}
+
+/// What is done to what, for errors.
+#[derive(Clone, Debug)]
+struct At {
+    operation: String,
+    object: String,
+}
+
+impl At {
+    fn error(&self, kind: Kind, detail: impl Into<String>) -> Error {
+        Error::new(kind, &self.operation, &self.object, detail)
+    }
+}
+
+impl S3Store {
+    pub(crate) async fn open(url: &Url, values: &Values<'_>) -> Result<Self> {
+        let config = Config::parse(url, values)?;
+        let client = client::connect(&config).await?;
+        let retry = Retry::new(config.max_attempts, config.timeout);
+        Ok(Self { inner: Arc::new(Inner { config, client, retry }) })
+    }
+}
+
+impl Inner {
+    fn at(&self, operation: impl Into<String>, name: &str) -> At {
+        At { operation: operation.into(), object: format!("{}/{name}", self.config.url) }
+    }
+
+    /// The key in the bucket.
+    fn full(&self, key: &Key, at: &At) -> Result<String> {
+        let full = format!("{}{key}", self.config.prefix);
+        if full.len() > Key::MAX_BYTES {
+            let detail = format!(
+                "with the store's prefix the key has {} bytes, at most 1,024 are allowed",
+                full.len()
+            );
+            return Err(at.error(Kind::Invalid, detail));
+        }
+        Ok(full)
+    }
+
+    fn limits(&self) -> Limits {
+        Limits {
+            min_part_bytes: 5 << 20,
+            max_part_bytes: 5 << 30,
+            max_parts: 10_000,
+            max_put_bytes: 5 << 30,
+            max_object_bytes: 5 << 40,
+            preferred_part_bytes: self.config.part_bytes,
+            preferred_parallel_parts: 4,
+        }
+    }
+
+    /// The object's state, and the id of the write that made it.
+    async fn examine(&self, key: &Key, at: &At) -> Result<(ObjectMeta, Option<String>)> {
+        let full = self.full(key, at)?;
+        let request = || async {
+            let sent = self.client.head_object().bucket(&self.config.bucket).key(&full).send().await;
+            sent.map_err(Failure::of)
+        };
+        let head = self.retry.run(at, 0, request).await?;
+        let written_by = head.metadata().and_then(|metadata| metadata.get(write::ID_METADATA)).cloned();
+        let meta = ObjectMeta {
+            key: key.clone(),
+            size_bytes: head.content_length().and_then(|len| u64::try_from(len).ok()).unwrap_or(0),
+            etag: head.e_tag().map(str::to_owned),
+            version: head.version_id().map(str::to_owned),
+            last_modified_ms: head.last_modified().and_then(|time| time.to_millis().ok()).unwrap_or(0),
+            storage_class: head.storage_class().map(|class| class.as_str().to_owned()),
+        };
+        Ok((meta, written_by))
+    }
+
+    async fn list_page(
+        &self,
+        prefix: &str,
+        after: Option<String>,
+        max_keys: usize,
+    ) -> Result<(ListPage, Option<String>)> {
+        let at = self.at("list", prefix);
+        let full_prefix = format!("{}{prefix}", self.config.prefix);
+        let request = || async {
+            let call = self.client.list_objects_v2().bucket(&self.config.bucket).prefix(&full_prefix);
+            let call = call.set_start_after(after.clone()).max_keys(i32::try_from(max_keys).unwrap_or(1000));
+            call.send().await.map_err(Failure::of)
+        };
+        let answer = self.retry.run(&at, 0, request).await?;
+        let mut page = ListPage { objects: Vec::new(), more: answer.is_truncated().unwrap_or(false) };
+        let mut last = None;
+        for object in answer.contents() {
+            let Some(name) = object.key() else { continue };
+            last = Some(name.to_owned());
+            let Some(Ok(key)) = name.strip_prefix(&self.config.prefix).map(Key::new) else { continue };
+            page.objects.push(ObjectMeta {
+                key,
+                size_bytes: object.size().and_then(|size| u64::try_from(size).ok()).unwrap_or(0),
+                etag: object.e_tag().map(str::to_owned),
+                version: None,
+                last_modified_ms: object.last_modified().and_then(|time| time.to_millis().ok()).unwrap_or(0),
+                storage_class: object.storage_class().map(|class| class.as_str().to_owned()),
+            });
+        }
+        Ok((page, last))
+    }
+
+    async fn delete_one(&self, key: &Key) -> Result<()> {
+        let at = self.at("delete", key.as_str());
+        let full = self.full(key, &at)?;
+        let request = || async {
+            let sent = self.client.delete_object().bucket(&self.config.bucket).key(&full).send().await;
+            sent.map(drop).map_err(Failure::of)
+        };
+        match self.retry.run(&at, 0, request).await {
+            // Some servers report what AWS does not: that there was nothing.
+            Err(error) if error.kind == Kind::NotFound && !error.detail.contains("NoSuchBucket") => Ok(()),
+            other => other,
+        }
+    }
+
+    /// At most 1,000 keys. The failures by full key; one that may pass fails the attempt, so that it is repeated.
+    async fn delete_batch(&self, keys: &[String]) -> Result<HashMap<String, Failure>> {
+        let at = self.at("delete", &format!("({} keys)", keys.len()));
+        let request = || async {
+            let named = keys.iter().map(|key| ObjectIdentifier::builder().key(key).build());
+            let objects = named
+                .collect::<std::result::Result<Vec<_>, _>>()
+                .map_err(|error| Failure::invalid(&error))?;
+            let delete = Delete::builder().set_objects(Some(objects)).quiet(true).build();
+            let delete = delete.map_err(|error| Failure::invalid(&error))?;
+            let call = self.client.delete_objects().bucket(&self.config.bucket).delete(delete);
+            let answer = call.send().await.map_err(Failure::of)?;
+            let mut failures = HashMap::new();
+            for error in answer.errors() {
+                let failure = Failure::coded(error.code(), error.message());
+                if failure.kind == Kind::NotFound {
+                    continue;
+                }
+                if failure.may_pass() {
+                    return Err(failure);
+                }
+                failures.insert(error.key().unwrap_or_default().to_owned(), failure);
+            }
+            Ok(failures)
+        };
+        self.retry.run(&at, 0, request).await
+    }
+}
+
+impl fmt::Debug for S3Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("S3Store").field("config", &self.inner.config).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Store for S3Store {
+    fn url(&self) -> &str {
+        &self.inner.config.url
+    }
+
+    fn limits(&self) -> Limits {
+        self.inner.limits()
+    }
+
+    async fn put(&self, key: &Key, body: Bytes, options: &PutOptions) -> Result<ObjectMeta> {
+        self.inner.put(key, body, options).await
+    }
+
+    async fn upload(
+        &self,
+        key: &Key,
+        part_bytes: u64,
+        size_bytes: Option<u64>,
+        options: &PutOptions,
+    ) -> Result<Arc<dyn Upload>> {
+        let upload = upload::S3Upload::begin(&self.inner, key, part_bytes, size_bytes, options).await?;
+        Ok(Arc::new(upload))
+    }
+
+    async fn get(&self, key: &Key, range: GetRange) -> Result<GetResult> {
+        body::get(&self.inner, key, range).await
+    }
+
+    async fn head(&self, key: &Key) -> Result<ObjectMeta> {
+        let at = self.inner.at("head", key.as_str());
+        self.inner.examine(key, &at).await.map(|(meta, _)| meta)
+    }
+
+    async fn list(&self, prefix: &str, start_after: Option<&Key>, max_keys: usize) -> Result<ListPage> {
+        let mut after = start_after.map(|key| format!("{}{key}", self.inner.config.prefix));
+        loop {
+            let (page, last) = self.inner.list_page(prefix, after, max_keys.clamp(1, 1000)).await?;
+            // A page of nothing but foreign names gives the caller no key to go on from.
+            if !page.objects.is_empty() || !page.more || last.is_none() {
+                return Ok(page);
+            }
+            after = last;
+        }
+    }
+
+    async fn delete_many(&self, keys: &[Key]) -> Result<Vec<Result<()>>> {
+        if let [key] = keys {
+            return Ok(vec![self.inner.delete_one(key).await]);
+        }
+        let mut outcomes = Vec::with_capacity(keys.len());
+        for batch in keys.chunks(DELETE_BATCH) {
+            let at = self.inner.at("delete", "");
+            let full = batch.iter().map(|key| self.inner.full(key, &at)).collect::<Result<Vec<_>>>()?;
+            match self.inner.delete_batch(&full).await {
+                Ok(mut failures) => outcomes.extend(batch.iter().zip(&full).map(|(key, full)| {
+                    let at = self.inner.at("delete", key.as_str());
+                    failures.remove(full).map_or(Ok(()), |failure| Err(failure.error(&at, 1)))
+                })),
+                Err(error) => outcomes.extend(batch.iter().map(|key| {
+                    let at = self.inner.at("delete", key.as_str());
+                    Err(at.error(error.kind, &error.detail))
+                })),
+            }
+        }
+        Ok(outcomes)
+    }
+
+    async fn copy(&self, from: &Key, to: &Key, options: &PutOptions) -> Result<ObjectMeta> {
+        copy::copy(&self.inner, from, to, options).await
+    }
+
+    async fn list_uploads(&self, prefix: &str) -> Result<Vec<PendingUpload>> {
+        upload::list(&self.inner, prefix).await
+    }
+
+    async fn abort_upload(&self, pending: &PendingUpload) -> Result<()> {
+        upload::abort(&self.inner, &pending.key, &pending.id).await
+    }
+}
