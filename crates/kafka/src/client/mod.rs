@@ -1,0 +1,35 @@
+//! A client for Kafka's brokers: connections, metadata, offsets, and reading undecoded batches.
+//!
+//! [`Connection`] is one authenticated connection with requests in flight on it; [`Client`] knows the
+//! cluster and which broker to ask; [`TopicReader`] reads a topic from its begin to the ends it had at the
+//! start. Nothing is committed, produced or changed here; a crash leaves nothing behind.
+//!
+//! Bounds: a frame has at most `receive.message.max.bytes`, a fetch asks for at most `fetch.max.bytes`, and
+//! one fetch per broker is under way at a time. Whoever connects must trust the broker as far as memory
+//! goes: inside a frame, array lengths are the codec's to check.
+
+mod cluster;
+mod config;
+mod connection;
+mod error;
+mod fetch;
+mod list_offsets;
+mod metadata;
+mod properties;
+mod retry;
+mod sasl;
+mod scram;
+mod secret;
+mod tls;
+mod topic_reader;
+
+pub use cluster::Client;
+pub use config::{ClientConfig, HostPort, Sasl, SaslMechanism, SecurityProtocol, TlsFiles};
+pub use connection::Connection;
+pub use error::{ClientError, Result};
+pub use fetch::{FetchFrom, FetchedPartition};
+pub use list_offsets::OffsetSpec;
+pub use metadata::{BrokerNode, ClusterMetadata, PartitionMetadata, TopicMetadata};
+pub use properties::parse_properties;
+pub use secret::Secret;
+pub use topic_reader::{TopicBatches, TopicReader};
