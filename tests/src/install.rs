@@ -69,7 +69,7 @@ pub(crate) fn kafka_jars(version: &str) -> Result<PathBuf> {
 }
 
 /// The class path of a broker's jars, with one SLF4J binding.
-pub(crate) fn kafka_class_path(version: &str) -> Result<String> {
+pub fn kafka_class_path(version: &str) -> Result<String> {
     let mut jars = Vec::new();
     for entry in std::fs::read_dir(kafka_jars(version)?)? {
         let path = entry?.path();

@@ -30,7 +30,7 @@ pub use driver::{
     At, Client, Consume, Consumed, Driver, Produce, Produced, SegmentState, TierSegment, TopicInfo,
     Transactions,
 };
-pub use install::{Unavailable, rsm_jar};
+pub use install::{Unavailable, kafka_class_path, rsm_jar};
 pub use minio::{Bucket, Minio};
 pub use node::Node;
 pub use scratch::Scratch;

@@ -1,1 +1,38 @@
-fn main() {}
+//! `cargo xtask demo | test | bench | dist`: how people build, try and measure. One file per command.
+
+mod bench;
+mod demo;
+mod dist;
+mod step;
+mod test;
+mod workspace;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "xtask", about = "Builds, tries, tests and measures Varve")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start a broker, tier a topic through Varve, read it back and compare
+    Demo(demo::Args),
+    /// All that a change must pass: formatting, lints, the jar, unit and end-to-end tests
+    Test(test::Args),
+    /// Measure against the limit of the same machine in the same run
+    Bench(bench::Args),
+    /// Build target/dist/varve-rsm.jar
+    Dist(dist::Args),
+}
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().command {
+        Command::Demo(args) => demo::run(args),
+        Command::Test(args) => test::run(args),
+        Command::Bench(args) => bench::run(args),
+        Command::Dist(args) => dist::run(&args).map(drop),
+    }
+}
