@@ -108,6 +108,17 @@ impl Bucket {
         }
     }
 
+    /// Lets anyone read and write without a signature: for the least client there can be.
+    pub fn open_to_all(&self) -> Result<()> {
+        let policy = serde_json::json!({"Version": "2012-10-17", "Statement": [{
+            "Effect": "Allow", "Principal": {"AWS": ["*"]},
+            "Action": ["s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"],
+            "Resource": [format!("arn:aws:s3:::{}/*", self.name)],
+        }]});
+        let request = self.client.put_bucket_policy().bucket(&self.name).policy(policy.to_string());
+        runtime()?.block_on(request.send()).map(drop).map_err(Into::into)
+    }
+
     pub fn get(&self, key: &str) -> Result<Vec<u8>> {
         runtime()?.block_on(async {
             let object = self.client.get_object().bucket(&self.name).key(key).send().await?;

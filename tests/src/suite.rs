@@ -57,7 +57,7 @@ fn run(name: &str, body: impl FnOnce() -> Result<()>) -> Result<(), Failed> {
         }
         Err(error) => {
             scratch::keep_all();
-            Err(format!("{error:?}").into())
+            Err(format!("{error:#}").into())
         }
     }
 }
@@ -82,7 +82,7 @@ impl<T> Shared<T> {
     pub fn get(&self) -> Result<&T> {
         let started = self.started.get_or_init(|| {
             (self.start)().map_err(|error| StartFailure {
-                text: format!("{error:?}"),
+                text: format!("{error:#}"),
                 unavailable: error.downcast_ref::<Unavailable>().cloned(),
             })
         });

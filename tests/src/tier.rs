@@ -36,7 +36,7 @@ impl Tier {
     }
 
     /// The plug-in's keys for this store.
-    pub(crate) fn rsm_config(&self) -> BTreeMap<String, String> {
+    pub fn rsm_config(&self) -> BTreeMap<String, String> {
         let pairs = match self {
             Self::Filesystem { root } => vec![("store.url", format!("file://{}", root.display()))],
             Self::S3 { bucket, prefix, endpoint } => vec![

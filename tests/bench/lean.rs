@@ -1,0 +1,186 @@
+//! The limits: the least work that moves the same bytes.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+
+const STEP: usize = 1 << 20;
+
+/// A plain loop over one file, made durable as the store makes it: file synced, renamed, folder synced.
+pub fn copy_file(from: &[&Path], to: &Path) -> Result<()> {
+    let mut buffer = vec![0; STEP];
+    let temporary = to.with_extension("lean");
+    let mut out = File::create(&temporary)?;
+    for path in from {
+        let mut source = File::open(path)?;
+        loop {
+            let n = source.read(&mut buffer)?;
+            if n == 0 {
+                break;
+            }
+            out.write_all(&buffer[..n])?;
+        }
+    }
+    out.sync_all()?;
+    fs::rename(&temporary, to)?;
+    File::open(to.parent().context("a folder")?)?.sync_all()?;
+    Ok(())
+}
+
+/// A plain loop that reads `bytes` from the start of one file.
+pub fn read_file(path: &Path, bytes: u64) -> Result<()> {
+    let mut buffer = vec![0; STEP];
+    let file = File::open(path)?;
+    let mut at = 0;
+    while at < bytes {
+        let n = buffer.len().min((bytes - at) as usize);
+        file.read_exact_at(&mut buffer[..n], at)?;
+        at += n as u64;
+    }
+    Ok(())
+}
+
+/// One pread of a part of a file.
+pub fn read_range(path: &Path, at: u64, bytes: usize) -> Result<Duration> {
+    let start = Instant::now();
+    let mut buffer = vec![0; bytes];
+    File::open(path)?.read_exact_at(&mut buffer, at)?;
+    Ok(start.elapsed())
+}
+
+/// HTTP/1.1 over one kept connection, without signatures: the bucket lets anyone in.
+pub struct Http {
+    stream: BufReader<TcpStream>,
+    port: u16,
+}
+
+/// Headers, lower case, and the body.
+pub struct Answer {
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+}
+
+impl Http {
+    pub fn connect(port: u16) -> Result<Self> {
+        let stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+        Ok(Self { stream: BufReader::with_capacity(256 << 10, stream), port })
+    }
+
+    pub fn send(&mut self, method: &str, target: &str, headers: &str, body: &[u8]) -> Result<Answer> {
+        let head = format!(
+            "{method} {target} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nContent-Length: {}\r\n{headers}\r\n",
+            self.port,
+            body.len()
+        );
+        let stream = self.stream.get_mut();
+        stream.write_all(head.as_bytes())?;
+        stream.write_all(body)?;
+        self.answer()
+    }
+
+    fn answer(&mut self) -> Result<Answer> {
+        let mut line = String::new();
+        self.stream.read_line(&mut line)?;
+        let status = line.trim_end().to_owned();
+        let mut headers = Vec::new();
+        loop {
+            line.clear();
+            self.stream.read_line(&mut line)?;
+            let Some((name, value)) = line.trim_end().split_once(": ") else { break };
+            headers.push((name.to_ascii_lowercase(), value.to_owned()));
+        }
+        let length = headers.iter().find(|(n, _)| n == "content-length").and_then(|(_, v)| v.parse().ok());
+        let mut body = vec![0; length.unwrap_or(0)];
+        self.stream.read_exact(&mut body)?;
+        let code: u16 = status.split(' ').nth(1).and_then(|c| c.parse().ok()).unwrap_or(0);
+        ensure!((200..300).contains(&code), "{status}: {}", String::from_utf8_lossy(&body));
+        Ok(Answer { headers, body })
+    }
+}
+
+impl Answer {
+    fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
+    }
+
+    fn element(&self, name: &str) -> Option<String> {
+        let text = String::from_utf8_lossy(&self.body).into_owned();
+        let (_, rest) = text.split_once(&format!("<{name}>"))?;
+        Some(rest.split_once('<')?.0.to_owned())
+    }
+}
+
+/// Uploads a file in parts, `parallel` at once, each read and sent by its own thread.
+pub fn upload(port: u16, target: &str, from: &Path, part_bytes: u64, parallel: usize) -> Result<()> {
+    let mut http = Http::connect(port)?;
+    let begun = http.send("POST", &format!("{target}?uploads="), "", &[])?;
+    let id = begun.element("UploadId").context("UploadId")?;
+    let bytes = fs::metadata(from)?.len();
+    let parts = bytes.div_ceil(part_bytes);
+    let next = AtomicU64::new(0);
+    let worker = || -> Result<Vec<(u64, String)>> {
+        let (file, mut http, mut etags) = (File::open(from)?, Http::connect(port)?, Vec::new());
+        let mut buffer = vec![0; part_bytes as usize];
+        loop {
+            let part = next.fetch_add(1, Ordering::Relaxed);
+            if part >= parts {
+                return Ok(etags);
+            }
+            let n = part_bytes.min(bytes - part * part_bytes) as usize;
+            file.read_exact_at(&mut buffer[..n], part * part_bytes)?;
+            let answer = http.send(
+                "PUT",
+                &format!("{target}?partNumber={}&uploadId={id}", part + 1),
+                "",
+                &buffer[..n],
+            )?;
+            etags.push((part + 1, answer.header("etag").context("ETag")?.to_owned()));
+        }
+    };
+    let mut etags = in_parallel(parallel, worker)?;
+    etags.sort_unstable();
+    let list: String = etags
+        .iter()
+        .map(|(n, tag)| format!("<Part><PartNumber>{n}</PartNumber><ETag>{tag}</ETag></Part>"))
+        .collect();
+    let body = format!("<CompleteMultipartUpload>{list}</CompleteMultipartUpload>");
+    http.send("POST", &format!("{target}?uploadId={id}"), "", body.as_bytes())?;
+    Ok(())
+}
+
+/// Reads the first `bytes` of an object by ranges of `step`, `parallel` at once.
+pub fn download(port: u16, target: &str, bytes: u64, step: u64, parallel: usize) -> Result<()> {
+    let next = AtomicU64::new(0);
+    let worker = || -> Result<Vec<()>> {
+        let mut http = Http::connect(port)?;
+        loop {
+            let at = next.fetch_add(step, Ordering::Relaxed);
+            if at >= bytes {
+                return Ok(Vec::new());
+            }
+            let end = (at + step).min(bytes);
+            let answer = http.send("GET", target, &format!("Range: bytes={at}-{}\r\n", end - 1), &[])?;
+            ensure!(answer.body.len() as u64 == end - at);
+        }
+    };
+    in_parallel(parallel, worker).map(drop)
+}
+
+fn in_parallel<T: Send>(n: usize, work: impl Fn() -> Result<Vec<T>> + Sync) -> Result<Vec<T>> {
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..n).map(|_| scope.spawn(&work)).collect();
+        let mut out = Vec::new();
+        for thread in threads {
+            out.extend(thread.join().map_err(|_| anyhow::anyhow!("a worker panicked"))??);
+        }
+        Ok(out)
+    })
+}

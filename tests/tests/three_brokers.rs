@@ -1,0 +1,158 @@
+//! Three brokers over one tier: leaders that move and die in mid-copy, followers that rebuild from the tier.
+
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail, ensure};
+use varve_tests::{Cluster, Look, Produce, Scratch, Shared, Suite, Tier, Transactions, eventually};
+
+/// Uploads of a killed broker are swept when they are older; the shortest that is allowed.
+const SWEEP_AGE: Duration = Duration::from_secs(60);
+
+struct Setup {
+    cluster: Cluster,
+    tier: Tier,
+    _store: Scratch,
+}
+
+fn main() -> ExitCode {
+    let shared = Shared::new(setup);
+    Suite::new()
+        .test_with(&shared, "leadership_moves_in_mid_copy", leadership_moves_in_mid_copy)
+        .test_with(&shared, "a_follower_rebuilds_from_the_tier", a_follower_rebuilds_from_the_tier)
+        .test_with(&shared, "a_broker_is_killed_in_mid_copy", a_broker_is_killed_in_mid_copy)
+        .run()
+}
+
+fn setup() -> Result<Setup> {
+    let store = Scratch::new("store")?;
+    let tier = Tier::filesystem(store.path())?;
+    let cluster = Cluster::builder()
+        .nodes(3)
+        .tier(&tier)
+        // A copy of 1 MiB lasts two seconds: whatever happens, happens in mid-copy.
+        .rsm("rules.slow.topics", "slow-.*")
+        .rsm("rules.slow.upload.rate.bytes.per.second", 512 << 10)
+        .rsm("sweep.upload.age.ms", SWEEP_AGE.as_millis())
+        .start()?;
+    Ok(Setup { cluster, tier, _store: store })
+}
+
+fn leadership_moves_in_mid_copy(setup: &Setup) -> Result<()> {
+    let topic = "slow-moves";
+    let cluster = &setup.cluster;
+    let kafka = cluster.client();
+    kafka.create_tiered_topic(topic, 3, &[])?;
+    let produced = AtomicBool::new(false);
+    let moves = thread::scope(|scope| -> Result<u32> {
+        let producer = scope.spawn(|| {
+            let outcome = kafka
+                .produce(topic, &Produce { count: 12_000, records_per_second: 600, ..Produce::default() });
+            produced.store(true, Ordering::Relaxed);
+            outcome
+        });
+        let mut moves = 0;
+        while !produced.load(Ordering::Relaxed) {
+            thread::sleep(Duration::from_millis(700));
+            kafka.move_leader(topic, 0, 1 + moves % 3)?;
+            moves += 1;
+        }
+        producer.join().unwrap_or_else(|_| bail!("the producer panicked"))?;
+        Ok(moves)
+    })?;
+    ensure!(moves >= 6, "the leader moved only {moves} times");
+    cluster.wait_tiered(topic, 0)?;
+    ensure!(kafka.consume_all(topic)?.count == 12_000);
+    let copiers: std::collections::BTreeSet<_> =
+        kafka.finished_segments(topic, 0)?.iter().map(|segment| segment.broker).collect();
+    ensure!(copiers.len() > 1, "only broker {copiers:?} copied");
+    cluster.wait_settled(&setup.tier)?;
+    cluster.delete_topic_and_tier(topic, &setup.tier)
+}
+
+fn a_follower_rebuilds_from_the_tier(setup: &Setup) -> Result<()> {
+    let topic = "rebuilt";
+    let cluster = &setup.cluster;
+    let kafka = cluster.client();
+    kafka.create_tiered_topic(topic, 3, &[])?;
+    let transactions = Transactions {
+        transactional_id: "rebuilder".to_owned(),
+        transactions: 40,
+        records_per_transaction: 100,
+        abort_every: 4,
+        seed: 9,
+        value_bytes: 1000,
+        partition: 0,
+    };
+    kafka.produce_transactions(topic, &transactions)?;
+    kafka.produce(topic, &Produce { count: 3_000, ..Produce::default() })?;
+    kafka.move_leader(topic, 0, 1)?;
+    let local_from = cluster.wait_tiered(topic, 0)?;
+
+    let follower = cluster.node(3)?;
+    follower.stop()?;
+    cluster.wipe_replica(follower, topic, 0)?;
+    follower.start()?;
+    eventually("the follower is in sync again", Duration::from_secs(90), || {
+        let isr = kafka.describe_topic(topic)?.partitions[0].isr.clone();
+        Ok(Look::when(isr.contains(&3), (), isr))
+    })?;
+    let first = follower.local_segments(topic, 0)?;
+    ensure!(
+        first.first().is_some_and(|base| *base >= local_from),
+        "copied from the leader: {first:?} < {local_from}"
+    );
+
+    // As the leader it must know what it never had: leader epochs and producer states.
+    kafka.move_leader(topic, 0, 3)?;
+    kafka.consume_all(topic)?;
+    kafka.produce_transactions(topic, &transactions)?;
+    kafka.produce(topic, &Produce { count: 3_000, seed: 2, ..Produce::default() })?;
+    cluster.wait_tiered(topic, 0)?;
+    kafka.consume_all(topic)?;
+    cluster.wait_settled(&setup.tier)?;
+    cluster.delete_topic_and_tier(topic, &setup.tier)
+}
+
+fn a_broker_is_killed_in_mid_copy(setup: &Setup) -> Result<()> {
+    let topic = "slow-killed";
+    let cluster = &setup.cluster;
+    let kafka = cluster.client();
+    kafka.create_tiered_topic(topic, 3, &[])?;
+    kafka.move_leader(topic, 0, 2)?;
+    let leader = cluster.node(2)?;
+    kafka.produce(topic, &Produce { count: 6_000, ..Produce::default() })?;
+    eventually("some segments are copied, others are not", Duration::from_secs(60), || {
+        let done = kafka.finished_segments(topic, 0)?.len();
+        Ok(Look::when((1..4).contains(&done), (), done))
+    })?;
+    leader.kill();
+    let killed = Instant::now();
+    let copied = kafka.finished_segments(topic, 0)?.len();
+    ensure!(copied < 5, "{copied} segments were copied already: nothing was in flight");
+
+    // The others go on, and lose nothing.
+    kafka.produce(topic, &Produce { count: 3_000, seed: 2, ..Produce::default() })?;
+    cluster.wait_tiered(topic, 0)?;
+    ensure!(kafka.consume_all(topic)?.count == 9_000);
+
+    thread::sleep((SWEEP_AGE + Duration::from_secs(2)).saturating_sub(killed.elapsed()));
+    leader.start()?;
+    eventually("the killed broker is in sync again", Duration::from_secs(90), || {
+        let isr = kafka.describe_topic(topic)?.partitions[0].isr.clone();
+        Ok(Look::when(isr.contains(&2), (), isr))
+    })?;
+    kafka.move_leader(topic, 0, 2)?;
+    ensure!(kafka.consume_all(topic)?.count == 9_000);
+    cluster.wait_settled(&setup.tier)?;
+    cluster.delete_topic_and_tier(topic, &setup.tier)?;
+    let left = setup.tier.list()?;
+    ensure!(
+        left.keys()
+            .all(|key| key.starts_with(&format!("{}/", cluster.id)) && !key.contains(".varve-uploads")),
+        "{left:?}"
+    );
+    Ok(())
+}
