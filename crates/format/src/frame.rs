@@ -55,7 +55,7 @@ impl Footer {
     /// The chunk that holds the log's byte `position`; `None` beyond the log.
     pub fn chunk_at(&self, position: u64) -> Option<&Extent> {
         let index = usize::try_from(position.checked_div(self.chunk_bytes.into())?).ok()?;
-        self.extents.get(index).filter(|e| e.kind == ExtentKind::Log)
+        self.extents.get(index).filter(|e| e.kind == ExtentKind::Log && position < self.log_bytes)
     }
 }
 

@@ -1,126 +1,284 @@
-//! What the encoder writes, the decoder reads: for all combinations of compression, encryption and digest.
+//! What is encoded decodes to the same: whole objects in all combinations, and each codec over random values.
+#![allow(clippy::unwrap_used, clippy::panic, unreachable_pub)]
 
-#![allow(clippy::unwrap_used)]
+mod support;
 
+use proptest::prelude::*;
+use support::{info, open, options, read, read_all, write, write_as};
 use varve_format::*;
 
-pub fn info() -> SegmentInfo {
-    SegmentInfo {
-        writer: "varve test".into(),
-        cluster_id: "cluster".into(),
-        topic_id: Id([1; 16]),
-        topic: "orders".into(),
-        partition: 3,
-        segment_id: Some(Id([2; 16])),
-        base_offset: 100,
-        last_offset: 199,
-        max_timestamp_ms: 1_700_000_000_000,
-        created_ms: 1_700_000_000_001,
-        broker_id: Some(1),
-        leader_epochs: vec![EpochStart { epoch: 0, start_offset: 100 }],
-        observed: vec![Observed { time_ms: 1, high_watermark: 200, last_stable_offset: 200 }],
-    }
-}
-
-pub fn write(options: &WriteOptions, log: &[u8], sections: &[(ExtentKind, &[u8])]) -> (Vec<u8>, Finished) {
-    let sizes: Vec<_> = sections.iter().map(|(k, b)| (*k, b.len() as u64)).collect();
-    let plan = Plan::new(log.len() as u64, options.chunk_bytes, &sizes).unwrap();
-    let mut encoder = Encoder::new(options.clone(), plan).unwrap();
-    let mut out = Vec::new();
-    for mut bytes in std::iter::once(log).chain(sections.iter().map(|(_, b)| *b)) {
-        while !bytes.is_empty() {
-            let n = encoder.next_frame_bytes().unwrap();
-            encoder.frame(&bytes[..n], &mut out).unwrap();
-            bytes = &bytes[n..];
-        }
-    }
-    let finished = encoder.finish(info(), &mut out).unwrap();
-    (out, finished)
-}
-
-pub fn open(object: &[u8], key: Option<&DataKey>) -> Result<(Footer, Option<ObjectKey>)> {
-    let n = object.len();
-    let tail: &[u8; TRAILER_BYTES] = object[n - TRAILER_BYTES..].try_into().unwrap();
-    let trailer = Trailer::decode(tail, n as u64)?;
-    let start = trailer.footer_offset as usize;
-    let bytes = &object[start..n - TRAILER_BYTES];
-    let mut footer = Footer::decode(bytes, &trailer)?;
-    let object_key = match (&footer.encryption, key) {
-        (Some(e), Some(key)) => Some(key.object_key(&e.salt, footer.object_id)?),
-        _ => None,
-    };
-    if let Some(key) = &object_key {
-        footer.unlock(bytes, key, trailer.footer_offset)?;
-    }
-    Ok((footer, object_key))
-}
-
-pub fn read(object: &[u8], footer: &Footer, key: Option<&ObjectKey>, extent: &Extent) -> Result<Vec<u8>> {
-    let mut decoder = Decoder::new(footer, key)?;
-    let mut out = Vec::new();
-    for number in extent.first_frame..extent.first_frame + extent.frame_count() {
-        let frame = footer.frame(number)?;
-        let start = out.len();
-        out.resize(start + frame.plain_bytes as usize, 0);
-        decoder.decode(
-            &frame,
-            &object[frame.stored.start as usize..frame.stored.end as usize],
-            &mut out[start..],
-        )?;
-    }
-    Ok(out)
-}
-
-fn text(n: usize) -> Vec<u8> {
-    (0..n).map(|i| b"a kafka log of batches and batches"[i % 33] ^ (i / 4099) as u8).collect()
-}
+const COMPRESSIONS: [Compression; 3] =
+    [Compression::None, Compression::Zstd { level: 1 }, Compression::Auto { level: 1 }];
+const DIGESTS: [DigestAlgorithm; 3] =
+    [DigestAlgorithm::None, DigestAlgorithm::Blake3, DigestAlgorithm::Sha256];
 
 #[test]
 fn all_combinations() {
-    let key = DataKey::new(Id([7; 16]), [9; 32]);
-    for compression in [Compression::None, Compression::Zstd { level: 1 }, Compression::Auto { level: 1 }] {
+    for compression in COMPRESSIONS {
         for encrypted in [false, true] {
-            for digest in [DigestAlgorithm::None, DigestAlgorithm::Blake3, DigestAlgorithm::Sha256] {
-                for log_bytes in [0, 1, 4095, 4096, 4097, 16384, 16385, 50_000] {
-                    let options = WriteOptions {
-                        frame_bytes: 4096,
-                        chunk_bytes: 16384,
-                        compression,
-                        digest,
-                        encryption: encrypted.then(|| Encryption {
-                            key: key.clone(),
-                            period: "2026-11".into(),
-                            salt: [5; 32],
-                        }),
-                        object_id: Id([4; 16]),
-                    };
-                    let (log, index) = (text(log_bytes), text(5000));
-                    let sections = [
-                        (ExtentKind::OffsetIndex, &index[..]),
-                        (ExtentKind::TimeIndex, &[][..]),
-                        (ExtentKind::LeaderEpochs, &b"0\n1\n0 100\n"[..]),
-                    ];
-                    let (object, finished) = write(&options, &log, &sections);
-                    let (footer, object_key) = open(&object, Some(&key)).unwrap();
-                    assert_eq!(footer, finished.footer);
-                    assert_eq!(footer.info, info());
-                    let mut back = Vec::new();
-                    for chunk in footer.chunks() {
-                        back.extend(read(&object, &footer, object_key.as_ref(), chunk).unwrap());
-                    }
-                    assert_eq!(back, log);
-                    for (kind, bytes) in sections {
-                        let extent = footer.section(kind).unwrap();
-                        assert_eq!(read(&object, &footer, object_key.as_ref(), extent).unwrap(), bytes);
-                    }
-                    if !encrypted && compression == Compression::None {
-                        assert!(object.starts_with(&log));
-                    }
-                    let metadata = finished.custom_metadata("default", None);
-                    assert_eq!(CustomMetadata::decode(&metadata.encode().unwrap()).unwrap(), metadata);
-                    assert_eq!(metadata.object_bytes(), object.len() as u64);
+            for digest in DIGESTS {
+                for log_bytes in [0, 1, 4095, 4096, 4097, 8192, 8193, 50_000] {
+                    one_combination(compression, encrypted, digest, log_bytes);
                 }
             }
         }
     }
+}
+
+fn one_combination(compression: Compression, encrypted: bool, digest: DigestAlgorithm, log_bytes: usize) {
+    let (log, index) = (support::mixed(log_bytes, 0), support::mixed(3000, 2000));
+    let sections = [
+        (ExtentKind::OffsetIndex, &index[..]),
+        (ExtentKind::TimeIndex, &[][..]),
+        (ExtentKind::LeaderEpochs, &b"0\n1\n0 100\n"[..]),
+    ];
+    let (object, finished) = write(&options(compression, encrypted, digest), &log, &sections);
+    let key = support::data_key();
+    let (footer, object_key) = open(&object, Some(&key)).unwrap();
+    assert_eq!(footer, finished.footer);
+    assert_eq!(footer.info, info());
+    let mut back = Vec::new();
+    for chunk in footer.chunks() {
+        back.extend(read(&object, &footer, object_key.as_ref(), chunk).unwrap());
+    }
+    assert_eq!(back, log);
+    for (kind, bytes) in sections {
+        let extent = footer.section(kind).unwrap();
+        assert_eq!(read(&object, &footer, object_key.as_ref(), extent).unwrap(), bytes);
+    }
+    assert_eq!(footer.section(ExtentKind::TransactionIndex), None);
+    if !encrypted && compression == Compression::None {
+        assert!(object.starts_with(&log));
+    }
+    let metadata = finished.custom_metadata("default", None);
+    assert_eq!(CustomMetadata::decode(&metadata.encode().unwrap()).unwrap(), metadata);
+    assert_eq!(metadata.object_bytes(), object.len() as u64);
+}
+
+fn id() -> impl Strategy<Value = Id> {
+    any::<[u8; 16]>().prop_map(Id)
+}
+
+fn safe_text(max: usize) -> impl Strategy<Value = String> {
+    proptest::string::string_regex(&format!("[A-Za-z0-9_-][A-Za-z0-9._-]{{0,{}}}", max - 1))
+        .unwrap()
+        .prop_filter("a cluster id is not this", |t| t != "keys")
+}
+
+prop_compose! {
+    fn any_info()(
+        writer in "[^\\p{Cc}]{1,60}", cluster_id in safe_text(128), topic in safe_text(249),
+        topic_id in id(), segment_id in proptest::option::of(id()), partition in 0..=i32::MAX,
+        base_offset in 0..i64::MAX / 2, length in 0..i64::MAX / 2, times in any::<(i64, i64)>(),
+        broker_id in any::<Option<i32>>(),
+        epochs in proptest::collection::btree_map(0..=i32::MAX, 0..=i64::MAX, 0..20),
+        observed in proptest::collection::vec(any::<(i64, i64, i64)>(), 0..20),
+    ) -> SegmentInfo {
+        SegmentInfo {
+            writer, cluster_id, topic_id, topic, partition, segment_id, base_offset,
+            last_offset: base_offset + length - 1,
+            max_timestamp_ms: times.0, created_ms: times.1, broker_id,
+            leader_epochs: epochs.into_iter().map(|(epoch, start_offset)| EpochStart { epoch, start_offset }).collect(),
+            observed: observed.into_iter()
+                .map(|(time_ms, high_watermark, last_stable_offset)| Observed { time_ms, high_watermark, last_stable_offset })
+                .collect(),
+        }
+    }
+}
+
+prop_compose! {
+    fn any_options()(
+        frame_log2 in 12..15_u32, frames_per_chunk in 1..6_u32, compression in 0..3_usize, digest in 0..3_usize,
+        encrypted in any::<bool>(), salt in any::<[u8; 32]>(), object_id in id(), period in safe_text(64),
+    ) -> WriteOptions {
+        WriteOptions {
+            frame_bytes: 1 << frame_log2,
+            chunk_bytes: frames_per_chunk << frame_log2,
+            compression: COMPRESSIONS[compression],
+            digest: DIGESTS[digest],
+            encryption: encrypted.then(|| Encryption { key: support::data_key(), period, salt }),
+            object_id,
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn objects(
+        info in any_info(), options in any_options(), log in (0..60_000_usize, 0..30_000_usize),
+        lengths in proptest::collection::vec(proptest::option::of(0..10_000_usize), 5),
+    ) {
+        let log = support::mixed(log.0, log.1);
+        let plain: Vec<_> = lengths.iter().map(|n| n.map(|n| support::mixed(n / 2, n - n / 2))).collect();
+        let sections: Vec<_> = ExtentKind::SECTIONS.into_iter().zip(&plain)
+            .filter_map(|(kind, bytes)| Some((kind, bytes.as_deref()?))).collect();
+        let (object, finished) = write_as(info, &options, &log, &sections);
+        let (footer, back) = read_all(&object, Some(&support::data_key())).unwrap();
+        prop_assert_eq!(&footer, &finished.footer);
+        let chunks = footer.chunks().len();
+        prop_assert_eq!(back[..chunks].concat(), log);
+        let back: Vec<_> = footer.extents[chunks..].iter().zip(&back[chunks..]).map(|(e, b)| (e.kind, &b[..])).collect();
+        prop_assert_eq!(back, sections);
+        prop_assert_eq!(finished.trailer.object_bytes(), object.len() as u64);
+    }
+
+    #[test]
+    fn trailers(data in 0..1_u64 << 40, sections in 0..1_u64 << 30, footer_bytes in 0..=FOOTER_MAX_BYTES, required in 0..4_u64, optional in any::<u64>(), footer_crc in any::<u32>()) {
+        let trailer = Trailer {
+            data_end: data, footer_offset: data + sections, footer_bytes, version: 1,
+            features: Features { required, optional }, footer_crc,
+        };
+        prop_assert_eq!(Trailer::decode(&trailer.encode(), trailer.object_bytes()), Ok(trailer));
+        prop_assert!(Trailer::decode(&trailer.encode(), trailer.object_bytes() + 1).is_err());
+    }
+
+    #[test]
+    fn custom_metadata(
+        store_id in "[^\\p{Cc}]{1,8}", identity in any::<bool>(), frame_log2 in 12..=20_u32,
+        data_end in 0..1_u64 << 59, sections in 0..1_u64 << 59, footer_bytes in 0..=FOOTER_MAX_BYTES,
+        digest in any::<[u8; 32]>(), archive in proptest::option::of((id(), 0..=i32::MAX, any::<u32>(), 0..=i64::MAX)),
+    ) {
+        let metadata = CustomMetadata {
+            store_id, identity, frame_bytes: 1 << frame_log2, data_end, footer_offset: data_end + sections,
+            footer_bytes, footer_digest: Digest(digest),
+            archive: archive.map(|(topic_id, partition, branch, base_offset)| ArchiveReference { topic_id, partition, branch, base_offset }),
+        };
+        let bytes = metadata.encode().unwrap();
+        prop_assert!(bytes.len() <= 121);
+        prop_assert_eq!(CustomMetadata::decode(&bytes), Ok(metadata));
+        for n in 0..bytes.len() {
+            prop_assert!(CustomMetadata::decode(&bytes[..n]).is_err());
+        }
+        prop_assert!(CustomMetadata::decode(&[&bytes[..], &[0]].concat()).is_err());
+    }
+
+    #[test]
+    fn key_records(key_id in id(), secret in any::<[u8; 32]>(), topic_id in id(), period in safe_text(64), created_ms in any::<i64>(), nonce in any::<[u8; 12]>()) {
+        let ring = KeyRing::parse(support::KEK_RING).unwrap();
+        let key = DataKey::new(key_id, secret);
+        let record = KeyRecord::wrap(&ring, &key, topic_id, &period, created_ms, nonce).unwrap();
+        let back = KeyRecord::decode(&record.encode().unwrap()).unwrap();
+        prop_assert_eq!(&back, &record);
+        // Two keys are the same if they derive the same.
+        let back = back.unwrap(&ring).unwrap();
+        prop_assert_eq!(back.id, key_id);
+        let other = KeyRecord { topic_id: Id([0xee; 16]), ..record };
+        prop_assert!(other.unwrap(&ring).is_err());
+    }
+
+    #[test]
+    fn ids_and_names(topic_id in id(), segment_id in id(), cluster_id in safe_text(128), partition in 0..=i32::MAX, base_offset in 0..=i64::MAX) {
+        prop_assert_eq!(Id::parse(&topic_id.to_string()), Ok(topic_id));
+        let name = SegmentName { cluster_id, topic_id, partition, base_offset, segment_id };
+        let text = segment_name(&name);
+        prop_assert!(text.starts_with(&segment_prefix(&name.cluster_id, topic_id, partition, base_offset)));
+        prop_assert!(text.starts_with(&partition_prefix(&name.cluster_id, topic_id, partition)));
+        prop_assert!(text.starts_with(&topic_prefix(&name.cluster_id, topic_id)));
+        prop_assert_eq!(SegmentName::parse(&text), Ok(name));
+    }
+}
+
+/// The longest custom metadata fits Kafka's 128 bytes.
+#[test]
+fn longest_custom_metadata_is_121_bytes() {
+    let (_, finished) = write(&options(Compression::None, false, DigestAlgorithm::None), b"log", &[]);
+    let archive = ArchiveReference {
+        topic_id: Id([1; 16]),
+        partition: i32::MAX,
+        branch: u32::MAX,
+        base_offset: i64::MAX,
+    };
+    let longest = "s".repeat(STORE_ID_MAX_BYTES);
+    assert_eq!(finished.custom_metadata(&longest, Some(archive)).encode().unwrap().len(), 121);
+    for store_id in [String::new(), "s".repeat(STORE_ID_MAX_BYTES + 1), "a\nb".into()] {
+        assert!(finished.custom_metadata(&store_id, None).encode().is_err(), "{store_id:?}");
+    }
+}
+
+/// The tree of RFC 6962: for 7 leaves ((ab)(cd))((ef)g), written out by hand.
+#[test]
+fn merkle_root_has_the_shape_of_rfc_6962() {
+    let leaves: Vec<_> = (0..7_u8)
+        .map(|n| Leaf { kind: ExtentKind::Log, plain_bytes: 10 + u64::from(n), digest: Digest([n; 32]) })
+        .collect();
+    let h = |parts: &[&[u8]]| *blake3::hash(&parts.concat()).as_bytes();
+    let leaf = |n: usize| h(&[&[0, 0], &(10 + n as u64).to_be_bytes(), &[n as u8; 32]]);
+    let node = |l: [u8; 32], r: [u8; 32]| h(&[&[1], &l, &r]);
+    let left = node(node(leaf(0), leaf(1)), node(leaf(2), leaf(3)));
+    let right = node(node(leaf(4), leaf(5)), leaf(6));
+    let root = |n: usize| merkle_root(DigestAlgorithm::Blake3, leaves.iter().copied().take(n)).unwrap().0;
+    assert_eq!(root(7), node(left, right));
+    assert_eq!(root(1), leaf(0));
+    assert_eq!(root(0), h(&[&[2]]));
+    assert_eq!(merkle_root(DigestAlgorithm::None, leaves.into_iter()), None);
+}
+
+/// RFC 5869 and NIST's GCM are the libraries' business; that we use them as FORMAT.md says is ours.
+#[test]
+fn frames_are_sealed_as_specified() {
+    use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+    use aws_lc_rs::hmac;
+    let mac =
+        |key: &[u8], parts: &[&[u8]]| hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), &parts.concat());
+    let prk = mac(&[5; 32], &[&[9; 32]]);
+    let secret = mac(prk.as_ref(), &[b"varve segment v1", &[4; 16], &[1]]);
+    let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, secret.as_ref()).unwrap());
+    let log = support::mixed(6000, 0);
+    let (object, finished) = write(&options(Compression::None, true, DigestAlgorithm::Blake3), &log, &[]);
+    for number in 0..2_u64 {
+        let nonce = [&[0; 4][..], &number.to_be_bytes()].concat();
+        let aad = [&[4; 16][..], &number.to_be_bytes(), &2_u64.to_be_bytes()].concat();
+        let stored = finished.footer.frame(number).unwrap().stored;
+        let mut sealed = object[stored.start as usize..stored.end as usize].to_vec();
+        let nonce = Nonce::try_assume_unique_for_key(&nonce).unwrap();
+        let plain = key.open_in_place(nonce, Aad::from(aad), &mut sealed).unwrap();
+        assert_eq!(plain, &log[number as usize * 4096..][..plain.len()]);
+    }
+}
+
+#[test]
+fn writers_are_refused_what_readers_would_refuse() {
+    let good = info();
+    let bad = [
+        SegmentInfo { topic: "../../etc".into(), ..good.clone() },
+        SegmentInfo { topic: "t".repeat(250), ..good.clone() },
+        SegmentInfo { cluster_id: "..".into(), ..good.clone() },
+        SegmentInfo { cluster_id: "keys".into(), ..good.clone() },
+        SegmentInfo { writer: "a\u{1b}[2J".into(), ..good.clone() },
+        SegmentInfo { partition: -1, ..good.clone() },
+        SegmentInfo { base_offset: 5, last_offset: 3, ..good.clone() },
+        SegmentInfo { last_offset: i64::MAX, ..good.clone() },
+        SegmentInfo { leader_epochs: vec![EpochStart { epoch: 1, start_offset: 0 }; 2], ..good.clone() },
+    ];
+    for info in bad {
+        let plan = Plan::new(0, 8192, &[]).unwrap();
+        let options = options(Compression::None, false, DigestAlgorithm::None);
+        let mut out = Vec::new();
+        let result = Encoder::new(options, plan).unwrap().finish(info.clone(), &mut out);
+        assert!(matches!(result, Err(Error::Invalid { .. })), "{info:?}");
+        assert!(out.is_empty());
+    }
+}
+
+#[test]
+fn plans_that_no_footer_describes_are_refused_before_the_first_byte() {
+    let sections = |kind, bytes| [(kind, bytes)];
+    assert!(Plan::new(u64::MAX, 4096, &[]).is_err());
+    assert!(Plan::new(1, 0, &[]).is_err());
+    assert!(Plan::new(1, CHUNK_MAX_BYTES + 1, &[]).is_err());
+    assert!(Plan::new(1, 4096, &sections(ExtentKind::Log, 1)).is_err());
+    assert!(Plan::new(1, 4096, &sections(ExtentKind::TimeIndex, SECTION_MAX_BYTES + 1)).is_err());
+    assert!(Plan::new(1, 4096, &[(ExtentKind::TimeIndex, 1), (ExtentKind::OffsetIndex, 1)]).is_err());
+    let options = options(Compression::Zstd { level: 1 }, false, DigestAlgorithm::Blake3);
+    let ten_gib = Plan::new(10 << 30, 8192, &[]);
+    assert!(ten_gib.is_err() || Encoder::new(options.clone(), ten_gib.unwrap()).is_err());
+    let other_chunks = Plan::new(10, 4096, &[]).unwrap();
+    assert!(Encoder::new(options.clone(), other_chunks).is_err());
+    let plan = Plan::new(10, 8192, &[]).unwrap();
+    let level = WriteOptions { compression: Compression::Zstd { level: 99 }, ..options.clone() };
+    assert!(Encoder::new(level, plan.clone()).is_err());
+    let period = Some(Encryption { period: "../2026".into(), ..support::encryption() });
+    assert!(Encoder::new(WriteOptions { encryption: period, ..options }, plan).is_err());
 }
