@@ -10,6 +10,7 @@ use futures::FutureExt as _;
 use parking_lot::Mutex;
 use tokio::runtime::Runtime;
 use varve_format::ExtentKind;
+use varve_store::SharedStore;
 
 use crate::budget::Budget;
 use crate::buffers::Buffers;
@@ -41,8 +42,20 @@ pub struct Rsm {
 impl Rsm {
     /// Checks the configuration and opens the store. No request is made but what the store needs to open.
     pub fn open(given: &BTreeMap<String, String>) -> Result<Self> {
-        let config = Arc::new(Config::parse(given)?);
+        let config = Config::parse(given)?;
         logging::install(config.log_debug);
+        let (runtime, store) = Self::connect(&config)?;
+        Self::assemble(config, runtime, store)
+    }
+
+    /// Over a store that the caller wraps: to count its requests, or to make it fail.
+    pub fn with_store(given: &BTreeMap<String, String>, wrap: impl FnOnce(SharedStore) -> SharedStore) -> Result<Self> {
+        let config = Config::parse(given)?;
+        let (runtime, store) = Self::connect(&config)?;
+        Self::assemble(config, runtime, wrap(store))
+    }
+
+    fn connect(config: &Config) -> Result<(Runtime, SharedStore)> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(config.runtime_threads)
             .thread_name("varve-io")
@@ -53,6 +66,11 @@ impl Rsm {
         let store = runtime
             .block_on(opening)
             .map_err(|e| Error::new(Kind::Config, format!("store.url={}: {e}", config.store_url)))?;
+        Ok((runtime, store))
+    }
+
+    fn assemble(config: Config, runtime: Runtime, store: SharedStore) -> Result<Self> {
+        let config = Arc::new(config);
         let keys = Arc::new(Keys::new(&config, store.clone())?);
         let metrics = Arc::new(Metrics::default());
         let sweep = Sweep::new(config.clone(), store.clone(), metrics.clone());

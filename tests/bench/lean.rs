@@ -13,7 +13,7 @@ use anyhow::{Context, Result, ensure};
 const STEP: usize = 1 << 20;
 
 /// A plain loop over one file, made durable as the store makes it: file synced, renamed, folder synced.
-pub fn copy_file(from: &[&Path], to: &Path) -> Result<()> {
+pub(crate) fn copy_file(from: &[&Path], to: &Path) -> Result<()> {
     let mut buffer = vec![0; STEP];
     let temporary = to.with_extension("lean");
     let mut out = File::create(&temporary)?;
@@ -34,7 +34,7 @@ pub fn copy_file(from: &[&Path], to: &Path) -> Result<()> {
 }
 
 /// A plain loop that reads `bytes` from the start of one file.
-pub fn read_file(path: &Path, bytes: u64) -> Result<()> {
+pub(crate) fn read_file(path: &Path, bytes: u64) -> Result<()> {
     let mut buffer = vec![0; STEP];
     let file = File::open(path)?;
     let mut at = 0;
@@ -47,7 +47,7 @@ pub fn read_file(path: &Path, bytes: u64) -> Result<()> {
 }
 
 /// One pread of a part of a file.
-pub fn read_range(path: &Path, at: u64, bytes: usize) -> Result<Duration> {
+pub(crate) fn read_range(path: &Path, at: u64, bytes: usize) -> Result<Duration> {
     let start = Instant::now();
     let mut buffer = vec![0; bytes];
     File::open(path)?.read_exact_at(&mut buffer, at)?;
@@ -55,26 +55,26 @@ pub fn read_range(path: &Path, at: u64, bytes: usize) -> Result<Duration> {
 }
 
 /// HTTP/1.1 over one kept connection, without signatures: the bucket lets anyone in.
-pub struct Http {
+pub(crate) struct Http {
     stream: BufReader<TcpStream>,
     port: u16,
 }
 
 /// Headers, lower case, and the body.
-pub struct Answer {
-    pub headers: Vec<(String, String)>,
-    pub body: Vec<u8>,
+pub(crate) struct Answer {
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Http {
-    pub fn connect(port: u16) -> Result<Self> {
+    pub(crate) fn connect(port: u16) -> Result<Self> {
         let stream = TcpStream::connect(("127.0.0.1", port))?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(Duration::from_secs(60)))?;
         Ok(Self { stream: BufReader::with_capacity(256 << 10, stream), port })
     }
 
-    pub fn send(&mut self, method: &str, target: &str, headers: &str, body: &[u8]) -> Result<Answer> {
+    pub(crate) fn send(&mut self, method: &str, target: &str, headers: &str, body: &[u8]) -> Result<Answer> {
         let head = format!(
             "{method} {target} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nContent-Length: {}\r\n{headers}\r\n",
             self.port,
@@ -119,7 +119,7 @@ impl Answer {
 }
 
 /// Uploads a file in parts, `parallel` at once, each read and sent by its own thread.
-pub fn upload(port: u16, target: &str, from: &Path, part_bytes: u64, parallel: usize) -> Result<()> {
+pub(crate) fn upload(port: u16, target: &str, from: &Path, part_bytes: u64, parallel: usize) -> Result<()> {
     let mut http = Http::connect(port)?;
     let begun = http.send("POST", &format!("{target}?uploads="), "", &[])?;
     let id = begun.element("UploadId").context("UploadId")?;
@@ -157,7 +157,7 @@ pub fn upload(port: u16, target: &str, from: &Path, part_bytes: u64, parallel: u
 }
 
 /// Reads the first `bytes` of an object by ranges of `step`, `parallel` at once.
-pub fn download(port: u16, target: &str, bytes: u64, step: u64, parallel: usize) -> Result<()> {
+pub(crate) fn download(port: u16, target: &str, bytes: u64, step: u64, parallel: usize) -> Result<()> {
     let next = AtomicU64::new(0);
     let worker = || -> Result<Vec<()>> {
         let mut http = Http::connect(port)?;

@@ -7,14 +7,14 @@ use anyhow::Result;
 
 /// One run.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Sample {
-    pub seconds: f64,
+pub(crate) struct Sample {
+    pub(crate) seconds: f64,
     /// User and system time of this process, all threads.
-    pub cpu_seconds: f64,
+    pub(crate) cpu_seconds: f64,
 }
 
 impl Sample {
-    pub fn of(work: impl FnOnce() -> Result<()>) -> Result<Self> {
+    pub(crate) fn of(work: impl FnOnce() -> Result<()>) -> Result<Self> {
         let (start, cpu) = (Instant::now(), cpu_seconds());
         work()?;
         Ok(Self { seconds: start.elapsed().as_secs_f64(), cpu_seconds: cpu_seconds() - cpu })
@@ -32,11 +32,11 @@ fn cpu_seconds() -> f64 {
     seconds(usage.ru_utime) + seconds(usage.ru_stime)
 }
 
-pub fn median(values: impl IntoIterator<Item = f64>) -> f64 {
+pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     quantile(values, 0.5)
 }
 
-pub fn quantile(values: impl IntoIterator<Item = f64>, q: f64) -> f64 {
+pub(crate) fn quantile(values: impl IntoIterator<Item = f64>, q: f64) -> f64 {
     let mut values: Vec<f64> = values.into_iter().collect();
     values.sort_by(f64::total_cmp);
     let last = values.len().saturating_sub(1);
@@ -44,15 +44,15 @@ pub fn quantile(values: impl IntoIterator<Item = f64>, q: f64) -> f64 {
 }
 
 /// Ours against the limit, run by run.
-pub struct Pairs {
-    pub ours: Vec<Sample>,
-    pub limit: Vec<Sample>,
-    pub bytes: u64,
+pub(crate) struct Pairs {
+    pub(crate) ours: Vec<Sample>,
+    pub(crate) limit: Vec<Sample>,
+    pub(crate) bytes: u64,
 }
 
 impl Pairs {
     /// Each `runs` times in turn, after one of each that is not counted.
-    pub fn run(
+    pub(crate) fn run(
         runs: usize,
         bytes: u64,
         mut ours: impl FnMut() -> Result<Sample>,
@@ -74,16 +74,16 @@ impl Pairs {
     }
 
     /// Of throughput: ours by the limit's.
-    pub fn speed_ratio(&self) -> f64 {
+    pub(crate) fn speed_ratio(&self) -> f64 {
         1.0 / self.ratio(|s| s.seconds)
     }
 
-    pub fn cpu_ratio(&self) -> f64 {
+    pub(crate) fn cpu_ratio(&self) -> f64 {
         self.ratio(|s| s.cpu_seconds)
     }
 
     /// One line: name, MiB/s and CPU-s per GiB of both, and the ratios.
-    pub fn print(&self, name: &str) {
+    pub(crate) fn print(&self, name: &str) {
         let mib = self.bytes as f64 / f64::from(1 << 20);
         let speed = |s: &[Sample]| median(s.iter().map(|s| mib / s.seconds));
         let cpu = |s: &[Sample]| median(s.iter().map(|s| s.cpu_seconds / (mib / 1024.0)));
@@ -98,7 +98,7 @@ impl Pairs {
         );
     }
 
-    pub fn header() {
+    pub(crate) fn header() {
         println!(
             "{:<52} {:>7} {:>7} {:>6}   {:>6} {:>6} {:>6}",
             "", "MiB/s", "limit", "ratio", "CPU-s/", "limit", "ratio"

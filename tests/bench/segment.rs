@@ -12,7 +12,7 @@ use varve_rsm::wire::{CopyRequest, SegmentMetadata};
 
 /// What the log's bytes are like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Data {
+pub(crate) enum Data {
     /// Text that zstd makes about a third of.
     Plain,
     /// What a producer compressed: nothing to gain.
@@ -20,15 +20,15 @@ pub enum Data {
 }
 
 /// A segment's files and a request to copy them.
-pub struct Source {
-    pub log: PathBuf,
-    pub bytes: u64,
+pub(crate) struct Source {
+    pub(crate) log: PathBuf,
+    pub(crate) bytes: u64,
     folder: PathBuf,
     number: u8,
 }
 
 impl Source {
-    pub fn make(folder: &Path, data: Data, bytes: u64, number: u8) -> Result<Self> {
+    pub(crate) fn make(folder: &Path, data: Data, bytes: u64, number: u8) -> Result<Self> {
         let folder = folder.join(format!("{data:?}-{}-{number}", bytes >> 20));
         fs::create_dir_all(&folder)?;
         let log = folder.join("00000000000000000000.log");
@@ -55,7 +55,7 @@ impl Source {
     }
 
     /// A copy under the id that `attempt` gives.
-    pub fn request(&self, attempt: u32, custom: Option<Vec<u8>>) -> CopyRequest {
+    pub(crate) fn request(&self, attempt: u32, custom: Option<Vec<u8>>) -> CopyRequest {
         let mut segment_id = [self.number; 16];
         segment_id[..4].copy_from_slice(&attempt.to_be_bytes());
         CopyRequest {

@@ -16,7 +16,7 @@ use varve_tests::{Bucket, Minio, Proxy, Scratch, Tier, Toxiproxy};
 use crate::lean;
 
 /// Where the objects go.
-pub enum Place {
+pub(crate) enum Place {
     File(Scratch),
     S3 { minio: Minio, bucket: Bucket, proxy: Option<(Toxiproxy, Proxy)> },
 }
@@ -25,12 +25,12 @@ const BUCKET: &str = "bench";
 const PREFIX: &str = "tier";
 
 impl Place {
-    pub fn file() -> Result<Self> {
+    pub(crate) fn file() -> Result<Self> {
         Ok(Self::File(Scratch::new("bench-store")?))
     }
 
     /// With `delay_ms` on the way of each answer.
-    pub fn s3(delay_ms: u32) -> Result<Self> {
+    pub(crate) fn s3(delay_ms: u32) -> Result<Self> {
         let minio = Minio::start()?;
         let bucket = minio.bucket(BUCKET)?;
         bucket.open_to_all()?;
@@ -46,7 +46,7 @@ impl Place {
         Ok(Self::S3 { minio, bucket, proxy })
     }
 
-    pub fn name(&self) -> &'static str {
+    pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::File(_) => "file",
             Self::S3 { proxy: None, .. } => "s3",
@@ -72,7 +72,7 @@ impl Place {
     }
 
     /// The limit of copying `files` here.
-    pub fn lean_copy(&self, files: &[&Path]) -> Result<()> {
+    pub(crate) fn lean_copy(&self, files: &[&Path]) -> Result<()> {
         match (self, self.port()) {
             (Self::File(scratch), _) => lean::copy_file(files, &scratch.path().join("lean.copy")),
             (_, Some(port)) => lean::upload(
@@ -87,7 +87,7 @@ impl Place {
     }
 
     /// The limit of reading the first `bytes` of an object.
-    pub fn lean_read(&self, key: &str, bytes: u64) -> Result<()> {
+    pub(crate) fn lean_read(&self, key: &str, bytes: u64) -> Result<()> {
         match (self, self.port()) {
             (Self::File(scratch), _) => lean::read_file(&scratch.path().join(key), bytes),
             (_, Some(port)) => lean::download(port, &format!("/{BUCKET}/{PREFIX}/{key}"), bytes, 4 << 20, 4),
@@ -96,7 +96,7 @@ impl Place {
     }
 
     /// A reader of ranges, one after the other, that tells how long each took.
-    pub fn lean_ranges(&self, key: &str) -> Result<Box<dyn FnMut(u64, usize) -> Result<Duration>>> {
+    pub(crate) fn lean_ranges(&self, key: &str) -> Result<Box<dyn FnMut(u64, usize) -> Result<Duration>>> {
         match (self, self.port()) {
             (Self::File(scratch), _) => {
                 let path: PathBuf = scratch.path().join(key);
@@ -122,13 +122,13 @@ impl Place {
 }
 
 /// One RemoteStorageManager and its counters.
-pub struct Stage {
-    pub rsm: Rsm,
-    pub counts: Arc<Counts>,
+pub(crate) struct Stage {
+    pub(crate) rsm: Rsm,
+    pub(crate) counts: Arc<Counts>,
 }
 
 impl Stage {
-    pub fn open(place: &Place, more: &[(&str, String)]) -> Result<Self> {
+    pub(crate) fn open(place: &Place, more: &[(&str, String)]) -> Result<Self> {
         let mut config = place.tier()?.rsm_config();
         config.insert("cluster.id".into(), "bench".into());
         config.extend(more.iter().map(|(k, v)| ((*k).to_owned(), v.clone())));
@@ -142,22 +142,22 @@ impl Stage {
     }
 
     /// Copies, and gives the metadata to read it with.
-    pub fn copy(&self, request: CopyRequest) -> Result<SegmentMetadata> {
+    pub(crate) fn copy(&self, request: CopyRequest) -> Result<SegmentMetadata> {
         let mut metadata = request.metadata.clone();
-        metadata.custom = finish(&self.rsm.copy(request)?)?;
+        metadata.custom = finish(self.rsm.copy(request)?)?;
         Ok(metadata)
     }
 
-    pub fn index(&self, metadata: &SegmentMetadata, kind: ExtentKind) -> Result<usize> {
-        Ok(finish(&self.rsm.fetch_index(metadata, kind)?)?.map_or(0, |b| b.len()))
+    pub(crate) fn index(&self, metadata: &SegmentMetadata, kind: ExtentKind) -> Result<usize> {
+        Ok(finish(self.rsm.fetch_index(metadata, kind)?)?.map_or(0, |b| b.len()))
     }
 
-    pub fn delete(&self, metadata: &SegmentMetadata) -> Result<()> {
-        finish(&self.rsm.delete(metadata)?).map(drop)
+    pub(crate) fn delete(&self, metadata: &SegmentMetadata) -> Result<()> {
+        finish(self.rsm.delete(metadata)?).map(drop)
     }
 
     /// One stream from `start`, read into one buffer of 1 MiB until `bytes` came.
-    pub fn read(&self, metadata: &SegmentMetadata, start: u64, bytes: u64) -> Result<()> {
+    pub(crate) fn read(&self, metadata: &SegmentMetadata, start: u64, bytes: u64) -> Result<()> {
         let stream = self.rsm.open_stream(metadata, start, u64::MAX)?;
         let mut buffer = vec![0; 1 << 20];
         let mut left = bytes;
@@ -177,7 +177,7 @@ impl Stage {
     }
 
     /// As a broker reads for a consumer: a stream for each fetch of 1 MiB, the next a little before its end.
-    pub fn read_by_fetches(&self, metadata: &SegmentMetadata, bytes: u64) -> Result<()> {
+    pub(crate) fn read_by_fetches(&self, metadata: &SegmentMetadata, bytes: u64) -> Result<()> {
         let mut at = 0;
         while at < bytes {
             let n = (1 << 20).min(bytes - at);
@@ -188,7 +188,7 @@ impl Stage {
     }
 }
 
-fn finish(operation: &Operation) -> Result<Option<Vec<u8>>> {
+fn finish(operation: Arc<Operation>) -> Result<Option<Vec<u8>>> {
     while !operation.wait(Duration::from_millis(50)) {}
     Ok(operation.take()?)
 }

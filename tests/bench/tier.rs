@@ -14,7 +14,7 @@ use crate::segment::{Data, Source};
 use crate::stage::{Place, Stage};
 
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// file, s3, delay (S3 with 30 ms on each answer), or all
     #[arg(long, default_value = "all")]
     store: String,
@@ -29,7 +29,7 @@ pub struct Args {
     only: String,
 }
 
-pub fn run(args: &Args) -> Result<()> {
+pub(crate) fn run(args: &Args) -> Result<()> {
     let scratch = Scratch::new("bench-source")?;
     let wants = |what: &str| args.only == "all" || args.only == what;
     for store in ["file", "s3", "delay"] {
