@@ -15,6 +15,7 @@ mod read;
 mod staging;
 mod tree;
 mod write;
+mod writeback;
 
 use std::fmt;
 use std::path::{Path, PathBuf};

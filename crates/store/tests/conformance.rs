@@ -1,5 +1,7 @@
 //! Every store passes the one suite.
 
+#![allow(clippy::unwrap_used, reason = "a failure here fails the test")]
+
 mod minio;
 
 use std::collections::BTreeMap;

@@ -13,7 +13,7 @@ use rustix::io::{Errno, pread, pwrite};
 
 use super::staging::Staged;
 use super::tree::{At, Tree, meta_of, split};
-use super::{Result, blocking};
+use super::{Result, blocking, writeback};
 use crate::contract::{Create, ObjectMeta, Upload};
 use crate::error::Kind;
 use crate::key::Key;
@@ -21,12 +21,16 @@ use crate::parts::PartPlan;
 
 const COPY_BYTES: usize = 1 << 20;
 
+/// The most that is written before the disk is told.
+const WRITE_BYTES: usize = 8 << 20;
+
 fn write_at(file: &OwnedFd, mut body: &[u8], mut offset: u64, at: &At) -> Result<()> {
     while !body.is_empty() {
-        match pwrite(file, body, offset) {
+        match pwrite(file, &body[..body.len().min(WRITE_BYTES)], offset) {
             Ok(0) => return Err(at.error(Kind::Other, format!("the file takes no bytes at {offset}"))),
             Ok(written) => {
                 body = &body[written..];
+                writeback::written(file, offset, offset + written as u64);
                 offset += written as u64;
             }
             Err(Errno::INTR) => {}

@@ -1,8 +1,6 @@
 //! A real S3 server for tests: the one that `VARVE_TEST_S3_ENDPOINT` names (with `VARVE_TEST_S3_ACCESS_KEY` and
 //! `VARVE_TEST_S3_SECRET_KEY`), else an installed MinIO, started on a free port of the loopback interface.
 
-#![allow(clippy::unwrap_used, reason = "test support: a failure here fails the test")]
-
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};

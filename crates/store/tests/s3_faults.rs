@@ -1,0 +1,335 @@
+//! S3 when things go wrong, against a server that does as it is told.
+
+#![allow(clippy::unwrap_used, reason = "a failure here fails the test")]
+
+mod script;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use script::{Answer, Request, Server};
+use varve_store::{Create, GetRange, Key, Kind, PutOptions, SharedStore, open};
+
+const SECRET: &str = "hush-hush-hush";
+
+async fn store_at(endpoint: &str, more: &[(&str, &str)]) -> SharedStore {
+    let mut settings: BTreeMap<String, String> = [
+        ("s3.endpoint.url", endpoint),
+        ("s3.region", "eu-north-1"),
+        ("s3.access.key.id", "someone"),
+        ("s3.secret.access.key", SECRET),
+        ("s3.max.attempts", "3"),
+        ("s3.timeout.ms", "400"),
+        ("s3.connect.timeout.ms", "400"),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .into();
+    settings.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+    open("s3://bucket/some/prefix", &settings).await.unwrap()
+}
+
+fn key() -> Key {
+    Key::new("the/object").unwrap()
+}
+
+fn if_absent() -> PutOptions {
+    PutOptions { create: Create::IfAbsent, ..PutOptions::default() }
+}
+
+fn error_xml(status: u16, code: &str) -> Answer {
+    let body =
+        format!("<Error><Code>{code}</Code><Message>as told</Message><RequestId>R42</RequestId></Error>");
+    Answer::new(status).header("x-amz-request-id", "R42").body(body)
+}
+
+#[tokio::test]
+async fn throttling_is_waited_out() {
+    let tries = AtomicUsize::new(0);
+    let server = Server::start(move |_| match tries.fetch_add(1, Ordering::Relaxed) {
+        0 => error_xml(503, "SlowDown"),
+        1 => Answer::new(429),
+        _ => Answer::new(200).header("etag", "\"e\""),
+    })
+    .await;
+    let store = store_at(&server.endpoint, &[]).await;
+    let meta = store.put(&key(), Bytes::from_static(b"hello"), &PutOptions::default()).await.unwrap();
+    assert_eq!((meta.size_bytes, meta.etag.as_deref()), (5, Some("\"e\"")));
+    assert_eq!(server.seen().len(), 3);
+}
+
+#[tokio::test]
+async fn attempts_are_bounded_and_counted() {
+    let server = Server::start(|_| error_xml(500, "InternalError")).await;
+    let store = store_at(&server.endpoint, &[]).await;
+    let error = store.head(&key()).await.unwrap_err();
+    assert_eq!(error.kind, Kind::Unavailable);
+    let text = error.to_string();
+    assert!(
+        text.contains("s3://bucket/some/prefix/the/object") && text.contains("after 3 attempts"),
+        "{text}"
+    );
+    assert_eq!(server.seen().len(), 3);
+}
+
+#[tokio::test]
+async fn a_store_that_is_down_is_not_stormed() {
+    let server = Server::start(|_| error_xml(500, "InternalError")).await;
+    let store = store_at(&server.endpoint, &[("s3.max.attempts", "2"), ("s3.timeout.ms", "20000")]).await;
+    let key = key();
+    let calls = futures::future::join_all((0..300).map(|_| store.head(&key))).await;
+    assert!(calls.iter().all(|outcome| outcome.as_ref().is_err_and(|error| error.kind == Kind::Unavailable)));
+    // 500 tokens at 5 each.
+    assert_eq!(server.seen().len(), 300 + 100);
+}
+
+#[tokio::test]
+async fn refusals_are_final_and_say_why() {
+    for (status, code, kind) in [
+        (403, "AccessDenied", Kind::Denied),
+        (400, "ExpiredToken", Kind::Denied),
+        (403, "RequestTimeTooSkewed", Kind::Denied),
+        (400, "InvalidArgument", Kind::Invalid),
+        (507, "XMinioStorageFull", Kind::NoSpace),
+        (501, "NotImplemented", Kind::Unsupported),
+        (404, "NoSuchBucket", Kind::NotFound),
+    ] {
+        let server = Server::start(move |_| error_xml(status, code)).await;
+        let store = store_at(&server.endpoint, &[]).await;
+        let error = store.put(&key(), Bytes::from_static(b"x"), &PutOptions::default()).await.unwrap_err();
+        let text = format!("{error} {error:?} {store:?}");
+        assert_eq!(error.kind, kind, "{text}");
+        assert!(text.contains(code) && text.contains(&status.to_string()) && text.contains("R42"), "{text}");
+        assert!(!text.contains(SECRET), "{text}");
+        assert_eq!(server.seen().len(), 1, "{text}");
+    }
+}
+
+#[tokio::test]
+async fn bodies_go_once_hashed_and_unsigned() {
+    let server = Server::start(|_| Answer::new(200)).await;
+    let store = store_at(&server.endpoint, &[]).await;
+    store.put(&key(), Bytes::from_static(b"123456789"), &if_absent()).await.unwrap();
+    let request = &server.seen()[0];
+    assert_eq!(
+        (request.method.as_str(), request.path.as_str()),
+        ("PUT", "/bucket/some/prefix/the/object?x-id=PutObject")
+    );
+    // The CRC32C of "123456789" is e3069283.
+    assert_eq!(request.header("x-amz-checksum-crc32c"), Some("4waSgw=="));
+    assert_eq!(request.header("x-amz-content-sha256"), Some("UNSIGNED-PAYLOAD"));
+    assert_eq!(request.header("if-none-match"), Some("*"));
+    assert_eq!(request.header("content-encoding"), None);
+    assert_eq!(request.body, b"123456789");
+    assert!(request.header("authorization").unwrap().contains("x-amz-checksum-crc32c"));
+}
+
+/// Serves `size` bytes, but breaks each answer off after `at_once`.
+fn breaking(size: usize, at_once: usize) -> impl Fn(&Request) -> Answer + Send + Sync + 'static {
+    move |request| {
+        let body: Vec<u8> = (0..size).map(|n| (n % 251) as u8).collect();
+        let start = request.header("range").map_or(0, |range| {
+            assert_eq!(request.header("if-match"), Some("\"v1\""));
+            range.strip_prefix("bytes=").unwrap().split('-').next().unwrap().parse().unwrap()
+        });
+        let answer = Answer::new(if start == 0 { 200 } else { 206 })
+            .header("etag", "\"v1\"")
+            .header("content-range", &format!("bytes {start}-{}/{size}", size - 1));
+        let answer = if start == 0 { answer.without("content-range") } else { answer };
+        answer.body(body[start..].to_vec()).break_after(at_once)
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_breaks_is_read_on() {
+    let server = Server::start(breaking(10_000, 4_000)).await;
+    let store = store_at(&server.endpoint, &[]).await;
+    let got = store.get(&key(), GetRange::Full).await.unwrap().bytes().await.unwrap();
+    assert!(got.iter().enumerate().all(|(n, byte)| *byte == (n % 251) as u8) && got.len() == 10_000);
+    let ranges: Vec<_> = server.seen().iter().map(|r| r.header("range").map(str::to_owned)).collect();
+    assert_eq!(ranges, [None, Some("bytes=4000-9999".to_owned()), Some("bytes=8000-9999".to_owned())]);
+}
+
+#[tokio::test]
+async fn a_body_that_breaks_for_ever_is_an_error() {
+    let server = Server::start(breaking(10_000, 10)).await;
+    let store = store_at(&server.endpoint, &[]).await;
+    let error = store.get(&key(), GetRange::Full).await.unwrap().bytes().await.unwrap_err();
+    assert_eq!(error.kind, Kind::Unavailable, "{error}");
+    assert!(error.to_string().contains("expected 10000"), "{error}");
+    assert_eq!(server.seen().len(), 3);
+}
+
+#[tokio::test]
+async fn a_body_that_falls_silent_is_read_on() {
+    let tries = AtomicUsize::new(0);
+    let server = Server::start(move |request| {
+        let answer = breaking(10_000, 4_000)(request);
+        if tries.fetch_add(1, Ordering::Relaxed) == 0 {
+            answer.then_silent()
+        } else {
+            answer.break_after(usize::MAX)
+        }
+    })
+    .await;
+    let store = store_at(&server.endpoint, &[]).await;
+    let got = store.get(&key(), GetRange::Full).await.unwrap().bytes().await.unwrap();
+    assert_eq!(got.len(), 10_000);
+    assert_eq!(server.seen().len(), 2);
+}
+
+#[tokio::test]
+async fn an_object_replaced_while_read_is_no_mixture() {
+    let server = Server::start(|request| match request.header("range") {
+        None => breaking(10_000, 4_000)(request),
+        Some(_) => error_xml(412, "PreconditionFailed"),
+    })
+    .await;
+    let store = store_at(&server.endpoint, &[]).await;
+    let error = store.get(&key(), GetRange::Full).await.unwrap().bytes().await.unwrap_err();
+    assert_eq!(error.kind, Kind::Truncated);
+    assert!(error.to_string().contains("replaced"), "{error}");
+}
+
+#[tokio::test]
+async fn a_range_that_is_not_obeyed_is_an_error() {
+    let server = Server::start(|_| Answer::new(200).header("etag", "\"e\"").body("0123456789")).await;
+    let store = store_at(&server.endpoint, &[]).await;
+    let error = store.get(&key(), GetRange::From(5)).await.unwrap_err();
+    assert!(error.to_string().contains("does not obey Range"), "{error}");
+}
+
+#[tokio::test]
+async fn silence_and_refused_connections_end_in_time() {
+    let server = Server::start(|_| Answer::hang()).await;
+    let store = store_at(&server.endpoint, &[]).await;
+    let started = Instant::now();
+    let error = store.head(&key()).await.unwrap_err();
+    assert_eq!(error.kind, Kind::Unavailable, "{error}");
+    assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
+    assert_eq!(server.seen().len(), 3);
+
+    let endpoint = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        format!("http://{}", listener.local_addr().unwrap())
+    };
+    let store = store_at(&endpoint, &[]).await;
+    let error = store.put(&key(), Bytes::from_static(b"x"), &if_absent()).await.unwrap_err();
+    assert_eq!(error.kind, Kind::Unavailable, "{error}");
+}
+
+/// A create whose answer is lost: `stored` says who made what is there then.
+async fn lost_create(mine: bool) -> (varve_store::Result<varve_store::ObjectMeta>, Vec<String>) {
+    let server = Server::start_with_log(move |request, log| {
+        let written =
+            log.iter().find_map(|seen| seen.header("x-amz-meta-varve-write")).unwrap_or("?").to_owned();
+        match request.method.as_str() {
+            "PUT" => Answer::reset(),
+            "HEAD" => Answer::new(200)
+                .header("x-amz-meta-varve-write", if mine { &written } else { "another" })
+                .header("content-length", "5"),
+            _ => Answer::new(500),
+        }
+    })
+    .await;
+    let store = store_at(&server.endpoint, &[]).await;
+    let outcome = store.put(&key(), Bytes::from_static(b"hello"), &if_absent()).await;
+    (outcome, server.seen().iter().map(|request| request.method.clone()).collect())
+}
+
+#[tokio::test]
+async fn a_lost_answer_to_a_create_is_asked_for() {
+    let (outcome, methods) = lost_create(true).await;
+    assert_eq!(outcome.unwrap().size_bytes, 5);
+    assert_eq!(methods, ["PUT", "HEAD"]);
+    let (outcome, methods) = lost_create(false).await;
+    assert_eq!(outcome.unwrap_err().kind, Kind::AlreadyExists);
+    assert_eq!(methods, ["PUT", "HEAD"]);
+}
+
+/// An upload whose completion goes wrong in `first`'s way, having had its effect or not.
+async fn lost_complete(first: fn() -> Answer, effect: bool) -> (varve_store::Result<u64>, Vec<String>) {
+    let completions = AtomicUsize::new(0);
+    let server = Server::start_with_log(move |request, log| {
+        let written =
+            log.iter().find_map(|seen| seen.header("x-amz-meta-varve-write")).unwrap_or("?").to_owned();
+        match (request.method.as_str(), request.path.contains("uploadId")) {
+            ("POST", false) => Answer::new(200).body(
+                "<InitiateMultipartUploadResult><UploadId>U1</UploadId></InitiateMultipartUploadResult>",
+            ),
+            ("PUT", true) => Answer::new(200).header("etag", "\"part\""),
+            ("POST", true) if completions.fetch_add(1, Ordering::Relaxed) == 0 => first(),
+            ("POST", true) if effect => error_xml(404, "NoSuchUpload"),
+            ("POST", true) => Answer::new(200).body(
+                "<CompleteMultipartUploadResult><ETag>&quot;x&quot;</ETag></CompleteMultipartUploadResult>",
+            ),
+            ("HEAD", _) if effect => {
+                Answer::new(200).header("x-amz-meta-varve-write", &written).header("content-length", "5")
+            }
+            _ => Answer::new(404),
+        }
+    })
+    .await;
+    let store = store_at(&server.endpoint, &[]).await;
+    let upload = store.upload(&key(), 5 << 20, None, &PutOptions::default()).await.unwrap();
+    upload.put_part(1, Bytes::from_static(b"hello")).await.unwrap();
+    let outcome = upload.complete().await.map(|meta| meta.size_bytes);
+    (outcome, server.seen().iter().skip(2).map(|request| request.method.clone()).collect())
+}
+
+#[tokio::test]
+async fn a_lost_answer_to_a_completion_is_asked_for() {
+    let in_a_200: fn() -> Answer = || error_xml(200, "InternalError");
+    for first in [Answer::reset, in_a_200, || error_xml(500, "InternalError")] {
+        let (outcome, methods) = lost_complete(first, true).await;
+        assert_eq!(outcome.unwrap(), 5);
+        assert_eq!(methods, ["POST", "HEAD"]);
+        let (outcome, methods) = lost_complete(first, false).await;
+        assert_eq!(outcome.unwrap(), 5);
+        assert_eq!(methods, ["POST", "HEAD", "POST"]);
+    }
+}
+
+#[tokio::test]
+async fn a_batch_tells_each_keys_outcome() {
+    let server = Server::start(|_| {
+        let named = |key: &str, code: &str| {
+            format!("<Error><Key>some/prefix/{key}</Key><Code>{code}</Code><Message>no</Message></Error>")
+        };
+        Answer::new(200).body(format!(
+            "<DeleteResult>{}{}</DeleteResult>",
+            named("b", "AccessDenied"),
+            named("c", "NoSuchKey")
+        ))
+    })
+    .await;
+    let store = store_at(&server.endpoint, &[]).await;
+    let keys = ["a", "b", "c"].map(|name| Key::new(name).unwrap());
+    let outcomes = store.delete_many(&keys).await.unwrap();
+    assert!(outcomes[0].is_ok() && outcomes[2].is_ok());
+    let error = outcomes[1].as_ref().unwrap_err();
+    assert!(error.kind == Kind::Denied && error.object.ends_with("/b"), "{error}");
+}
+
+#[tokio::test]
+async fn configuration_errors_name_the_key() {
+    for (url, settings, words) in [
+        ("ftp://x", vec![], vec!["ftp://", "s3://bucket/prefix"]),
+        ("s3:///prefix", vec![], vec!["no bucket"]),
+        ("s3://bucket:9000/x", vec![], vec!["s3.endpoint.url"]),
+        ("s3://user:hush@bucket/x", vec![], vec!["settings"]),
+        ("s3://bucket/x", vec![("s3.access.key.id", "a")], vec!["s3.secret.access.key", "missing"]),
+        ("s3://bucket/x", vec![("s3.tls.ca.file", "/nowhere")], vec!["s3.tls.ca.file", "/nowhere"]),
+        ("s3://bucket/x", vec![("s3.endpont.url", "http://x")], vec!["s3.endpoint.url"]),
+        ("file:///tmp/x", vec![("s3.region", "x")], vec!["s3.region"]),
+        ("memory://x?y=z", vec![], vec!["?"]),
+        ("no url", vec![], vec!["file:///directory"]),
+    ] {
+        let given = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let error = open(url, &given).await.unwrap_err();
+        let text = error.to_string();
+        assert_eq!(error.kind, Kind::Invalid, "{text}");
+        assert!(words.iter().all(|word| text.contains(word)) && !text.contains("hush"), "{url}: {text}");
+    }
+}
