@@ -35,20 +35,22 @@ impl Budget {
         *self.used.lock()
     }
 
-    /// Waits its turn for `bytes`. `reclaim` is asked to free them where it can. More than the total is
-    /// never granted, so it must not be asked for.
-    pub async fn acquire(self: &Arc<Self>, bytes: u64, reclaim: impl Fn(u64)) -> Permit {
+    /// Waits its turn for `bytes`. `reclaim` is asked to free them where it can,
+    /// again while it says that it let go of something. More than the total is never granted, so it must not be
+    /// asked for.
+    pub async fn acquire(self: &Arc<Self>, bytes: u64, reclaim: impl Fn(u64) -> bool) -> Permit {
         let bytes = bytes.min(self.total);
         let _turn = self.turn.lock().await;
         loop {
             let mut freed = std::pin::pin!(self.freed.notified());
             freed.as_mut().enable();
-            if let Some(permit) = self.take(bytes) {
-                return permit;
-            }
-            reclaim(bytes);
-            if let Some(permit) = self.take(bytes) {
-                return permit;
+            loop {
+                if let Some(permit) = self.take(bytes) {
+                    return permit;
+                }
+                if !reclaim(bytes) {
+                    break;
+                }
             }
             freed.await;
         }

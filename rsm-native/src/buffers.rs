@@ -37,7 +37,7 @@ impl Buffers {
 
     /// A buffer of `size` bytes, when its turn has come.
     pub async fn take(self: &Arc<Self>, size: usize) -> Buffer {
-        let permit = self.budget.acquire(size as u64, |_| self.state.lock().idle.clear()).await;
+        let permit = self.budget.acquire(size as u64, |_| false).await;
         let idle = {
             let mut state = self.state.lock();
             state.in_use += 1;

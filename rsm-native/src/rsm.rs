@@ -49,7 +49,10 @@ impl Rsm {
     }
 
     /// Over a store that the caller wraps: to count its requests, or to make it fail.
-    pub fn with_store(given: &BTreeMap<String, String>, wrap: impl FnOnce(SharedStore) -> SharedStore) -> Result<Self> {
+    pub fn with_store(
+        given: &BTreeMap<String, String>,
+        wrap: impl FnOnce(SharedStore) -> SharedStore,
+    ) -> Result<Self> {
         let config = Config::parse(given)?;
         let (runtime, store) = Self::connect(&config)?;
         Self::assemble(config, runtime, wrap(store))

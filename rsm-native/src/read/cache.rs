@@ -7,8 +7,10 @@
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 use varve_format::Id;
 
@@ -18,17 +20,20 @@ use crate::error::{Error, Kind, Result};
 /// A segment's id and the number of a frame in it.
 pub type FrameKey = (Id, u64);
 
-/// A frame's plain bytes.
+/// A frame's plain bytes. Frames that came in one piece share its memory and its permit.
 pub struct Frame {
-    bytes: Vec<u8>,
+    bytes: Bytes,
     /// CRC32C of `bytes`: memory is checked like everything else.
     crc: u32,
-    _permit: Permit,
+    /// Checked a moment ago, when it landed: the first reader need not again.
+    fresh: AtomicBool,
+    _permit: Arc<Permit>,
 }
 
 impl Frame {
-    pub fn new(bytes: Vec<u8>, crc: u32, permit: Permit) -> Self {
-        Self { bytes, crc, _permit: permit }
+    /// `bytes` were just checked against `crc`.
+    pub fn new(bytes: Bytes, crc: u32, permit: Arc<Permit>) -> Self {
+        Self { bytes, crc, fresh: AtomicBool::new(true), _permit: permit }
     }
 
     pub fn bytes(&self) -> &[u8] {
@@ -36,7 +41,7 @@ impl Frame {
     }
 
     pub fn is_intact(&self) -> bool {
-        crc32c::crc32c(&self.bytes) == self.crc
+        self.fresh.swap(false, Ordering::Relaxed) || crc32c::crc32c(&self.bytes) == self.crc
     }
 }
 
@@ -74,6 +79,13 @@ impl Flight {
 enum Slot {
     Ready { frame: Arc<Frame>, stamp: u64 },
     Pending(Arc<Flight>),
+}
+
+/// What an eviction let go of; its memory is free when nothing else shares it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Evicted {
+    pub bytes: u64,
+    pub unread_bytes: u64,
 }
 
 pub enum Lookup {
@@ -124,19 +136,22 @@ impl Cache {
         Some(flight)
     }
 
-    /// The flight's next frame has arrived.
-    pub fn land(&self, flight: &Flight, number: u64, frame: Frame) {
+    /// The flight's next frames have arrived, the first of them `number`.
+    pub fn land(&self, flight: &Flight, number: u64, frames: Vec<Frame>) {
+        let next = number + frames.len() as u64;
         {
             let mut inner = self.inner.lock();
-            let stamp = inner.next_stamp();
-            let key = (flight.segment, number);
-            // Purged meanwhile: those who wait ask anew.
-            if let Some(slot) = inner.slots.get_mut(&key) {
-                *slot = Slot::Ready { frame: Arc::new(frame), stamp };
-                inner.unread.push_back((key, stamp));
+            for (number, frame) in (number..).zip(frames) {
+                let stamp = inner.next_stamp();
+                let key = (flight.segment, number);
+                // Purged meanwhile: those who wait ask anew.
+                if let Some(slot) = inner.slots.get_mut(&key) {
+                    *slot = Slot::Ready { frame: Arc::new(frame), stamp };
+                    inner.unread.push_back((key, stamp));
+                }
             }
         }
-        flight.state.lock().next = number + 1;
+        flight.state.lock().next = next;
         flight.changed.notify_all();
     }
 
@@ -165,9 +180,8 @@ impl Cache {
         inner.compact();
     }
 
-    /// Frees `bytes` where it can; frames that nobody has read yet only if `also_unread`. Returns how many
-    /// unread bytes went.
-    pub fn evict(&self, bytes: u64, also_unread: bool) -> u64 {
+    /// Lets go of frames of `bytes`, where it can; those that nobody has read yet only if `also_unread`.
+    pub fn evict(&self, bytes: u64, also_unread: bool) -> Evicted {
         let mut gone = Vec::new();
         let (mut freed, mut unread) = (0_u64, 0_u64);
         {
@@ -191,7 +205,7 @@ impl Cache {
             }
         }
         drop(gone);
-        unread
+        Evicted { bytes: freed, unread_bytes: unread }
     }
 
     /// Forgets a segment (deleted, or not what it was taken for).
@@ -233,9 +247,9 @@ mod tests {
     use crate::budget::Budget;
 
     fn frame(budget: &Arc<Budget>, byte: u8) -> Frame {
-        let bytes = vec![byte; 100];
+        let bytes = Bytes::from(vec![byte; 100]);
         let crc = crc32c::crc32c(&bytes);
-        Frame::new(bytes, crc, budget.try_acquire(100).unwrap())
+        Frame::new(bytes, crc, Arc::new(budget.try_acquire(100).unwrap()))
     }
 
     #[test]
@@ -246,7 +260,7 @@ mod tests {
         assert!(cache.claim(id, 0..3, true).is_none());
         assert_eq!(cache.claim(id, 0..5, false).unwrap().range, 3..5);
         for n in 0..2 {
-            cache.land(&flight, n, frame(&budget, n as u8));
+            cache.land(&flight, n, vec![frame(&budget, n as u8)]);
         }
         assert!(flight.wait(1, Duration::ZERO).unwrap());
         cache.fail(&flight, Error::new(Kind::Retry, "reset"));
@@ -255,11 +269,11 @@ mod tests {
         assert!(matches!(cache.lookup((id, 2)), Lookup::Missing));
         cache.mark_read((id, 1));
         assert_eq!(budget.used(), 200);
-        assert_eq!(cache.evict(1, false), 0);
+        assert_eq!(cache.evict(1, false).unread_bytes, 0);
         assert!(matches!(cache.lookup((id, 1)), Lookup::Missing));
-        assert_eq!(cache.evict(100, false), 0);
+        assert_eq!(cache.evict(100, false).bytes, 0);
         assert!(matches!(cache.lookup((id, 0)), Lookup::Ready(_)));
-        assert_eq!(cache.evict(100, true), 100);
+        assert_eq!(cache.evict(100, true).unread_bytes, 100);
         assert_eq!(budget.used(), 0);
     }
 }

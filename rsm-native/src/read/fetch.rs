@@ -98,8 +98,9 @@ impl Reader {
     async fn reserve(&self, bytes: u64) -> Permit {
         self.budget
             .acquire(bytes, |n| {
-                let unread = self.cache.evict(n, true);
-                self.metrics.evicted_unread_bytes.fetch_add(unread, Ordering::Relaxed);
+                let evicted = self.cache.evict(n, true);
+                self.metrics.evicted_unread_bytes.fetch_add(evicted.unread_bytes, Ordering::Relaxed);
+                evicted.bytes > 0
             })
             .await
     }
@@ -146,53 +147,26 @@ impl Reader {
     ) -> Result<()> {
         let fail = |e| Error::format(&segment.place, e);
         let mut decoder = Decoder::new(&opened.footer, opened.key.as_ref()).map_err(fail)?;
-        let mut piece = Bytes::new();
-        for number in flight.range.clone() {
-            let frame = opened.footer.frame(number).map_err(fail)?;
-            let stored_bytes = (frame.stored.end - frame.stored.start) as usize;
-            let mut stored = Vec::with_capacity(stored_bytes);
-            while stored.len() < stored_bytes {
-                if piece.is_empty() {
-                    let truncated = || {
-                        segment.corrupt(format!(
-                            "the body ends at byte {}",
-                            frame.stored.start + stored.len() as u64
-                        ))
-                    };
-                    piece = got.body.try_next().await?.ok_or_else(truncated)?;
-                }
-                let n = piece.len().min(stored_bytes - stored.len());
-                stored.extend_from_slice(&piece.split_to(n));
+        let mut cutter = Cutter::default();
+        let mut number = flight.range.start;
+        while number < flight.range.end {
+            let ended = || segment.corrupt(format!("the body ends in frame {number}"));
+            cutter.add(got.body.try_next().await?.ok_or_else(ended)?);
+            let (first, mut landed) = (number, Vec::new());
+            while number < flight.range.end {
+                let frame = opened.footer.frame(number).map_err(fail)?;
+                let stored_bytes = (frame.stored.end - frame.stored.start) as usize;
+                let Some(stored) = cutter.cut(stored_bytes) else { break };
+                self.metrics.store_get.add_bytes(stored_bytes as u64);
+                landed.push((plain(opened, &mut decoder, &frame, stored).map_err(fail)?, frame));
+                number += 1;
             }
-            let plain = self.plain(opened, &mut decoder, &frame, stored).map_err(fail)?;
-            self.metrics.store_get.add_bytes(stored_bytes as u64);
-            self.cache.land(flight, number, self.frame(plain, &frame, opened, permit));
-            self.budget.retry();
+            if !landed.is_empty() {
+                self.cache.land(flight, first, frames(landed, opened, permit));
+                self.budget.retry();
+            }
         }
         Ok(())
-    }
-
-    fn plain(
-        &self,
-        opened: &Opened,
-        decoder: &mut Decoder<'_>,
-        frame: &FrameRef,
-        stored: Vec<u8>,
-    ) -> Result<Vec<u8>, varve_format::Error> {
-        if opened.key.is_none() && frame.codec == Codec::None {
-            frame.check(&stored)?;
-            return Ok(stored);
-        }
-        let mut plain = vec![0; frame.plain_bytes as usize];
-        decoder.decode(frame, &stored, &mut plain)?;
-        Ok(plain)
-    }
-
-    fn frame(&self, plain: Vec<u8>, frame: &FrameRef, opened: &Opened, permit: &mut Permit) -> Frame {
-        let as_stored = opened.key.is_none() && frame.codec == Codec::None;
-        let crc = if as_stored { frame.crc } else { crc32c::crc32c(&plain) };
-        let permit = permit.split(u64::from(opened.footer.frame_bytes));
-        Frame::new(plain, crc, permit)
     }
 
     /// All of an index, `None` if the segment has none. One GET brings all indexes, and the footer.
@@ -256,13 +230,13 @@ impl Reader {
             let frame = opened.footer.frame(number).map_err(fail)?;
             let short = || segment.corrupt(format!("bytes {:?} are missing at its end", frame.stored));
             let stored = tail.slice(frame.stored.start, frame.stored.end).ok_or_else(short)?;
-            let plain = self.plain(opened, &mut decoder, &frame, stored.to_vec()).map_err(fail)?;
+            // A copy of its own: the frame must not keep the whole tail in memory.
+            let plain = plain(opened, &mut decoder, &frame, Bytes::copy_from_slice(&stored)).map_err(fail)?;
             out.extend_from_slice(&plain);
-            let bytes = u64::from(opened.footer.frame_bytes);
-            if let Some(mut permit) = self.budget.try_acquire(bytes)
+            if let Some(mut permit) = self.budget.try_acquire(plain.len() as u64)
                 && let Some(flight) = self.cache.claim(segment.id, number..number + 1, false)
             {
-                self.cache.land(&flight, number, self.frame(plain, &frame, opened, &mut permit));
+                self.cache.land(&flight, number, frames(vec![(plain, frame)], opened, &mut permit));
             }
         }
         Ok(out)
@@ -314,4 +288,64 @@ fn stored_range(segment: &Segment, opened: &Opened, flight: &Flight) -> Result<R
     let first = opened.footer.frame(flight.range.start).map_err(fail)?;
     let last = opened.footer.frame(flight.range.end.saturating_sub(1)).map_err(fail)?;
     Ok(first.stored.start..last.stored.end)
+}
+
+/// A frame's plain bytes, checked.
+fn plain(
+    opened: &Opened,
+    decoder: &mut Decoder<'_>,
+    frame: &FrameRef,
+    stored: Bytes,
+) -> Result<Bytes, varve_format::Error> {
+    if opened.key.is_none() && frame.codec == Codec::None {
+        frame.check(&stored)?;
+        return Ok(stored);
+    }
+    let mut plain = vec![0; frame.plain_bytes as usize];
+    decoder.decode(frame, &stored, &mut plain)?;
+    Ok(Bytes::from(plain))
+}
+
+/// Frames that came together share a permit, as they may share memory.
+fn frames(landed: Vec<(Bytes, FrameRef)>, opened: &Opened, permit: &mut Permit) -> Vec<Frame> {
+    let bytes = landed.iter().map(|(plain, _)| plain.len() as u64).sum();
+    let shared = Arc::new(permit.split(bytes));
+    let with_crc = |(plain, frame): (Bytes, FrameRef)| {
+        let as_stored = opened.key.is_none() && frame.codec == Codec::None;
+        let crc = if as_stored { frame.crc } else { crc32c::crc32c(&plain) };
+        Frame::new(plain, crc, shared.clone())
+    };
+    landed.into_iter().map(with_crc).collect()
+}
+
+/// Cuts stored frames out of a body's pieces: without a copy where a piece's memory is its own and holds all
+/// of the frame. Others are parts of a buffer of unknown size, which a small frame must not keep alive.
+#[derive(Default)]
+struct Cutter {
+    piece: Bytes,
+    owned: bool,
+    /// The beginning of a frame that goes on in the next piece.
+    begun: Vec<u8>,
+}
+
+impl Cutter {
+    fn add(&mut self, piece: Bytes) {
+        self.begun.extend_from_slice(&self.piece);
+        self.owned = piece.is_unique();
+        self.piece = piece;
+    }
+
+    fn cut(&mut self, bytes: usize) -> Option<Bytes> {
+        if self.begun.len() + self.piece.len() < bytes {
+            return None;
+        }
+        if self.begun.is_empty() && self.owned {
+            return Some(self.piece.split_to(bytes));
+        }
+        let mut whole = std::mem::take(&mut self.begun);
+        whole.reserve_exact(bytes.saturating_sub(whole.len()));
+        let rest = bytes.saturating_sub(whole.len());
+        whole.extend_from_slice(&self.piece.split_to(rest));
+        Some(Bytes::from(whole))
+    }
 }
