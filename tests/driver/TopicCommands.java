@@ -15,6 +15,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
+import java.util.concurrent.ExecutionException;
 import org.apache.kafka.clients.admin.Admin;
 import org.apache.kafka.clients.admin.AlterConfigOp;
 import org.apache.kafka.clients.admin.ConfigEntry;
@@ -28,7 +29,6 @@ import org.apache.kafka.common.Node;
 import org.apache.kafka.common.TopicPartition;
 import org.apache.kafka.common.TopicPartitionInfo;
 import org.apache.kafka.common.config.ConfigResource;
-import org.apache.kafka.common.errors.ElectionNotNeededException;
 
 /** Topics, their configuration, their replicas and their offsets. */
 final class TopicCommands {
@@ -115,33 +115,40 @@ final class TopicCommands {
         out.put("timestamp", found.timestamp());
     }
 
-    /** Puts {@code to} first among the replicas, waits for it to be in sync, and has it elected. */
+    /**
+     * Puts {@code to} first among the replicas, waits for it to be in sync, and has it elected. Answers that are not
+     * yet true (a broker that just started knows no topics) are asked for again.
+     */
     private void moveLeader(JsonNode in, ObjectNode out) throws Exception {
         Admin admin = admin(in);
         TopicPartition partition = partition(in);
         int to = in.get("to").asInt();
-        List<Integer> replicas = new ArrayList<>(List.of(to));
-        info(admin, partition).replicas().forEach(node -> {
-            if (node.id() != to) {
-                replicas.add(node.id());
-            }
-        });
-        get(admin.alterPartitionReassignments(Map.of(partition, Optional.of(new NewPartitionReassignment(replicas)))).all());
         long deadline = System.nanoTime() + 60_000_000_000L;
-        while (info(admin, partition).leader() == null || info(admin, partition).leader().id() != to) {
-            if (System.nanoTime() > deadline) {
-                throw new IllegalStateException("broker " + to + " does not become the leader: " + info(admin, partition));
-            }
+        for (Exception last = null; System.nanoTime() < deadline; Thread.sleep(100)) {
             try {
-                get(admin.electLeaders(ElectionType.PREFERRED, Set.of(partition)).all());
-            } catch (Exception e) {
-                if (!(e.getCause() instanceof ElectionNotNeededException)) {
-                    System.err.println("election: " + Driver.causes(e));
+                TopicPartitionInfo now = info(admin, partition);
+                if (now.leader() != null && now.leader().id() == to) {
+                    out.put("leader", to);
+                    return;
                 }
+                if (now.replicas().get(0).id() != to) {
+                    prefer(admin, partition, to, now);
+                }
+                get(admin.electLeaders(ElectionType.PREFERRED, Set.of(partition)).all());
+            } catch (ExecutionException e) {
+                if (last == null || !Driver.causes(e).equals(Driver.causes(last))) {
+                    System.err.println("moving the leader of " + partition + " to " + to + ": " + Driver.causes(e));
+                }
+                last = e;
             }
-            Thread.sleep(100);
         }
-        out.put("leader", to);
+        throw new IllegalStateException("broker " + to + " does not become the leader: " + info(admin, partition));
+    }
+
+    private static void prefer(Admin admin, TopicPartition partition, int first, TopicPartitionInfo now) throws Exception {
+        List<Integer> replicas = new ArrayList<>(List.of(first));
+        now.replicas().stream().map(Node::id).filter(id -> id != first).forEach(replicas::add);
+        get(admin.alterPartitionReassignments(Map.of(partition, Optional.of(new NewPartitionReassignment(replicas)))).all());
     }
 
     private static TopicPartitionInfo info(Admin admin, TopicPartition partition) throws Exception {

@@ -12,6 +12,7 @@
 mod cache;
 mod cluster;
 mod driver;
+mod fault;
 mod http;
 mod install;
 mod minio;
@@ -30,6 +31,7 @@ pub use driver::{
     At, Client, Consume, Consumed, Driver, Produce, Produced, SegmentState, TierSegment, TopicInfo,
     Transactions,
 };
+pub use fault::{Fault, ride_out};
 pub use install::{Unavailable, kafka_class_path, rsm_jar};
 pub use minio::{Bucket, Minio};
 pub use node::Node;
