@@ -1,0 +1,256 @@
+//! The command line. What is said here is what `--help`, the man pages and the completions say.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::{Args, Parser, Subcommand};
+use varve_format::KeyRing;
+use varve_kafka::client::parse_properties;
+use zeroize::Zeroizing;
+
+/// Tiered storage, archive and restore for Apache Kafka.
+///
+/// Exit codes: 0 all is well, 1 something was found, 2 it could not be done.
+#[derive(Debug, Parser)]
+#[command(name = "varve", version, propagate_version = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Look into one segment object.
+    #[command(subcommand)]
+    Segment(SegmentCommand),
+    /// Look after a tier.
+    #[command(subcommand)]
+    Tier(TierCommand),
+    /// Try a store.
+    #[command(subcommand)]
+    Store(StoreCommand),
+    /// Print the completions of a shell.
+    Completion(CompletionArgs),
+    /// Print the man page, or write all of them into a directory.
+    Man(ManArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SegmentCommand {
+    /// Print what an object says of itself, and what is in it.
+    Inspect(InspectArgs),
+    /// Check every byte: checksums, digests, batches, indexes.
+    Verify(VerifyArgs),
+    /// Write the broker's files back: .log, .index, .timeindex, .txnindex, .snapshot, leader-epoch-checkpoint.
+    Extract(ExtractArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TierCommand {
+    /// Compare the store with what the brokers know of: orphans, left-over uploads, losses, corruption.
+    ///
+    /// Reads the topic __remote_log_metadata from its beginning. Deletes nothing.
+    Scrub(ScrubArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum StoreCommand {
+    /// Try every promise that a store must keep, on your own bucket, before trusting it.
+    ///
+    /// Works under a prefix of its own, writes some tens of MiB, and removes them at the end.
+    Check(CheckArgs),
+}
+
+/// How to reach a store.
+#[derive(Debug, Args)]
+pub(crate) struct StoreArgs {
+    /// A setting of the store, as for the plug-in: s3.endpoint.url, s3.region … May be repeated.
+    #[arg(long = "store-config", value_name = "KEY=VALUE", value_parser = key_value)]
+    settings: Vec<(String, String)>,
+    /// A file of KEY=VALUE lines: the place for keys and passwords.
+    #[arg(long = "store-config-file", value_name = "FILE")]
+    settings_file: Option<PathBuf>,
+}
+
+/// How to open what is encrypted.
+#[derive(Debug, Args)]
+pub(crate) struct KeyArgs {
+    /// The key ring, as for the plug-in's encryption.key.ring.file.
+    #[arg(long, value_name = "FILE", env = "VARVE_KEY_RING")]
+    key_ring: Option<PathBuf>,
+}
+
+/// Which segment object.
+#[derive(Debug, Args)]
+pub(crate) struct SegmentArgs {
+    /// URL of the object (file:///…, s3://bucket/…), or the path of a file.
+    pub(crate) url: String,
+    /// The store that holds the object and its keys, if the object's name doesn't tell.
+    #[arg(long = "store.url", alias = "store-url", value_name = "URL")]
+    pub(crate) store_url: Option<String>,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    #[command(flatten)]
+    pub(crate) keys: KeyArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    #[command(flatten)]
+    pub(crate) segment: SegmentArgs,
+    /// List the batches too, one a line, as kafka-dump-log does.
+    #[arg(long)]
+    pub(crate) batches: bool,
+    /// List the entries of all indexes too.
+    #[arg(long)]
+    pub(crate) indexes: bool,
+    /// JSON: one object a line.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    #[command(flatten)]
+    pub(crate) segment: SegmentArgs,
+    /// JSON: one object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExtractArgs {
+    #[command(flatten)]
+    pub(crate) segment: SegmentArgs,
+    /// Where to; made if absent. Files that exist are never replaced.
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub(crate) into: PathBuf,
+    /// JSON: one object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ScrubArgs {
+    /// The tier's store, as in the plug-in's store.url.
+    #[arg(long = "store.url", alias = "store-url", value_name = "URL")]
+    pub(crate) store_url: String,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    #[command(flatten)]
+    pub(crate) keys: KeyArgs,
+    /// Brokers to read the metadata from.
+    #[arg(long = "bootstrap-server", value_name = "HOST:PORT,…")]
+    pub(crate) bootstrap_server: String,
+    /// The client's configuration (security.protocol, sasl.*, ssl.* …), KEY=VALUE lines.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) command_config: Option<PathBuf>,
+    /// The plug-in's cluster.id, if it is not Kafka's own id of the cluster.
+    #[arg(long, value_name = "ID")]
+    pub(crate) cluster_id: Option<String>,
+    /// What is younger is in flight and no finding: 90s, 30m, 2h, 1d.
+    #[arg(long, value_name = "AGE", default_value = "1h", value_parser = duration)]
+    pub(crate) grace: Duration,
+    /// Read and check every byte of every segment, not only footers and sizes.
+    #[arg(long)]
+    pub(crate) verify: bool,
+    /// Segments checked at once.
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) parallel: u16,
+    /// JSON: a line for each finding, then one for the sums.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    /// URL of the store: file:///directory, s3://bucket/prefix.
+    pub(crate) url: String,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    /// JSON: a line for each promise.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CompletionArgs {
+    pub(crate) shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ManArgs {
+    /// Write a page for each command here instead.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) into: Option<PathBuf>,
+}
+
+impl StoreArgs {
+    /// The file's settings, then those of the command line, which count more.
+    pub(crate) fn settings(&self) -> anyhow::Result<BTreeMap<String, String>> {
+        let mut all = BTreeMap::new();
+        if let Some(path) = &self.settings_file {
+            all.extend(properties_file(path)?);
+        }
+        all.extend(self.settings.iter().cloned());
+        Ok(all)
+    }
+}
+
+impl KeyArgs {
+    pub(crate) fn ring(&self) -> anyhow::Result<Option<KeyRing>> {
+        let Some(path) = &self.key_ring else { return Ok(None) };
+        let text = std::fs::read_to_string(path).map(Zeroizing::new);
+        let text = text.with_context(|| format!("key ring {}", path.display()))?;
+        let ring = KeyRing::parse(&text).with_context(|| format!("key ring {}", path.display()))?;
+        Ok(Some(ring))
+    }
+}
+
+pub(crate) fn properties_file(path: &std::path::Path) -> anyhow::Result<Vec<(String, String)>> {
+    let text = std::fs::read_to_string(path).map(Zeroizing::new);
+    let text = text.with_context(|| format!("file {}", path.display()))?;
+    parse_properties(&text).with_context(|| format!("file {}", path.display()))
+}
+
+/// The value is not printed: it may be a secret.
+fn key_value(text: &str) -> anyhow::Result<(String, String)> {
+    let (key, value) = text.split_once('=').context("expected KEY=VALUE")?;
+    Ok((key.trim().to_owned(), value.trim().to_owned()))
+}
+
+fn duration(text: &str) -> anyhow::Result<Duration> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().context("expected a number and a unit: 90s, 30m, 2h, 1d")?;
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => bail!("expected s, m, h or d after the number, found {unit:?}"),
+    };
+    Ok(Duration::from_secs(number.checked_mul(seconds).context("too long")?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn ages() {
+        assert_eq!(duration("90s").unwrap(), Duration::from_secs(90));
+        assert_eq!(duration("2d").unwrap(), Duration::from_secs(172_800));
+        for bad in ["", "h", "5", "5w", "-1s", "99999999999999999999s", "9999999999999999999d"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! One file for each command.
+
+pub(crate) mod completion;
+pub(crate) mod man;
+pub(crate) mod segment_extract;
+pub(crate) mod segment_inspect;
+pub(crate) mod segment_verify;
+pub(crate) mod store_check;
+pub(crate) mod tier_scrub;
