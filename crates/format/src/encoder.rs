@@ -114,7 +114,7 @@ impl Encoder {
             return Err(Error::invalid("call", "pass", "only where bytes are stored as they are"));
         }
         self.check_frame(plain)?;
-        self.take(plain, plain.len(), crc32c::crc32c(plain));
+        self.take(plain, plain.len(), crate::crc32c(plain));
         Ok(())
     }
 
@@ -132,7 +132,7 @@ impl Encoder {
             out.extend_from_slice(&tag);
         }
         let stored = out.get(start..).unwrap_or_default();
-        let (bytes, crc) = (stored.len(), crc32c::crc32c(stored));
+        let (bytes, crc) = (stored.len(), crate::crc32c(stored));
         self.take(plain, bytes, crc);
         Ok(())
     }
@@ -182,7 +182,7 @@ impl Encoder {
                 .ok_or_else(|| Error::invalid("footer", bytes.len(), "at most 16 MiB"))?,
             version: FORMAT_VERSION,
             features: footer.features(),
-            footer_crc: crc32c::crc32c(&bytes),
+            footer_crc: crate::crc32c(&bytes),
         };
         let end = trailer.encode();
         let mut read_back = Footer::decode(&bytes, &trailer)?;

@@ -128,7 +128,7 @@ impl FrameRef {
         if stored.len() as u64 != needed {
             return Err(Error::TooShort { what: "frame", offset, needed, available: stored.len() as u64 });
         }
-        let crc = crc32c::crc32c(stored);
+        let crc = crate::crc32c(stored);
         if crc == self.crc {
             return Ok(());
         }

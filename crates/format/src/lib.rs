@@ -8,6 +8,7 @@
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
 mod bytes;
+mod crc;
 mod crypt;
 mod custom_metadata;
 mod digest;
@@ -25,6 +26,7 @@ mod plan;
 mod text;
 mod trailer;
 
+pub use crc::crc32c;
 pub use crypt::{DataKey, ObjectKey, SALT_BYTES, TAG_BYTES};
 pub use custom_metadata::{ArchiveReference, CustomMetadata, STORE_ID_MAX_BYTES};
 pub use digest::{Digest, DigestAlgorithm, Hasher, Leaf, merkle_root};

@@ -40,7 +40,7 @@ impl Trailer {
         out.extend_from_slice(&self.features.optional.to_be_bytes());
         out.extend_from_slice(&self.object_bytes().to_be_bytes());
         out.extend_from_slice(&self.footer_crc.to_be_bytes());
-        out.extend_from_slice(&crc32c::crc32c(&out).to_be_bytes());
+        out.extend_from_slice(&crate::crc32c(&out).to_be_bytes());
         out.extend_from_slice(&MAGIC);
         let mut trailer = [0; TRAILER_BYTES];
         trailer.copy_from_slice(&out);
@@ -78,7 +78,7 @@ impl Trailer {
                 format!("{magic:02x?}"),
             ));
         }
-        let computed = crc32c::crc32c(&bytes[..52]);
+        let computed = crate::crc32c(&bytes[..52]);
         if crc != computed {
             return Err(Error::corrupt(
                 "trailer",

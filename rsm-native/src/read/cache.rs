@@ -41,7 +41,7 @@ impl Frame {
     }
 
     pub fn is_intact(&self) -> bool {
-        self.fresh.swap(false, Ordering::Relaxed) || crc32c::crc32c(&self.bytes) == self.crc
+        self.fresh.swap(false, Ordering::Relaxed) || varve_format::crc32c(&self.bytes) == self.crc
     }
 }
 
@@ -248,7 +248,7 @@ mod tests {
 
     fn frame(budget: &Arc<Budget>, byte: u8) -> Frame {
         let bytes = Bytes::from(vec![byte; 100]);
-        let crc = crc32c::crc32c(&bytes);
+        let crc = varve_format::crc32c(&bytes);
         Frame::new(bytes, crc, Arc::new(budget.try_acquire(100).unwrap()))
     }
 

@@ -312,7 +312,7 @@ fn frames(landed: Vec<(Bytes, FrameRef)>, opened: &Opened, permit: &mut Permit) 
     let shared = Arc::new(permit.split(bytes));
     let with_crc = |(plain, frame): (Bytes, FrameRef)| {
         let as_stored = opened.key.is_none() && frame.codec == Codec::None;
-        let crc = if as_stored { frame.crc } else { crc32c::crc32c(&plain) };
+        let crc = if as_stored { frame.crc } else { varve_format::crc32c(&plain) };
         Frame::new(plain, crc, shared.clone())
     };
     landed.into_iter().map(with_crc).collect()

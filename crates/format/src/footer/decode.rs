@@ -27,7 +27,7 @@ impl Footer {
             let (needed, available) = (trailer.footer_bytes.into(), bytes.len() as u64);
             return Err(Error::TooShort { what: WHAT, offset: origin, needed, available });
         }
-        let crc = crc32c::crc32c(bytes);
+        let crc = crate::crc32c(bytes);
         if crc != trailer.footer_crc {
             let expected = format!("CRC32C {:08x}", trailer.footer_crc);
             return Err(Error::corrupt(WHAT, origin, expected, format!("{crc:08x}")));

@@ -23,7 +23,8 @@ pub(super) fn new_id() -> String {
 
 /// The header's form of a body's CRC32C.
 pub(super) fn crc32c(body: &[u8]) -> String {
-    STANDARD.encode(crc32c::crc32c(body).to_be_bytes())
+    let crc = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, body) as u32;
+    STANDARD.encode(crc.to_be_bytes())
 }
 
 /// What is at the key after an answer was lost or refused.
