@@ -33,7 +33,7 @@ pub use driver::{
 };
 pub use fault::{Fault, ride_out};
 pub use install::{Unavailable, kafka_class_path, rsm_jar};
-pub use minio::{Bucket, Minio};
+pub use minio::{Bucket, Minio, PASSWORD as MINIO_PASSWORD, REGION as MINIO_REGION, USER as MINIO_USER};
 pub use node::Node;
 pub use scratch::Scratch;
 pub use suite::{Shared, Suite};

@@ -16,9 +16,9 @@ use crate::process::Process;
 use crate::scratch::Scratch;
 use crate::{http, install};
 
-pub(crate) const USER: &str = "varve-tests";
-pub(crate) const PASSWORD: &str = "not-a-secret";
-pub(crate) const REGION: &str = "us-east-1";
+pub const USER: &str = "varve-tests";
+pub const PASSWORD: &str = "not-a-secret";
+pub const REGION: &str = "us-east-1";
 
 #[derive(Debug)]
 pub struct Minio {
