@@ -6,6 +6,7 @@ import java.io.InterruptedIOException;
 import java.lang.ref.Cleaner;
 import java.util.Objects;
 import java.util.concurrent.atomic.AtomicBoolean;
+import java.util.function.BooleanSupplier;
 
 /**
  * A segment's bytes, copied once: from the native cache into the caller's array. Lazy: opening asks for
@@ -17,9 +18,12 @@ final class SegmentInputStream extends InputStream {
 
     private final Handle handle;
     private final Cleaner.Cleanable cleanable;
+    private final BooleanSupplier managerOpen;
     private final byte[] one = new byte[1];
 
-    SegmentInputStream(long stream) {
+    /** A reader that waits while the manager is closed must not wait for ever: it is asked in each slice. */
+    SegmentInputStream(long stream, BooleanSupplier managerOpen) {
+        this.managerOpen = managerOpen;
         handle = new Handle(stream);
         cleanable = CLEANER.register(this, handle);
     }
@@ -35,7 +39,7 @@ final class SegmentInputStream extends InputStream {
         if (len == 0) return 0;
         try {
             while (true) {
-                int n = Native.read(handle.open(), dst, off, len, SLICE_MS);
+                int n = Native.read(stream(), dst, off, len, SLICE_MS);
                 if (n != 0) return n;
                 if (Thread.currentThread().isInterrupted()) {
                     throw new InterruptedIOException("reading a remote segment: interrupted");
@@ -50,7 +54,7 @@ final class SegmentInputStream extends InputStream {
     public long skip(long n) throws IOException {
         if (n <= 0) return 0;
         try {
-            return Native.skip(handle.open(), n);
+            return Native.skip(stream(), n);
         } catch (NativeException e) {
             throw Failures.ofStream(e);
         }
@@ -59,10 +63,18 @@ final class SegmentInputStream extends InputStream {
     @Override
     public int available() throws IOException {
         try {
-            return Native.available(handle.open());
+            return Native.available(stream());
         } catch (NativeException e) {
             throw Failures.ofStream(e);
         }
+    }
+
+    private long stream() throws IOException {
+        if (!managerOpen.getAsBoolean()) {
+            throw new IOException("reading a remote segment: the remote storage manager is closed");
+        }
+        if (handle.closed.get()) throw new IOException("reading a remote segment: the stream is closed");
+        return handle.stream;
     }
 
     @Override
@@ -77,11 +89,6 @@ final class SegmentInputStream extends InputStream {
 
         Handle(long stream) {
             this.stream = stream;
-        }
-
-        long open() throws IOException {
-            if (closed.get()) throw new IOException("reading a remote segment: the stream is closed");
-            return stream;
         }
 
         @Override

@@ -82,8 +82,8 @@ public final class VarveRemoteStorageManager implements RemoteStorageManager {
         String what = "fetching " + name(metadata);
         try {
             checkRange(start, endInclusive);
-            return new SegmentInputStream(
-                    Native.openStream(open(what), SegmentCodec.metadata(metadata), start, endInclusive));
+            long stream = Native.openStream(open(what), SegmentCodec.metadata(metadata), start, endInclusive);
+            return new SegmentInputStream(stream, () -> state == State.OPEN);
         } catch (NativeException e) {
             throw Failures.ofRead(what, e);
         } catch (RuntimeException | LinkageError e) {
