@@ -72,6 +72,11 @@ impl Failure {
             SdkError::ConstructionFailure(_) => Self::invalid(&error),
             SdkError::TimeoutError(_) => Self::timeout(chain(&error)),
             SdkError::DispatchFailure(failure) if failure.is_user() => Self::invalid(&error),
+            // A certificate does not become valid within seconds.
+            SdkError::DispatchFailure(_) if chain(&error).contains("invalid peer certificate") => {
+                let detail = format!("{} (is s3.tls.ca.file right?)", chain(&error));
+                Self::new(Kind::Invalid, Passing::Never, false, detail)
+            }
             SdkError::DispatchFailure(_) => {
                 Self::new(Kind::Unavailable, Passing::Transient, true, chain(&error))
             }
