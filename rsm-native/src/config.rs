@@ -86,7 +86,7 @@ impl Config {
                 .filter(|(k, _)| settings::is_store_key(k))
                 .map(|(k, v)| (k.clone(), v.clone()))
                 .collect(),
-            cluster_id: get.name("cluster.id", 64)?,
+            cluster_id: get.cluster_id()?,
             broker_id: get.text("broker.id").and_then(|v| v.parse().ok()).unwrap_or(-1),
             copy_memory_bytes,
             cache_memory_bytes,
@@ -179,6 +179,12 @@ impl<'a> Values<'a> {
         let fine =
             value.len() <= max && value.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b));
         if fine { Ok(value) } else { Err(Error::config(key, &value, &allowed)) }
+    }
+
+    fn cluster_id(&self) -> Result<String> {
+        let id = self.name("cluster.id", 64)?;
+        varve_format::check_cluster_id(&id).map_err(|e| Error::config("cluster.id", &id, &e.to_string()))?;
+        Ok(id)
     }
 
     /// `prefix` is empty, or `rules.<name>.`; what a rule leaves out is as in `base`.

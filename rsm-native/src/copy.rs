@@ -154,13 +154,15 @@ impl Job {
     /// The log as it is: read straight into the part's buffer, and checksummed there.
     fn pass_log(&self, source: &Source, encoder: &mut Encoder, output: &mut Output<'_>) -> Result<()> {
         let (file, log_bytes) = &source.log;
+        // Whole frames: the largest are longer than what is read at once.
+        let read_bytes = READ_BYTES.max(self.options.frame_bytes as usize);
         let mut at = 0;
         while at < *log_bytes {
             self.cancel.check(WHAT)?;
             let left = usize::try_from(log_bytes - at).unwrap_or(usize::MAX);
             let place = output.place;
             let buffer = output.buffer()?;
-            let target = buffer.free(left.min(READ_BYTES));
+            let target = buffer.free(left.min(read_bytes));
             read_exact(file, &self.request.log, at, target)?;
             let mut rest: &[u8] = target;
             while let Some(n) = encoder.next_frame_bytes().filter(|n| *n <= rest.len() && !rest.is_empty()) {
@@ -169,7 +171,12 @@ impl Job {
                 rest = after;
             }
             let taken = target.len() - rest.len();
-            debug_assert!(rest.is_empty(), "parts and reads are whole frames");
+            if !rest.is_empty() {
+                return Err(Error::internal(
+                    WHAT,
+                    format!("{} bytes at {at} are no whole frames", target.len()),
+                ));
+            }
             buffer.advance(taken);
             at += taken as u64;
         }
@@ -188,13 +195,14 @@ impl Job {
         let mut at = 0;
         while at < bytes {
             self.cancel.check(WHAT)?;
-            let n = encoder.next_frame_bytes().unwrap_or(0).min(plain.len());
-            let frame = plain.get_mut(..n).unwrap_or_default();
+            let n = encoder.next_frame_bytes();
+            let frame = n.and_then(|n| plain.get_mut(..n));
+            let frame = frame.ok_or_else(|| Error::internal(WHAT, format!("no frame at {at} of {bytes}")))?;
             read(at, frame)?;
             stored.clear();
             encoder.frame(frame, &mut stored).map_err(|e| Error::format(output.place, e))?;
             output.push(&stored)?;
-            at += n as u64;
+            at += frame.len() as u64;
         }
         Ok(())
     }

@@ -22,7 +22,7 @@ use crate::logging;
 use crate::metrics::{Bean, Metrics};
 use crate::operation::Operation;
 use crate::read::fetch::Reader;
-use crate::read::segment::{Segment, Segments, object_key};
+use crate::read::segment::{Segment, Segments, check_store, object_key};
 use crate::read::stream::LogStream;
 use crate::settings;
 use crate::sweep::Sweep;
@@ -177,7 +177,13 @@ impl Rsm {
         let key = object_key(&self.copier.config, metadata)?;
         // Custom metadata that can't be read is no reason to leave the object; a reference to an archive is.
         let custom = metadata.custom.as_deref().map(varve_format::CustomMetadata::decode);
-        let archived = matches!(custom, Some(Ok(c)) if c.archive.is_some());
+        let archived = matches!(&custom, Some(Ok(c)) if c.archive.is_some());
+        if let Some(Ok(custom)) = &custom
+            && !archived
+        {
+            // To say that it was deleted would lose it where it is.
+            check_store(&self.copier.config, custom, &format!("{}/{key}", self.copier.config.store_url))?;
+        }
         let (reader, metrics, id) = (self.reader.clone(), self.metrics.clone(), metadata.segment_id);
         self.start(|operation| async move {
             reader.segments.remove(id);

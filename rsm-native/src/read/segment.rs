@@ -181,7 +181,7 @@ impl Segment {
     }
 }
 
-fn check_store(config: &Config, custom: &CustomMetadata, place: &str) -> Result<()> {
+pub fn check_store(config: &Config, custom: &CustomMetadata, place: &str) -> Result<()> {
     if custom.archive.is_some() {
         return Err(Error::new(
             Kind::Invalid,
