@@ -115,7 +115,9 @@ fn extracts(setup: &Setup) -> Result<()> {
 }
 
 /// Exit code, findings as (kind, key), and the summary.
-fn scrub(cluster: &Cluster, store: &str, more: &[&str]) -> Result<(i32, Vec<(String, String)>, Value)> {
+type Scrubbed = (i32, Vec<(String, String)>, Value);
+
+fn scrub(cluster: &Cluster, store: &str, more: &[&str]) -> Result<Scrubbed> {
     let bootstrap = cluster.bootstrap();
     let fixed = ["tier", "scrub", "--store.url", store, "--bootstrap-server", &bootstrap, "--json"];
     let (code, out, err) = varve(&[&fixed[..], more].concat())?;
