@@ -78,6 +78,10 @@ impl Budget {
 }
 
 impl Permit {
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// Splits `bytes` off.
     pub fn split(&mut self, bytes: u64) -> Permit {
         let bytes = bytes.min(self.bytes);

@@ -97,6 +97,7 @@ impl Rsm {
             segments: Segments::new(footers),
             tracker: Default::default(),
             active: Default::default(),
+            closed: Default::default(),
             config: config.clone(),
         });
         tracing::info!(target: "varve", "varve {} is open: {}", env!("CARGO_PKG_VERSION"), config.describe());
@@ -106,6 +107,7 @@ impl Rsm {
     /// Cancels what is in flight, waits a bounded time for it, and frees the memory. Again is fine.
     pub fn close(&self) {
         let Some(runtime) = self.runtime.lock().take() else { return };
+        self.reader.closed.store(true, Ordering::Release);
         let operations = std::mem::take(&mut *self.operations.lock());
         operations.iter().filter_map(Weak::upgrade).for_each(|op| op.cancel.set());
         let deadline = std::time::Instant::now() + CLOSE;
@@ -186,8 +188,9 @@ impl Rsm {
         }
         let (reader, metrics, id) = (self.reader.clone(), self.metrics.clone(), metadata.segment_id);
         self.start(|operation| async move {
-            reader.segments.remove(id);
-            reader.cache.purge(id);
+            if let Some(segment) = reader.segments.remove(id) {
+                reader.cache.purge(segment.object());
+            }
             if archived {
                 return Ok(None);
             }
@@ -206,11 +209,7 @@ impl Rsm {
     }
 
     fn segment(&self, metadata: &SegmentMetadata) -> Result<Arc<Segment>> {
-        let (segment, stale) = self.reader.segments.get(&self.reader.config, metadata)?;
-        if stale {
-            self.reader.cache.purge(metadata.segment_id);
-        }
-        Ok(segment)
+        self.reader.segments.get(&self.reader.config, metadata)
     }
 
     fn check_open(&self) -> Result<()> {

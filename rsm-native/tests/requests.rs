@@ -83,6 +83,7 @@ fn one_get_brings_all_indexes_to_all_who_ask() {
     segment.check_indexes(&bench.rsm);
     assert_eq!(bench.calls(Op::Get), 1);
     let bench = cold(&writer, &given);
+    bench.fault(Op::Get, When::Always, slow(50));
     together(32, |_| segment.check_indexes(&bench.rsm));
     assert_eq!(bench.calls(Op::Get), 1, "32 at once");
 }
@@ -257,7 +258,7 @@ fn a_slow_store_makes_a_read_wait_but_not_fetch_again() {
         }
         let stream = asked.stream(&bench.rsm, 0, FRAME - 1);
         let since = Instant::now();
-        let mut read = || stream.read(FRAME, Duration::from_millis(100), |_, _| Ok(())).unwrap();
+        let read = || stream.read(FRAME, Duration::from_millis(100), |_, _| Ok(())).unwrap();
         assert_eq!(read(), Progress::Waiting);
         let elapsed = since.elapsed();
         assert!(elapsed >= Duration::from_millis(95) && elapsed < Duration::from_millis(500), "{elapsed:?}");
@@ -370,9 +371,10 @@ fn index_fetches_stay_within_the_budget() {
         .iter()
         .map(|s| bench.rsm.fetch_index(s.metadata(), ExtentKind::OffsetIndex).unwrap())
         .collect();
-    std::thread::sleep(Duration::from_millis(20));
+    // What is counted has ended: the first 50 ms brought the first.
+    std::thread::sleep(Duration::from_millis(80));
     // 14 MiB are for what is read; a fetch of 4 MiB holds them as stored and as decoded.
-    assert!(bench.calls(Op::Get) <= 3, "{} index fetches at once", bench.calls(Op::Get));
+    assert!((1..=3).contains(&bench.calls(Op::Get)), "{} index fetches at once", bench.calls(Op::Get));
     for (fetch, segment) in fetches.iter().zip(&segments) {
         assert!(finish(fetch).unwrap() == segment.sections[0].1);
     }

@@ -119,7 +119,8 @@ impl Store for MemoryStore {
     }
 
     async fn put(&self, key: &Key, body: Bytes, options: &PutOptions) -> Result<ObjectMeta> {
-        self.store("put", key, body, options)
+        // A copy: the caller's memory may be a buffer that others wait for.
+        self.store("put", key, Bytes::copy_from_slice(&body), options)
     }
 
     async fn upload(
@@ -229,7 +230,7 @@ impl Upload for MemoryUpload {
         self.plan
             .check_part(number, body.len())
             .map_err(|flaw| self.store.error(Kind::Invalid, &operation, self.key.as_str(), flaw))?;
-        self.parts.lock().insert(number, body);
+        self.parts.lock().insert(number, Bytes::copy_from_slice(&body));
         Ok(())
     }
 

@@ -17,7 +17,7 @@ use varve_format::Id;
 use crate::budget::Permit;
 use crate::error::{Error, Kind, Result};
 
-/// A segment's id and the number of a frame in it.
+/// Which object ([`crate::read::segment::Segment::object`]), and the number of a frame in it.
 pub type FrameKey = (Id, u64);
 
 /// A frame's plain bytes. Frames that came in one piece share its memory and its permit.
@@ -45,9 +45,9 @@ impl Frame {
     }
 }
 
-/// Frames `range` of one segment, being fetched by one request.
+/// Frames `range` of one object, being fetched by one request.
 pub struct Flight {
-    pub segment: Id,
+    pub object: Id,
     pub range: Range<u64>,
     /// Somebody waits for it; else it is read-ahead, and its failure is nobody's.
     pub demand: bool,
@@ -65,10 +65,8 @@ impl Flight {
     /// Waits until `frame` has landed or the flight failed, for at most `timeout`. Whether it ended so.
     pub fn wait(&self, frame: u64, timeout: Duration) -> Result<bool> {
         let mut state = self.state.lock();
-        let settled = |s: &FlightState| s.next > frame || s.error.is_some();
-        if !settled(&state) {
-            self.changed.wait_for(&mut state, timeout);
-        }
+        let waits = |s: &mut FlightState| s.next <= frame && s.error.is_none();
+        self.changed.wait_while_for(&mut state, waits, timeout);
         match &state.error {
             Some(e) if state.next <= frame => Err(e.clone()),
             _ => Ok(state.next > frame),
@@ -119,33 +117,35 @@ impl Cache {
 
     /// Claims the first run of missing frames in `range`, for the caller to fetch and [`Cache::land`] or
     /// [`Cache::fail`]. Everything before it is there or on its way.
-    pub fn claim(&self, segment: Id, range: Range<u64>, demand: bool) -> Option<Arc<Flight>> {
+    pub fn claim(&self, object: Id, range: Range<u64>, demand: bool) -> Option<Arc<Flight>> {
         let mut inner = self.inner.lock();
-        let start = range.clone().find(|n| !inner.slots.contains_key(&(segment, *n)))?;
-        let end = (start..range.end).find(|n| inner.slots.contains_key(&(segment, *n))).unwrap_or(range.end);
+        let start = range.clone().find(|n| !inner.slots.contains_key(&(object, *n)))?;
+        let end = (start..range.end).find(|n| inner.slots.contains_key(&(object, *n))).unwrap_or(range.end);
         let flight = Arc::new(Flight {
-            segment,
+            object,
             range: start..end,
             demand,
             state: Mutex::new(FlightState { next: start, error: None }),
             changed: Condvar::new(),
         });
         for n in start..end {
-            inner.slots.insert((segment, n), Slot::Pending(flight.clone()));
+            inner.slots.insert((object, n), Slot::Pending(flight.clone()));
         }
         Some(flight)
     }
 
     /// The flight's next frames have arrived, the first of them `number`.
-    pub fn land(&self, flight: &Flight, number: u64, frames: Vec<Frame>) {
+    pub fn land(&self, flight: &Arc<Flight>, number: u64, frames: Vec<Frame>) {
         let next = number + frames.len() as u64;
         {
             let mut inner = self.inner.lock();
             for (number, frame) in (number..).zip(frames) {
                 let stamp = inner.next_stamp();
-                let key = (flight.segment, number);
-                // Purged meanwhile: those who wait ask anew.
-                if let Some(slot) = inner.slots.get_mut(&key) {
+                let key = (flight.object, number);
+                // Purged meanwhile, and perhaps claimed anew: those who wait ask again.
+                if let Some(slot) = inner.slots.get_mut(&key)
+                    && matches!(slot, Slot::Pending(f) if Arc::ptr_eq(f, flight))
+                {
                     *slot = Slot::Ready { frame: Arc::new(frame), stamp };
                     inner.unread.push_back((key, stamp));
                 }
@@ -160,9 +160,9 @@ impl Cache {
         let mut inner = self.inner.lock();
         let mut state = flight.state.lock();
         for n in state.next..flight.range.end {
-            if matches!(inner.slots.get(&(flight.segment, n)), Some(Slot::Pending(f)) if Arc::ptr_eq(f, flight))
+            if matches!(inner.slots.get(&(flight.object, n)), Some(Slot::Pending(f)) if Arc::ptr_eq(f, flight))
             {
-                inner.slots.remove(&(flight.segment, n));
+                inner.slots.remove(&(flight.object, n));
             }
         }
         state.error = Some(error);
@@ -208,9 +208,9 @@ impl Cache {
         Evicted { bytes: freed, unread_bytes: unread }
     }
 
-    /// Forgets a segment (deleted, or not what it was taken for).
-    pub fn purge(&self, segment: Id) {
-        self.inner.lock().slots.retain(|(id, _), slot| *id != segment || matches!(slot, Slot::Pending(_)));
+    /// Forgets an object (deleted, or changed in memory). What is under way for it is of no use then.
+    pub fn purge(&self, object: Id) {
+        self.inner.lock().slots.retain(|(id, _), _| *id != object);
     }
 
     pub fn clear(&self) {

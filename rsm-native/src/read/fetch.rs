@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use futures::TryStreamExt as _;
@@ -16,7 +16,7 @@ use crate::error::{Error, Kind, Result};
 use crate::keys::Keys;
 use crate::metrics::Metrics;
 use crate::read::cache::{Cache, Flight, Frame, Lookup, no_room};
-use crate::read::segment::{Opened, Segment, Segments, Tail};
+use crate::read::segment::{Opened, Segment, Segments, TAIL_BYTES, Tail};
 use crate::read::tracker::Tracker;
 
 /// All that reading needs, shared by all streams.
@@ -32,6 +32,8 @@ pub struct Reader {
     pub tracker: Tracker,
     /// Streams that read on, who share what read-ahead may take.
     pub active: AtomicUsize,
+    /// Set before the runtime ends: nothing is asked for after it.
+    pub closed: AtomicBool,
 }
 
 impl Reader {
@@ -46,38 +48,46 @@ impl Reader {
         self.budget.total() / 4
     }
 
-    /// Has the missing frames among `frames` fetched, all of one chunk. `log_bytes` is the plain log's size.
+    pub fn check_open(&self) -> Result<()> {
+        match self.closed.load(Ordering::Acquire) {
+            false => Ok(()),
+            true => Err(Error::new(Kind::Closed, "the RemoteStorageManager is closed")),
+        }
+    }
+
+    /// Has the missing frames among `frames` fetched, all of one chunk. Returns the first flight that this
+    /// took, if any was missing.
     pub fn fetch(
         self: &Arc<Self>,
         segment: &Arc<Segment>,
         frames: Range<u64>,
         frame_bytes: u64,
         demand: bool,
-    ) {
+    ) -> Option<Arc<Flight>> {
         let most = (self.run_max() / frame_bytes).max(1);
-        let mut from = frames.start;
+        let (mut from, mut first) = (frames.start, None);
         while from < frames.end {
-            let Some(flight) = self.cache.claim(segment.id, from..frames.end.min(from + most), demand) else {
+            let range = from..frames.end.min(from + most);
+            let Some(flight) = self.cache.claim(segment.object(), range, demand) else {
                 from = frames.end.min(from + most);
                 continue;
             };
             from = flight.range.end;
+            first.get_or_insert_with(|| flight.clone());
             let bytes = (flight.range.end - flight.range.start) * frame_bytes;
             let mut room = None;
             if !demand {
-                room = self.budget.try_acquire(bytes).or_else(|| {
-                    self.cache.evict(bytes, false);
-                    self.budget.try_acquire(bytes)
-                });
+                room = self.room(bytes);
                 if room.is_none() {
                     self.cache.fail(&flight, no_room());
-                    return;
+                    return first;
                 }
                 self.metrics.prefetched_bytes.fetch_add(bytes, Ordering::Relaxed);
             }
             let (reader, segment) = (self.clone(), segment.clone());
+            // Made before the task: one that never runs must be known to have failed.
+            let landing = Landing { reader: reader.clone(), flight };
             self.runtime.spawn(async move {
-                let landing = Landing { reader: reader.clone(), flight };
                 let permit = match room {
                     Some(permit) => permit,
                     None => reader.reserve(bytes).await,
@@ -93,6 +103,15 @@ impl Reader {
                 }
             });
         }
+        first
+    }
+
+    /// Memory for what is good to have, without waiting.
+    fn room(&self, bytes: u64) -> Option<Permit> {
+        self.budget.try_acquire(bytes).or_else(|| {
+            self.cache.evict(bytes, false);
+            self.budget.try_acquire(bytes)
+        })
     }
 
     async fn reserve(&self, bytes: u64) -> Permit {
@@ -105,7 +124,7 @@ impl Reader {
             .await
     }
 
-    async fn run(&self, segment: &Segment, flight: &Flight, mut permit: Permit) -> Result<()> {
+    async fn run(&self, segment: &Segment, flight: &Arc<Flight>, mut permit: Permit) -> Result<()> {
         let (got, opened) = match (segment.opened(), &segment.custom) {
             // The stored bytes are the plain ones: footer and data are fetched at once.
             (None, Some(c)) if c.identity => {
@@ -141,7 +160,7 @@ impl Reader {
         &self,
         segment: &Segment,
         opened: &Opened,
-        flight: &Flight,
+        flight: &Arc<Flight>,
         mut got: GetResult,
         permit: &mut Permit,
     ) -> Result<()> {
@@ -151,7 +170,8 @@ impl Reader {
         let mut number = flight.range.start;
         while number < flight.range.end {
             let ended = || segment.corrupt(format!("the body ends in frame {number}"));
-            cutter.add(got.body.try_next().await?.ok_or_else(ended)?);
+            let piece = got.body.try_next().await.map_err(|e| segment.of_store(e))?;
+            cutter.add(piece.ok_or_else(ended)?);
             let (first, mut landed) = (number, Vec::new());
             while number < flight.range.end {
                 let frame = opened.footer.frame(number).map_err(fail)?;
@@ -169,13 +189,19 @@ impl Reader {
         Ok(())
     }
 
-    /// All of an index, `None` if the segment has none. One GET brings all indexes, and the footer.
+    /// All of an index, `None` if the segment has none. One GET brings all indexes, and the footer, however
+    /// many ask.
     pub async fn index(&self, segment: &Segment, kind: ExtentKind) -> Result<Option<Vec<u8>>> {
-        if let Some(opened) = segment.opened()
-            && let Some(found) = self.cached_index(segment, opened, kind)?
-        {
+        if let Some(found) = self.cached_index(segment, kind)? {
             return Ok(found);
         }
+        let _turn = segment.indexes.lock().await;
+        if let Some(found) = self.cached_index(segment, kind)? {
+            return Ok(found);
+        }
+        // For what is stored, and what is made of it.
+        let stored_bytes = segment.custom.as_ref().map_or(TAIL_BYTES, |c| c.object_bytes() - c.data_end);
+        let mut permit = self.reserve(2 * stored_bytes).await;
         let running = self.metrics.store_get.begin();
         let tail = match &segment.custom {
             Some(c) => segment.get(&*self.store, c.data_end, c.object_bytes()).await,
@@ -187,27 +213,22 @@ impl Reader {
         let opened = segment.open_from(tail.clone(), &self.keys).await?;
         let mut wanted = None;
         for section in opened.footer.extents.iter().filter(|e| e.kind != ExtentKind::Log) {
-            let bytes = self.keep_section(segment, opened, section, &tail)?;
-            if section.kind == kind {
-                wanted = Some(bytes);
-            }
+            let bytes =
+                self.keep_section(segment, opened, section, &tail, &mut permit, section.kind == kind)?;
+            wanted = wanted.or(bytes);
         }
         Ok(wanted)
     }
 
     /// `None`: not all in memory.
-    fn cached_index(
-        &self,
-        segment: &Segment,
-        opened: &Opened,
-        kind: ExtentKind,
-    ) -> Result<Option<Option<Vec<u8>>>> {
+    fn cached_index(&self, segment: &Segment, kind: ExtentKind) -> Result<Option<Option<Vec<u8>>>> {
+        let Some(opened) = segment.opened() else { return Ok(None) };
         let Some(extent) = opened.footer.section(kind) else { return Ok(Some(None)) };
         let mut out = Vec::with_capacity(extent.plain_bytes as usize);
         for number in extent.first_frame..extent.first_frame + extent.frame_count() {
-            let Lookup::Ready(frame) = self.cache.lookup((segment.id, number)) else { return Ok(None) };
+            let Lookup::Ready(frame) = self.cache.lookup((segment.object(), number)) else { return Ok(None) };
             if !frame.is_intact() {
-                self.cache.purge(segment.id);
+                self.cache.purge(segment.object());
                 return Ok(None);
             }
             out.extend_from_slice(frame.bytes());
@@ -216,27 +237,35 @@ impl Reader {
     }
 
     /// Decodes a section and keeps its frames where there is room: the broker asks for all indexes in a row.
+    /// Returns its bytes if they are `wanted`.
     fn keep_section(
         &self,
         segment: &Segment,
         opened: &Opened,
         section: &varve_format::Extent,
         tail: &Tail,
-    ) -> Result<Vec<u8>> {
+        permit: &mut Permit,
+        wanted: bool,
+    ) -> Result<Option<Vec<u8>>> {
         let fail = |e| Error::format(&segment.place, e);
         let mut decoder = Decoder::new(&opened.footer, opened.key.as_ref()).map_err(fail)?;
-        let mut out = Vec::with_capacity(section.plain_bytes as usize);
+        let mut out = wanted.then(|| Vec::with_capacity(section.plain_bytes as usize));
         for number in section.first_frame..section.first_frame + section.frame_count() {
             let frame = opened.footer.frame(number).map_err(fail)?;
             let short = || segment.corrupt(format!("bytes {:?} are missing at its end", frame.stored));
             let stored = tail.slice(frame.stored.start, frame.stored.end).ok_or_else(short)?;
             // A copy of its own: the frame must not keep the whole tail in memory.
             let plain = plain(opened, &mut decoder, &frame, Bytes::copy_from_slice(&stored)).map_err(fail)?;
-            out.extend_from_slice(&plain);
-            if let Some(mut permit) = self.budget.try_acquire(plain.len() as u64)
-                && let Some(flight) = self.cache.claim(segment.id, number..number + 1, false)
+            if let Some(out) = &mut out {
+                out.extend_from_slice(&plain);
+            }
+            let bytes = plain.len() as u64;
+            // What was compressed well takes more than was reserved.
+            let room = if permit.bytes() >= bytes { Some(permit.split(bytes)) } else { self.room(bytes) };
+            if let Some(mut room) = room
+                && let Some(flight) = self.cache.claim(segment.object(), number..number + 1, false)
             {
-                self.cache.land(&flight, number, frames(vec![(plain, frame)], opened, &mut permit));
+                self.cache.land(&flight, number, frames(vec![(plain, frame)], opened, &mut room));
             }
         }
         Ok(out)
@@ -259,6 +288,9 @@ impl Reader {
     async fn find_next(self: &Arc<Self>, prefix: &str, topic: &str) -> Result<()> {
         let page = self.store.list(prefix, None, 2).await?;
         let [object] = page.objects.as_slice() else { return Ok(()) };
+        if page.more {
+            return Ok(());
+        }
         let name = SegmentName::parse(object.key.as_str()).map_err(|e| Error::format(prefix, e))?;
         let found = Segment::found(&self.config, &name, topic, Key::new(object.key.as_str())?);
         let Some(segment) = self.segments.add_found(found) else { return Ok(()) };
@@ -279,7 +311,11 @@ struct Landing {
 
 impl Drop for Landing {
     fn drop(&mut self) {
-        self.reader.cache.fail(&self.flight, Error::new(Kind::Cancelled, "the fetch was given up"));
+        let error = match self.reader.check_open() {
+            Err(closed) => closed,
+            Ok(()) => Error::internal("reading from the store", "the fetch stopped"),
+        };
+        self.reader.cache.fail(&self.flight, error);
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -17,7 +18,7 @@ use crate::keys::Keys;
 use crate::wire::SegmentMetadata;
 
 /// Without custom metadata, what is fetched first to find the footer.
-const TAIL_BYTES: u64 = 128 << 10;
+pub const TAIL_BYTES: u64 = 128 << 10;
 
 /// One remote segment. Nothing is fetched before it is asked for.
 #[derive(Debug)]
@@ -34,6 +35,10 @@ pub struct Segment {
     /// Of the plain log, by the broker's metadata; `None` of a segment that read-ahead found.
     pub log_bytes: Option<u64>,
     pub custom: Option<CustomMetadata>,
+    /// One at a time fetches its indexes, and finds those that another brought.
+    pub indexes: tokio::sync::Mutex<()>,
+    /// The segment after this one was looked for.
+    pub asked_next: AtomicBool,
     opened: OnceCell<Arc<Opened>>,
 }
 
@@ -66,6 +71,8 @@ impl Segment {
             end_offset: metadata.end_offset,
             log_bytes: Some(metadata.segment_bytes.into()),
             custom,
+            indexes: Default::default(),
+            asked_next: AtomicBool::new(false),
             opened: OnceCell::new(),
         })
     }
@@ -83,8 +90,22 @@ impl Segment {
             end_offset: i64::MAX,
             log_bytes: None,
             custom: None,
+            indexes: Default::default(),
+            asked_next: AtomicBool::new(false),
             opened: OnceCell::new(),
         }
+    }
+
+    /// Names the object in the cache: by what it holds, since one segment id may have had two, and what was
+    /// fetched of one must never be taken for the other. Without custom metadata the footer tells, which whoever
+    /// found the segment has opened; else there is but the id.
+    pub fn object(&self) -> Id {
+        let digest = match (&self.custom, self.log_bytes) {
+            (Some(custom), _) => Some(custom.footer_digest),
+            (None, Some(_)) => None,
+            (None, None) => self.opened().map(|o| o.footer_digest),
+        };
+        digest.and_then(|d| d.0.first_chunk().copied()).map_or(self.id, Id)
     }
 
     pub fn opened(&self) -> Option<&Arc<Opened>> {
@@ -110,7 +131,8 @@ impl Segment {
     }
 
     pub async fn get(&self, store: &dyn Store, start: u64, end: u64) -> Result<Tail> {
-        let bytes = store.get(&self.key, GetRange::Bounded { start, end }).await?.bytes().await?;
+        let got = store.get(&self.key, GetRange::Bounded { start, end }).await?;
+        let bytes = got.bytes().await.map_err(|e| self.of_store(e))?;
         if bytes.len() as u64 != end - start {
             return Err(self.corrupt(format!(
                 "object of {end} bytes expected, it ends at {}",
@@ -124,7 +146,7 @@ impl Segment {
     pub async fn tail(&self, store: &dyn Store) -> Result<Tail> {
         let got = store.get(&self.key, GetRange::Suffix(TAIL_BYTES)).await?;
         let object_bytes = got.object_size_bytes.unwrap_or(got.range.end);
-        let tail = Tail { bytes: got.bytes().await?, object_bytes };
+        let tail = Tail { bytes: got.bytes().await.map_err(|e| self.of_store(e))?, object_bytes };
         let trailer = tail.trailer().map_err(|e| Error::format(&self.place, e))?;
         if trailer.data_end >= tail.start() {
             return Ok(tail);
@@ -173,6 +195,15 @@ impl Segment {
                 Err(self.corrupt(format!("{expected} log bytes expected, found {}", footer.log_bytes)))
             }
             _ => Ok(()),
+        }
+    }
+
+    /// A body's error need not name the object.
+    pub fn of_store(&self, e: varve_store::Error) -> Error {
+        let e = Error::from(e);
+        match e.message.contains(self.key.as_str()) {
+            true => e,
+            false => Error::new(e.kind, format!("{}: {}", self.place, e.message)),
         }
     }
 
@@ -272,40 +303,29 @@ impl Segments {
         Self { max_bytes, inner: Mutex::default() }
     }
 
-    /// The segment, and whether what was known of its id is to be forgotten: read-ahead had found another
-    /// object than the one that the broker means.
-    pub fn get(&self, config: &Config, metadata: &SegmentMetadata) -> Result<(Arc<Segment>, bool)> {
+    /// The segment that the broker means. What read-ahead knew of it is taken over if it is the same object.
+    pub fn get(&self, config: &Config, metadata: &SegmentMetadata) -> Result<Arc<Segment>> {
         let asked = Segment::new(config, metadata)?;
         let mut inner = self.inner.lock();
         inner.stamp += 1;
         let stamp = inner.stamp;
-        let known = inner.segments.get_mut(&metadata.segment_id);
-        let (stale, segment) = match known {
-            Some((segment, used))
-                if segment.custom == asked.custom && segment.log_bytes == asked.log_bytes =>
-            {
+        if let Some((known, used)) = inner.segments.get_mut(&metadata.segment_id) {
+            if known.custom == asked.custom && known.log_bytes == asked.log_bytes && known.key == asked.key {
                 *used = stamp;
-                return Ok((segment.clone(), false));
+                return Ok(known.clone());
             }
-            Some((found, _)) => {
-                let same = match (found.opened(), &asked.custom) {
-                    (Some(opened), Some(custom)) => {
-                        opened.footer_digest == custom.footer_digest
-                            && Some(opened.footer.log_bytes) == asked.log_bytes
-                    }
-                    _ => false,
-                };
-                if same && let Some(opened) = found.opened() {
-                    let _ = asked.opened.set(opened.clone());
-                }
-                (!same, asked)
+            if let (Some(opened), Some(custom)) = (known.opened(), &asked.custom)
+                && opened.footer_digest == custom.footer_digest
+                && Some(opened.footer.log_bytes) == asked.log_bytes
+                && known.key == asked.key
+            {
+                let _ = asked.opened.set(opened.clone());
             }
-            None => (false, asked),
-        };
-        let segment = Arc::new(segment);
+        }
+        let segment = Arc::new(asked);
         inner.segments.insert(metadata.segment_id, (segment.clone(), stamp));
         inner.shrink(self.max_bytes);
-        Ok((segment, stale))
+        Ok(segment)
     }
 
     /// Adds what read-ahead found, unless the broker named it meanwhile.
@@ -322,8 +342,8 @@ impl Segments {
         Some(segment)
     }
 
-    pub fn remove(&self, id: Id) {
-        self.inner.lock().segments.remove(&id);
+    pub fn remove(&self, id: Id) -> Option<Arc<Segment>> {
+        self.inner.lock().segments.remove(&id).map(|(segment, _)| segment)
     }
 }
 

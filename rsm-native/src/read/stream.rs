@@ -4,12 +4,12 @@
 //! the caller when nothing is there yet. Closing it early loses nothing: what was fetched stays in the cache,
 //! and what is under way lands there.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use tokio::task::JoinHandle;
 
 use crate::error::{Error, Kind, Result};
 use crate::metrics::TopicNumbers;
@@ -31,16 +31,15 @@ struct State {
     log_bytes: u64,
     /// Known from the metadata, or once the footer is there.
     shape: Option<Shape>,
-    /// The frame that `position` lies in, checked.
-    current: Option<(u64, Arc<Frame>)>,
+    /// The frame that `position` lies in, checked; while the cache has it, so that a stream at rest keeps
+    /// nobody from memory.
+    current: Option<(u64, Weak<Frame>)>,
     /// Whether it reads on, and how far ahead it fetches.
     sequential: bool,
     window: u64,
     /// Fetched or asked for up to here (position).
     asked: u64,
-    /// The segment after this one was looked for.
-    asked_next: bool,
-    opening: Option<JoinHandle<Result<()>>>,
+    opening: Option<Receiver<Result<()>>>,
     crossed: bool,
     counted: bool,
     opened_at: Instant,
@@ -77,7 +76,6 @@ impl LogStream {
             sequential: false,
             window: 0,
             asked: start,
-            asked_next: false,
             opening: None,
             crossed: false,
             counted: false,
@@ -110,7 +108,8 @@ impl LogStream {
         if state.closed {
             return Err(Error::new(Kind::Closed, format!("{}: the stream is closed", self.segment.place)));
         }
-        let outcome = self.read_locked(state, max, timeout, &mut sink);
+        let outcome =
+            self.reader.check_open().and_then(|()| self.read_locked(state, max, timeout, &mut sink));
         match &outcome {
             Ok(Progress::Bytes(n)) => {
                 self.reader.metrics.fetch_log.add_bytes(*n as u64);
@@ -192,14 +191,23 @@ impl LogStream {
     fn opening(&self, state: &mut State, deadline: Instant) -> Result<Option<Shape>> {
         let opening = state.opening.get_or_insert_with(|| {
             let (reader, segment) = (self.reader.clone(), self.segment.clone());
-            self.reader
-                .runtime
-                .spawn(async move { segment.open(&*reader.store, &reader.keys).await.map(|_| ()) })
+            let (tell, told) = channel();
+            self.reader.runtime.spawn(async move {
+                // A stream that was closed meanwhile does not listen.
+                let _ = tell.send(segment.open(&*reader.store, &reader.keys).await.map(|_| ()));
+            });
+            told
         });
-        let wait = async { tokio::time::timeout_at(deadline.into(), opening).await };
-        let Ok(ended) = self.reader.runtime.block_on(wait) else { return Ok(None) };
+        let outcome = match opening.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(outcome) => outcome,
+            Err(RecvTimeoutError::Timeout) => return Ok(None),
+            Err(RecvTimeoutError::Disconnected) => self
+                .reader
+                .check_open()
+                .and_then(|()| Err(Error::internal("opening a segment", "it stopped"))),
+        };
         state.opening = None;
-        ended.map_err(|e| Error::internal("opening a segment", e))??;
+        outcome?;
         self.shape(state, deadline)
     }
 
@@ -214,16 +222,18 @@ impl LogStream {
     ) -> Result<Option<Arc<Frame>>> {
         if let Some((current, frame)) = &state.current
             && *current == number
+            && let Some(frame) = frame.upgrade()
         {
-            return Ok(Some(frame.clone()));
+            return Ok(Some(frame));
         }
         self.read_ahead(state, shape);
+        let object = self.segment.object();
         let mut missed = false;
         loop {
-            match self.reader.cache.lookup((self.segment.id, number)) {
+            let flight = match self.reader.cache.lookup((object, number)) {
                 Lookup::Ready(frame) => {
                     if !frame.is_intact() {
-                        self.reader.cache.purge(self.segment.id);
+                        self.reader.cache.purge(object);
                         tracing::error!(target: "varve::read", "{}: frame {number} changed in memory; fetching it again", self.segment.place);
                         continue;
                     }
@@ -233,26 +243,31 @@ impl LogStream {
                         &self.reader.metrics.cache_hits
                     };
                     counter.fetch_add(1, Ordering::Relaxed);
-                    state.current = Some((number, frame.clone()));
+                    state.current = Some((number, Arc::downgrade(&frame)));
                     return Ok(Some(frame));
                 }
-                Lookup::Pending(_) if have_bytes => return Ok(None),
-                Lookup::Pending(flight) => {
-                    missed = true;
-                    let left = deadline.saturating_duration_since(Instant::now());
-                    match flight.wait(number, left) {
-                        Ok(true) => {}
-                        Ok(false) => return Ok(None),
-                        // It was only read-ahead: ask for it in earnest.
-                        Err(_) if !flight.demand => {}
-                        Err(e) => return Err(e),
+                Lookup::Pending(flight) => flight,
+                Lookup::Missing => {
+                    self.reader.check_open()?;
+                    let run = self.demand(state, shape, number);
+                    match self.reader.fetch(&self.segment, run, shape.frame, true) {
+                        Some(flight) if flight.range.contains(&number) => flight,
+                        // Another one was quicker.
+                        _ => continue,
                     }
                 }
-                Lookup::Missing => {
-                    missed = true;
-                    let run = self.demand(state, shape, number);
-                    self.reader.fetch(&self.segment, run, shape.frame, true);
-                }
+            };
+            missed = true;
+            if have_bytes {
+                return Ok(None);
+            }
+            match flight.wait(number, deadline.saturating_duration_since(Instant::now())) {
+                // Under pressure it may be gone again, and is asked for anew.
+                Ok(true) => {}
+                Ok(false) => return Ok(None),
+                // It was only read-ahead: ask for it in earnest.
+                Err(_) if !flight.demand => {}
+                Err(e) => return Err(e),
             }
         }
     }
@@ -311,7 +326,7 @@ impl LogStream {
         // Over the border, for one who is well under way.
         if at >= state.log_bytes
             && state.window > shape.chunk
-            && !std::mem::replace(&mut state.asked_next, true)
+            && !self.segment.asked_next.swap(true, Ordering::Relaxed)
         {
             self.reader.fetch_next(&self.segment, self.segment.end_offset.saturating_add(1));
         }
@@ -321,7 +336,7 @@ impl LogStream {
     fn leave(&self, state: &mut State, shape: Shape, number: u64) {
         state.current = None;
         state.crossed = true;
-        self.reader.cache.mark_read((self.segment.id, number));
+        self.reader.cache.mark_read((self.segment.object(), number));
         if state.position.is_multiple_of(shape.chunk) {
             state.window = (state.window.max(shape.chunk) * 2).min(self.reader.config.prefetch_max_bytes);
         }
@@ -344,6 +359,7 @@ impl LogStream {
     pub fn available(&self) -> usize {
         let state = self.state.lock();
         let (Some((number, frame)), Some(shape)) = (&state.current, state.shape) else { return 0 };
+        let Some(frame) = frame.upgrade() else { return 0 };
         let offset = state.position.saturating_sub(number * shape.frame);
         (frame.bytes().len() as u64).saturating_sub(offset).min(state.end - state.position) as usize
     }
