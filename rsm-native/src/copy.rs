@@ -14,7 +14,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use varve_format::{Encoder, Encryption, ExtentKind, Finished, Id, Plan, SegmentInfo, WriteOptions};
@@ -25,7 +24,7 @@ use crate::config::{Config, TopicPolicy};
 use crate::error::{Error, Kind, Result};
 use crate::keys::{Keys, random};
 use crate::operation::Cancel;
-use crate::sweep::Sweep;
+use crate::sweep::{Sweep, Traces};
 use crate::wire::{CopyRequest, SegmentMetadata};
 
 /// How much is read from a file at once: small enough to be in the cache when it is checksummed.
@@ -72,7 +71,7 @@ impl Copier {
                 Some(Encryption { key: data_key, period, salt: random()? })
             }
         };
-        let upload = Arc::new(Mutex::new(None));
+        let traces = Arc::new(Traces::default());
         let job = Job {
             copier: self.clone(),
             key: key.clone(),
@@ -81,18 +80,21 @@ impl Copier {
             request,
             cancel,
             handle: Handle::current(),
-            upload: upload.clone(),
+            traces: traces.clone(),
             now_ms,
         };
         let outcome = match tokio::task::spawn_blocking(move || job.run()).await {
             Ok(outcome) => outcome,
             Err(e) => Err(Error::internal(WHAT, e)),
         };
-        if outcome.is_err() {
-            let upload = upload.lock().take();
-            self.sweep.clean(&key, upload).await;
+        match outcome {
+            Err(e) if !self.sweep.clean(&key, &traces).await => {
+                // Not retriable: after that, brokers of 4.3 would not call delete.
+                let kind = if e.kind == Kind::Retry { Kind::Unclean } else { e.kind };
+                Err(Error::new(kind, format!("{e}; what it left could not be cleaned up yet")))
+            }
+            outcome => outcome,
         }
-        outcome
     }
 }
 
@@ -115,8 +117,7 @@ struct Job {
     request: CopyRequest,
     cancel: Cancel,
     handle: Handle,
-    /// Shared with the one who cleans up.
-    upload: Arc<Mutex<Option<Arc<dyn Upload>>>>,
+    traces: Arc<Traces>,
     now_ms: i64,
 }
 
@@ -149,6 +150,24 @@ impl Job {
         output.push(&end)?;
         output.finish(&finished)?;
         finished.custom_metadata(&self.copier.config.store_id, None).encode().map_err(fail)
+    }
+
+    /// Runs a call that leaves something in the store. Cancelled, it is not dropped half way, since what it
+    /// began might end unseen, after the cleaning: it goes on, and the cleaning waits for it.
+    fn effect<T: Send + 'static>(
+        &self,
+        call: impl Future<Output = varve_store::Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        self.traces.touch();
+        let mut task = self.handle.spawn(call);
+        match self.handle.block_on(self.cancel.run(WHAT, &mut task)) {
+            Ok(Ok(done)) => Ok(done?),
+            Ok(Err(e)) => Err(Error::internal(WHAT, e)),
+            Err(cancelled) => {
+                self.traces.under_way(async move { drop(task.await) });
+                Err(cancelled)
+            }
+        }
     }
 
     /// The log as it is: read straight into the part's buffer, and checksummed there.
@@ -305,14 +324,18 @@ impl<'a> Output<'a> {
     }
 
     fn upload(&mut self) -> Result<Arc<dyn Upload>> {
-        if let Some(upload) = &*self.job.upload.lock() {
-            return Ok(upload.clone());
-        }
         let job = self.job;
-        let begin = job.copier.store.upload(&job.key, self.part_bytes as u64, None, &self.options);
-        let upload = job.handle.block_on(job.cancel.run(WHAT, begin))??;
-        *job.upload.lock() = Some(upload.clone());
-        Ok(upload)
+        if let Some(upload) = job.traces.upload() {
+            return Ok(upload);
+        }
+        let (store, key, traces) = (job.copier.store.clone(), job.key.clone(), job.traces.clone());
+        let (part_bytes, options) = (self.part_bytes as u64, self.options.clone());
+        job.traces.begin_upload();
+        job.effect(async move {
+            let upload = store.upload(&key, part_bytes, None, &options).await?;
+            traces.begun(upload.clone());
+            Ok(upload)
+        })
     }
 
     fn join_one(&mut self) -> Result<()> {
@@ -342,16 +365,15 @@ impl<'a> Output<'a> {
         let stored = if small {
             let body = self.buffer.take().map_or_else(Bytes::new, Buffer::into_bytes);
             self.pace(body.len())?;
-            // Not cancelled half way: whether it arrived would be unknown for longer than it takes.
-            job.handle
-                .block_on(job.cancel.run(WHAT, job.copier.store.put(&job.key, body, &self.options)))??
+            let (store, key, options) = (job.copier.store.clone(), job.key.clone(), self.options.clone());
+            job.effect(async move { store.put(&key, body, &options).await })?
         } else {
             self.ship()?;
             while !self.tasks.is_empty() {
                 self.join_one()?;
             }
             let upload = self.upload()?;
-            job.handle.block_on(job.cancel.run(WHAT, upload.complete()))??
+            job.effect(async move { upload.complete().await })?
         };
         let expected = finished.trailer.object_bytes();
         if stored.size_bytes != expected {

@@ -18,6 +18,8 @@ pub enum Kind {
     Internal = 8,
     Config = 9,
     NoSpace = 10,
+    /// A write failed, might be tried again, and left something that is not cleaned up yet.
+    Unclean = 11,
 }
 
 /// Cloneable, since one failed fetch fails all who wait for it.

@@ -12,6 +12,8 @@ final class NativeException extends Exception {
     static final int INTERNAL = 8;
     static final int CONFIG = 9;
     static final int NO_SPACE = 10;
+    /** Like RETRY, but something was left: the broker must call delete, so never retriable. */
+    static final int UNCLEAN = 11;
 
     private static final long serialVersionUID = 1L;
 
