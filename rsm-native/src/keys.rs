@@ -64,7 +64,8 @@ impl Keys {
     /// The key that an object names.
     pub async fn for_read(&self, cluster_id: &str, topic_id: Id, info: &EncryptionInfo) -> Result<DataKey> {
         let name = key_record_name(cluster_id, topic_id, &info.period);
-        let key = match self.kept(&name) {
+        // One of the same name may have been destroyed and replaced.
+        let key = match self.kept(&name).filter(|key| key.id == info.data_key_id) {
             Some(key) => key,
             None => {
                 let key = self.load(&name).await.map_err(|e| match e.kind {

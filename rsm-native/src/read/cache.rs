@@ -165,7 +165,8 @@ impl Cache {
                 inner.slots.remove(&(flight.object, n));
             }
         }
-        state.error = Some(error);
+        // The first error is the one to tell.
+        state.error.get_or_insert(error);
         flight.changed.notify_all();
     }
 

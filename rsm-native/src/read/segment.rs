@@ -168,7 +168,8 @@ impl Segment {
         let key = match &footer.encryption {
             None => None,
             Some(e) => {
-                let data_key = keys.for_read(&footer.info.cluster_id, footer.info.topic_id, e).await?;
+                let data_key = keys.for_read(&footer.info.cluster_id, footer.info.topic_id, e).await;
+                let data_key = data_key.map_err(|e| Error::new(e.kind, format!("{}: {e}", self.place)))?;
                 let key = data_key.object_key(&e.salt, footer.object_id).map_err(fail)?;
                 footer.unlock(&footer_bytes, &key, trailer.footer_offset).map_err(fail)?;
                 Some(key)

@@ -1,0 +1,155 @@
+//! Data keys: one for a topic and period however many begin it, none lost, and none needed once it is gone.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failure here fails the test")]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use support::{Bench, CLUSTER, Segment, config, key_ring, kind_of};
+use varve_format::{EncryptionInfo, ExtentKind, Id};
+use varve_rsm::Kind;
+use varve_rsm::config::Config;
+use varve_rsm::keys::Keys;
+use varve_rsm::rsm::Rsm;
+use varve_store::{Fault, Kind as StoreKind, Operation as Op, When};
+
+const DAY_MS: i64 = 86_400_000;
+const SIZE: usize = 300_000;
+
+fn given(dir: &std::path::Path, id: &str, secret: u8) -> BTreeMap<String, String> {
+    config(&[("encryption.enabled", "true"), ("encryption.key.ring.file", &key_ring(dir, id, secret))])
+}
+
+fn records(bench: &Bench) -> Vec<String> {
+    bench.keys().into_iter().filter(|k| k.starts_with("keys/")).collect()
+}
+
+#[test]
+fn brokers_that_begin_a_period_at_once_use_one_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let given = given(dir.path(), "k", 1);
+    let brokers: Vec<Bench> = (0..4).map(|_| Bench::open(&given).unwrap()).collect();
+    let segments: Vec<Segment> = std::thread::scope(|scope| {
+        let copies: Vec<_> = (0..32)
+            .map(|n| {
+                let bench = &brokers[n % 4];
+                scope.spawn(move || bench.copied(n as u64, SIZE))
+            })
+            .collect();
+        copies.into_iter().map(|copy| copy.join().unwrap()).collect()
+    });
+    assert_eq!(records(&brokers[0]).len(), 1);
+    let cold = Rsm::with_store(&given, |store| store).unwrap();
+    for segment in &segments {
+        segment.check(&cold);
+    }
+    let again = brokers[0].calls(Op::Get);
+    brokers[0].copied(50, SIZE);
+    assert_eq!(brokers[0].calls(Op::Get), again, "a kept key is not fetched");
+}
+
+#[test]
+fn a_key_whose_answer_was_lost_is_the_one_that_is_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::open(&given(dir.path(), "k", 1)).unwrap();
+    bench.fault(Op::Put, When::Nth(1), Fault::ErrorAfter(StoreKind::Unavailable));
+    let mut segment = bench.segment(1, SIZE);
+    assert_eq!(kind_of(segment.copy(&bench.rsm)), Kind::Retry);
+    assert_eq!((records(&bench).len(), bench.objects().len()), (1, 0));
+    bench.no_faults();
+    segment.copy(&bench.rsm).unwrap();
+    segment.check(&bench.rsm);
+    assert_eq!(records(&bench).len(), 1);
+}
+
+#[test]
+fn without_its_key_nothing_opens() {
+    let dir = tempfile::tempdir().unwrap();
+    let right = given(dir.path(), "k", 1);
+    let bench = Bench::open(&right).unwrap();
+    let segment = bench.copied(2, SIZE);
+    let refuses = |given: &BTreeMap<String, String>, names: &str| {
+        let rsm = Rsm::with_store(given, |store| store).unwrap();
+        let read = segment.read(&rsm, 0, usize::MAX).unwrap_err();
+        let index = segment.index(&rsm, ExtentKind::TimeIndex).unwrap_err();
+        for e in [read, index] {
+            assert_eq!(e.kind, Kind::Denied, "{e}");
+            assert!(e.message.contains(names), "{e}");
+        }
+    };
+    let mut wrong = right.clone();
+    wrong.insert("encryption.key.ring.file".into(), key_ring(dir.path(), "k", 2));
+    refuses(&wrong, "k");
+    wrong.insert("encryption.key.ring.file".into(), key_ring(dir.path(), "other", 1));
+    refuses(&wrong, "key id k");
+    wrong.remove("encryption.key.ring.file");
+    wrong.insert("encryption.enabled".into(), "false".into());
+    refuses(&wrong, "encryption.key.ring.file");
+    bench.remove(&records(&bench)[0]);
+    refuses(&right, "destroyed");
+    // Another key in its place opens it as little.
+    Bench::open(&right).unwrap().copied(3, SIZE);
+    refuses(&right, "needs data key");
+    // Deleting needs no key.
+    segment.delete(&Rsm::with_store(&right, |store| store).unwrap()).unwrap();
+}
+
+/// A broker that keeps a key learns of another one by an object that needs it.
+#[test]
+fn a_kept_key_that_was_replaced_is_looked_up_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let given = given(dir.path(), "k", 1);
+    let (one, two) = (Bench::open(&given).unwrap(), Bench::open(&given).unwrap());
+    one.copied(1, SIZE).check(&one.rsm);
+    one.remove(&records(&one)[0]);
+    two.copied(2, SIZE).check(&one.rsm);
+}
+
+#[test]
+fn a_damaged_record_is_corrupt_and_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let given = given(dir.path(), "k", 1);
+    let bench = Bench::open(&given).unwrap();
+    let segment = bench.copied(2, SIZE);
+    let record = records(&bench)[0].clone();
+    for bytes in [vec![], b"{}".to_vec(), vec![b'x'; 100_000]] {
+        bench.put(&record, bytes);
+        let e = segment.read(&Rsm::with_store(&given, |store| store).unwrap(), 0, 10).unwrap_err();
+        assert_eq!(e.kind, Kind::Corrupt, "{e}");
+        assert!(e.message.contains(&record), "{e}");
+        let e = bench.segment(3, 10).copy(&Rsm::with_store(&given, |store| store).unwrap()).unwrap_err();
+        assert_eq!(e.kind, Kind::Corrupt, "{e}");
+    }
+}
+
+#[test]
+fn each_period_has_a_key_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    for (period, same, next) in
+        [("day", 1, DAY_MS), ("month", DAY_MS, 31 * DAY_MS), ("year", 90 * DAY_MS, 366 * DAY_MS)]
+    {
+        let mut given = given(dir.path(), "k", 1);
+        given.insert("encryption.key.period".into(), period.into());
+        let bench = Bench::open(&given).unwrap();
+        let config = Config::parse(&given).unwrap();
+        let keys = Keys::new(&config, bench.store.clone()).unwrap();
+        let topic = Id([1; 16]);
+        bench.block(async {
+            let (first, named) = keys.for_write(CLUSTER, topic, 0).await.unwrap();
+            assert_eq!(keys.for_write(CLUSTER, topic, same).await.unwrap().0.id, first.id, "{period}");
+            let (then, other) = keys.for_write(CLUSTER, topic, next).await.unwrap();
+            assert!(then.id != first.id && other != named, "{period}: {named} {other}");
+            let elsewhere = keys.for_write(CLUSTER, Id([2; 16]), 0).await.unwrap().0;
+            assert_ne!(elsewhere.id, first.id, "another topic");
+            // Both open, also for one who has seen neither.
+            let cold = Arc::new(Keys::new(&config, bench.store.clone()).unwrap());
+            for (key, period) in [(&first, &named), (&then, &other)] {
+                let info = EncryptionInfo { data_key_id: key.id, period: period.clone(), salt: [0; 32] };
+                assert_eq!(cold.for_read(CLUSTER, topic, &info).await.unwrap().id, key.id);
+            }
+        });
+        assert_eq!(records(&bench).len(), 3);
+    }
+}
