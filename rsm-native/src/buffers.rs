@@ -18,7 +18,16 @@ pub struct Buffers {
 #[derive(Debug, Default)]
 struct State {
     idle: Vec<Box<[u8]>>,
-    in_use: usize,
+    idle_bytes: usize,
+    used_bytes: usize,
+}
+
+impl State {
+    fn take_idle(&mut self, index: usize) -> Box<[u8]> {
+        let bytes = self.idle.swap_remove(index);
+        self.idle_bytes -= bytes.len();
+        bytes
+    }
 }
 
 /// Memory for one part; goes back when dropped.
@@ -38,15 +47,21 @@ impl Buffers {
     /// A buffer of `size` bytes, when its turn has come.
     pub async fn take(self: &Arc<Self>, size: usize) -> Buffer {
         let permit = self.budget.acquire(size as u64, |_| false).await;
+        let mut dropped = Vec::new();
         let idle = {
             let mut state = self.state.lock();
-            state.in_use += 1;
-            // One of another size (another store's part) makes room.
-            match state.idle.pop() {
-                Some(bytes) if bytes.len() == size => Some(bytes),
-                _ => None,
+            state.used_bytes += size;
+            let same = state.idle.iter().position(|bytes| bytes.len() == size);
+            let same = same.map(|index| state.take_idle(index));
+            // Idle ones of other sizes make room: all together never exceed the budget.
+            while (state.used_bytes + state.idle_bytes) as u64 > self.budget.total() && !state.idle.is_empty()
+            {
+                let last = state.idle.len() - 1;
+                dropped.push(state.take_idle(last));
             }
+            same
         };
+        drop(dropped);
         let bytes = idle.unwrap_or_else(|| vec![0; size].into_boxed_slice());
         Buffer { pool: self.clone(), bytes, filled: 0, _permit: permit }
     }
@@ -99,14 +114,42 @@ impl AsRef<[u8]> for Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         let mut state = self.pool.state.lock();
-        state.in_use -= 1;
-        if state.in_use == 0 {
+        state.used_bytes -= self.bytes.len();
+        if state.used_bytes == 0 {
             // No copy runs: the memory goes back to the system.
-            state.idle.clear();
+            *state = State::default();
         } else {
-            // As many idle as in use at most: with the permits that bounds both together by the budget's bytes
-            // twice in the worst moment, and `take` clears them when room is short.
+            state.idle_bytes += self.bytes.len();
             state.idle.push(std::mem::take(&mut self.bytes));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_of_all_sizes_stay_within_the_budget() {
+        let pool = Buffers::new(Budget::new(1000));
+        let held = || {
+            let state = pool.state.lock();
+            let idle: usize = state.idle.iter().map(|b| b.len()).sum();
+            assert_eq!(idle, state.idle_bytes);
+            state.used_bytes + idle
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let kept = pool.take(100).await;
+            for size in [300, 90, 200, 300, 450, 10] {
+                let some = [pool.take(size).await, pool.take(size).await];
+                assert!(some.iter().all(|b| b.free_bytes() == size));
+                assert!(held() <= 1000, "{} with buffers of {size}", held());
+                drop(some);
+                assert!(held() <= 1000 && held() > 100);
+            }
+            drop(kept);
+            assert_eq!((held(), pool.budget.used()), (0, 0));
+        });
     }
 }
