@@ -97,6 +97,7 @@ impl Rsm {
             segments: Segments::new(footers),
             tracker: Default::default(),
             active: Default::default(),
+            share: AtomicU64::new(u64::MAX / 2),
             closed: Default::default(),
             config: config.clone(),
         });

@@ -379,3 +379,48 @@ fn index_fetches_stay_within_the_budget() {
         assert!(finish(fetch).unwrap() == segment.sections[0].1);
     }
 }
+
+/// More readers than the cache has room for: memory is shared out, and little is fetched twice.
+#[test]
+fn readers_who_crowd_the_cache_do_not_rob_each_other() {
+    let given = config(&[
+        ("cache.memory.bytes", "16777216"),
+        ("copy.memory.bytes", "67108864"),
+        ("chunk.size.bytes", "4194304"),
+    ]);
+    let writer = Bench::open(&given).unwrap();
+    let segments: Vec<Segment> = (0..32).map(|n| writer.copied(n, 6 * PART)).collect();
+    let mut last = 0;
+    for one_stream in [true, false] {
+        let bench = cold(&writer, &given);
+        bench.fault(Op::Get, When::Always, slow(10));
+        let since = Instant::now();
+        together(32, |n| {
+            let segment = &segments[n];
+            let (mut stream, mut position) = (segment.stream(&bench.rsm, 0, usize::MAX), 0);
+            while position < segment.log.len() {
+                // One who has something to do between reads; or a broker, which opens a stream for each.
+                let part = read_up_to(&stream, 256 << 10, 256 << 10).unwrap();
+                assert!(part == segment.log[position..position + part.len()]);
+                position += part.len();
+                if !one_stream {
+                    stream.close();
+                    stream = segment.stream(&bench.rsm, position, usize::MAX);
+                }
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        });
+        let (received, logs) = (bench.counts.of(Op::Get).received_bytes, 32 * 6 * PART as u64);
+        let (gets, elapsed) = (bench.calls(Op::Get), since.elapsed());
+        println!("{} MiB for {} MiB by {gets} GETs in {elapsed:?}", received >> 20, logs >> 20);
+        assert!(received < 2 * logs, "{received} of {logs}");
+        // The crowd is gone: one alone is soon served by large requests again.
+        bench.no_faults();
+        for segment in segments.iter().skip(1).chain(&segments[..1]) {
+            let before = bench.calls(Op::Get);
+            assert!(segment.read(&bench.rsm, 0, usize::MAX).unwrap() == segment.log);
+            last = bench.calls(Op::Get) - before;
+        }
+        assert!(last <= 6, "{last} GETs for two chunks");
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use futures::TryStreamExt as _;
@@ -19,6 +19,16 @@ use crate::read::cache::{Cache, Flight, Frame, Lookup, no_room};
 use crate::read::segment::{Opened, Segment, Segments, TAIL_BYTES, Tail};
 use crate::read::tracker::Tracker;
 
+/// What [`Reader::fetch`] came to.
+pub struct Asked {
+    /// The first flight that it took, if any frame was missing.
+    pub first: Option<Arc<Flight>>,
+    /// All is there or on its way; else there was no room to read ahead.
+    pub all: bool,
+}
+
+const SHARE_MIN_BYTES: u64 = 128 << 10;
+
 /// All that reading needs, shared by all streams.
 pub struct Reader {
     pub config: Arc<Config>,
@@ -32,6 +42,8 @@ pub struct Reader {
     pub tracker: Tracker,
     /// Streams that read on, who share what read-ahead may take.
     pub active: AtomicUsize,
+    /// See [`Reader::share`].
+    pub share: AtomicU64,
     /// Set before the runtime ends: nothing is asked for after it.
     pub closed: AtomicBool,
 }
@@ -39,8 +51,34 @@ pub struct Reader {
 impl Reader {
     /// How far ahead one reader may fetch now.
     pub fn window_max(&self) -> u64 {
-        let readers = self.active.load(Ordering::Relaxed).max(1) as u64;
-        self.config.prefetch_max_bytes.min(self.budget.total() / 2 / readers)
+        let share = self.budget.total() / 2 / self.readers();
+        self.config.prefetch_max_bytes.min(share).min(2 * self.share(1))
+    }
+
+    fn readers(&self) -> u64 {
+        self.active.load(Ordering::Relaxed).max(1) as u64
+    }
+
+    /// How much one reader may ask for at once, in whole frames. Where readers crowd the cache, each loses what
+    /// it asked for to the others before it reads it, and all is fetched many times: so less is asked for,
+    /// until what is asked for is read.
+    pub fn share(&self, frame_bytes: u64) -> u64 {
+        let most = self.run_max().min(self.budget.total() / self.readers());
+        let share = self.share.load(Ordering::Relaxed).min(most);
+        (share / frame_bytes).max(1) * frame_bytes
+    }
+
+    /// What was asked for is gone unread.
+    pub fn lessen_share(&self) {
+        let share = self.share.load(Ordering::Relaxed).min(self.run_max());
+        self.share.store((share - share / 4).max(SHARE_MIN_BYTES.min(self.run_max())), Ordering::Relaxed);
+    }
+
+    /// So much was read to its end.
+    pub fn raise_share(&self, bytes: u64) {
+        if self.share.load(Ordering::Relaxed) < self.run_max() {
+            self.share.fetch_add(bytes / 16, Ordering::Relaxed);
+        }
     }
 
     /// Most bytes one request may bring.
@@ -55,15 +93,14 @@ impl Reader {
         }
     }
 
-    /// Has the missing frames among `frames` fetched, all of one chunk. Returns the first flight that this
-    /// took, if any was missing.
+    /// Has the missing frames among `frames` fetched, all of one chunk.
     pub fn fetch(
         self: &Arc<Self>,
         segment: &Arc<Segment>,
         frames: Range<u64>,
         frame_bytes: u64,
         demand: bool,
-    ) -> Option<Arc<Flight>> {
+    ) -> Asked {
         let most = (self.run_max() / frame_bytes).max(1);
         let (mut from, mut first) = (frames.start, None);
         while from < frames.end {
@@ -80,7 +117,7 @@ impl Reader {
                 room = self.room(bytes);
                 if room.is_none() {
                     self.cache.fail(&flight, no_room());
-                    return first;
+                    return Asked { first, all: false };
                 }
                 self.metrics.prefetched_bytes.fetch_add(bytes, Ordering::Relaxed);
             }
@@ -103,7 +140,7 @@ impl Reader {
                 }
             });
         }
-        first
+        Asked { first, all: true }
     }
 
     /// Memory for what is good to have, without waiting.

@@ -16,6 +16,7 @@ use crate::metrics::TopicNumbers;
 use crate::read::cache::{Frame, Lookup};
 use crate::read::fetch::Reader;
 use crate::read::segment::Segment;
+use crate::read::tracker::Stopped;
 
 pub struct LogStream {
     reader: Arc<Reader>,
@@ -90,9 +91,10 @@ impl LogStream {
                 .resume_over(segment.topic_id, segment.partition, segment.start_offset)
                 .unwrap_or(0);
         }
-        if let Some(window) = reader.tracker.resume(segment.id, start) {
+        if let Some(stopped) = reader.tracker.resume(segment.id, start) {
             state.sequential = true;
-            state.window = state.window.max(window);
+            state.window = state.window.max(stopped.window);
+            state.asked = state.asked.max(stopped.asked);
         }
         Self { reader, segment, topic, state: Mutex::new(state) }
     }
@@ -249,8 +251,11 @@ impl LogStream {
                 Lookup::Pending(flight) => flight,
                 Lookup::Missing => {
                     self.reader.check_open()?;
+                    if number * shape.frame < state.asked {
+                        self.reader.lessen_share();
+                    }
                     let run = self.demand(state, shape, number);
-                    match self.reader.fetch(&self.segment, run, shape.frame, true) {
+                    match self.reader.fetch(&self.segment, run, shape.frame, true).first {
                         Some(flight) if flight.range.contains(&number) => flight,
                         // Another one was quicker.
                         _ => continue,
@@ -277,7 +282,7 @@ impl LogStream {
     fn demand(&self, state: &mut State, shape: Shape, number: u64) -> std::ops::Range<u64> {
         let start = number * shape.frame;
         let chunk_end = (start / shape.chunk + 1) * shape.chunk;
-        let mut end = chunk_end.min(state.end);
+        let mut end = chunk_end.min(state.end).min(start + self.reader.share(shape.frame));
         if !state.sequential {
             let initial = self.reader.config.prefetch_initial_bytes.max(shape.frame);
             end = end.min(start + initial);
@@ -308,19 +313,18 @@ impl LogStream {
         }
         // The chunk at the position itself is asked for by demand.
         if at == state.position {
-            at = ((at / shape.chunk + 1) * shape.chunk).min(state.end);
             let run = self.demand(state, shape, state.position / shape.frame);
+            at = state.asked;
             self.reader.fetch(&self.segment, run, shape.frame, true);
         }
         while at < until {
-            let chunk_end = ((at / shape.chunk + 1) * shape.chunk).min(state.end);
-            self.reader.fetch(
-                &self.segment,
-                at / shape.frame..chunk_end.div_ceil(shape.frame),
-                shape.frame,
-                false,
-            );
-            at = chunk_end;
+            let chunk_end = (at / shape.chunk + 1) * shape.chunk;
+            let end = chunk_end.min(state.end).min(at + self.reader.share(shape.frame));
+            let frames = at / shape.frame..end.div_ceil(shape.frame);
+            if !self.reader.fetch(&self.segment, frames, shape.frame, false).all {
+                break;
+            }
+            at = end;
         }
         state.asked = state.asked.max(at);
         // Over the border, for one who is well under way.
@@ -336,6 +340,7 @@ impl LogStream {
     fn leave(&self, state: &mut State, shape: Shape, number: u64) {
         state.current = None;
         state.crossed = true;
+        self.reader.raise_share(shape.frame);
         self.reader.cache.mark_read((self.segment.object(), number));
         if state.position.is_multiple_of(shape.chunk) {
             state.window = (state.window.max(shape.chunk) * 2).min(self.reader.config.prefetch_max_bytes);
@@ -375,7 +380,8 @@ impl LogStream {
             self.reader.active.fetch_sub(1, Ordering::Relaxed);
         }
         if state.sequential || state.crossed {
-            self.reader.tracker.stop(self.segment.id, state.position, state.window);
+            let stopped = Stopped { position: state.position, window: state.window, asked: state.asked };
+            self.reader.tracker.stop(self.segment.id, stopped);
         }
     }
 }

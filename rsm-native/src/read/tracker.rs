@@ -13,16 +13,24 @@ const OVERLAP_BYTES: u64 = 4 << 20;
 const SEGMENTS_MAX: usize = 4096;
 const READERS_MAX: usize = 16;
 
-/// Where a segment's readers stopped, and how far ahead each had been fetching.
+/// Where a reader stopped, how far ahead it had been fetching, and up to where it had asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Stopped {
+    pub position: u64,
+    pub window: u64,
+    pub asked: u64,
+}
+
+/// Where segments' readers stopped.
 #[derive(Debug, Default)]
 pub struct Tracker {
-    stopped: Mutex<HashMap<Id, Vec<(u64, u64)>>>,
+    stopped: Mutex<HashMap<Id, Vec<Stopped>>>,
     /// Readers that ran over a segment's end: by the next segment's place.
     over: Mutex<HashMap<(Id, i32, i64), u64>>,
 }
 
 impl Tracker {
-    pub fn stop(&self, segment: Id, position: u64, window: u64) {
+    pub fn stop(&self, segment: Id, at: Stopped) {
         let mut stopped = self.stopped.lock();
         if stopped.len() >= SEGMENTS_MAX {
             stopped.clear();
@@ -31,21 +39,21 @@ impl Tracker {
         if readers.len() >= READERS_MAX {
             readers.remove(0);
         }
-        readers.push((position, window));
+        readers.push(at);
     }
 
-    /// The window of the reader that `position` continues.
-    pub fn resume(&self, segment: Id, position: u64) -> Option<u64> {
+    /// The reader that `position` continues.
+    pub fn resume(&self, segment: Id, position: u64) -> Option<Stopped> {
         let mut stopped = self.stopped.lock();
         let readers = stopped.get_mut(&segment)?;
         let near = |at: u64| at >= position && at - position <= OVERLAP_BYTES;
-        let found =
-            readers.iter().enumerate().filter(|(_, (at, _))| near(*at)).min_by_key(|(_, (at, _))| *at)?.0;
-        let (_, window) = readers.remove(found);
+        let near = readers.iter().enumerate().filter(|(_, reader)| near(reader.position));
+        let found = near.min_by_key(|(_, reader)| reader.position)?.0;
+        let reader = readers.remove(found);
         if readers.is_empty() {
             stopped.remove(&segment);
         }
-        Some(window)
+        Some(reader)
     }
 
     /// A reader reached the end of a segment whose successor begins at `next_offset`.
