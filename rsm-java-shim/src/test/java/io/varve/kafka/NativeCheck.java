@@ -12,6 +12,7 @@ import java.nio.file.Path;
 import java.nio.file.Paths;
 import java.util.ArrayList;
 import java.util.Arrays;
+import java.util.Collections;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
@@ -22,6 +23,7 @@ import java.util.concurrent.Callable;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.concurrent.Future;
+import java.util.concurrent.TimeUnit;
 import java.util.stream.Collectors;
 import java.util.stream.Stream;
 import javax.management.MBeanServer;
@@ -74,6 +76,7 @@ public final class NativeCheck {
         check.segmentsComeBackAndGo();
         check.interruptsEndACopy();
         check.manyThreads();
+        check.closedWhileManyThreadsAreInterrupted();
         check.beansAreThereWhileOpen();
         check.useAfterCloseIsTyped();
         check.twoClassLoaders(Paths.get(args[1]).toUri().toURL());
@@ -119,8 +122,7 @@ public final class NativeCheck {
         RemoteLogSegmentMetadata bare = metadata(null);
         Optional<CustomMetadata> custom = rsm.copyLogSegmentData(bare, data());
         same(custom.map(c -> c.value().length <= 128).orElse(true), true);
-        RemoteLogSegmentMetadata segment = new RemoteLogSegmentMetadata(bare.remoteLogSegmentId(), 0, 999, 5, 1, 6,
-                LOG_BYTES, custom, RemoteLogSegmentState.COPY_SEGMENT_FINISHED, Map.of(0, 0L));
+        RemoteLogSegmentMetadata segment = finished(bare, custom);
         try (InputStream in = rsm.fetchLogSegment(segment, 0)) {
             same(in.read(), log[0] & 0xff);
             same(in.skip(9), 9L);
@@ -191,6 +193,53 @@ public final class NativeCheck {
         two.close();
         roundTrip(one);
         one.close();
+        same(objects(), List.of());
+    }
+
+    /** Copies, reads and deletes on 64 threads, one of them interrupted each millisecond; and then the end. */
+    private void closedWhileManyThreadsAreInterrupted() throws Exception {
+        VarveRemoteStorageManager rsm = open(1);
+        List<RemoteLogSegmentMetadata> begun = Collections.synchronizedList(new ArrayList<>());
+        List<Thread> threads = Collections.synchronizedList(new ArrayList<>());
+        ExecutorService pool = Executors.newFixedThreadPool(64);
+        List<Future<Integer>> runs = new ArrayList<>();
+        for (int i = 0; i < 64; i++) {
+            Callable<Integer> run = () -> {
+                threads.add(Thread.currentThread());
+                for (int done = 0; ; ) {
+                    RemoteLogSegmentMetadata bare = metadata(null);
+                    begun.add(bare);
+                    try {
+                        RemoteLogSegmentMetadata segment = finished(bare, rsm.copyLogSegmentData(bare, data()));
+                        try (InputStream in = rsm.fetchLogSegment(segment, 0)) {
+                            same(Arrays.equals(in.readAllBytes(), log), true);
+                        }
+                        same(Arrays.equals(rsm.fetchIndex(segment, IndexType.OFFSET).readAllBytes(), offsetIndex), true);
+                        rsm.deleteLogSegmentData(segment);
+                        done++;
+                    } catch (RemoteStorageException | IOException e) {
+                        Thread.interrupted();
+                        if (String.valueOf(e.getMessage()).contains("manager is closed")) return done;
+                    }
+                }
+            };
+            runs.add(pool.submit(run));
+        }
+        long until = System.nanoTime() + 2_000_000_000L;
+        for (int i = 0; System.nanoTime() < until; i++) {
+            Thread.sleep(1);
+            if (!threads.isEmpty()) threads.get(i * 7 % threads.size()).interrupt();
+        }
+        long before = System.nanoTime();
+        rsm.close();
+        same((System.nanoTime() - before) / 1_000_000 < 12_000, true);
+        int done = 0;
+        for (Future<Integer> run : runs) done += run.get(10, TimeUnit.SECONDS);
+        pool.shutdown();
+        System.out.println(done + " of " + begun.size() + " round trips ended before their interrupt");
+        VarveRemoteStorageManager again = open(1);
+        for (RemoteLogSegmentMetadata segment : begun) again.deleteLogSegmentData(segment);
+        again.close();
         same(objects(), List.of());
     }
 
@@ -274,6 +323,11 @@ public final class NativeCheck {
         return new LogSegmentData(segmentDir.resolve("0.log"), segmentDir.resolve("0.index"),
                 segmentDir.resolve("0.timeindex"), Optional.empty(), segmentDir.resolve("0.snapshot"),
                 ByteBuffer.wrap("0\n1\n0 0\n".getBytes(StandardCharsets.UTF_8)));
+    }
+
+    private static RemoteLogSegmentMetadata finished(RemoteLogSegmentMetadata begun, Optional<CustomMetadata> custom) {
+        return new RemoteLogSegmentMetadata(begun.remoteLogSegmentId(), 0, 999, 5, 1, 6, LOG_BYTES, custom,
+                RemoteLogSegmentState.COPY_SEGMENT_FINISHED, Map.of(0, 0L));
     }
 
     private synchronized RemoteLogSegmentMetadata metadata(byte[] custom) {
