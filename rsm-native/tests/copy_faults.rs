@@ -8,9 +8,9 @@ mod support;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use support::{Bench, Segment, config, eventually, finish, key_ring, rule};
+use support::{Bench, Hooked, Segment, config, eventually, finish, key_ring, rule};
 use varve_rsm::Kind;
-use varve_store::{Fault, Faults, FaultyStore, Kind as StoreKind, Operation as Op, When};
+use varve_store::{Fault, Faults, FaultyStore, Kind as StoreKind, Limits, Operation as Op, When};
 
 const PART: usize = 1 << 20;
 
@@ -275,4 +275,41 @@ fn old_uploads_of_this_cluster_are_swept_though_one_resists() {
     let bench = Bench::wrapped(&given, |store| Arc::new(FaultyStore::new(store, faults))).unwrap();
     eventually("the sweep", || bench.uploads() == 2);
     assert_eq!(bench.metric("name=cache", "SweptUploadsTotal"), 1.0);
+}
+
+/// As S3's: parts of 5 MiB at least. With the least memory the parts are smaller than the store likes, and many
+/// copies at once wait for each other's.
+#[test]
+fn the_least_memory_is_enough_for_the_largest_of_smallest_parts() {
+    let given = config(&[
+        ("copy.memory.bytes", "16777216"),
+        ("frame.size.bytes", "1048576"),
+        ("chunk.size.bytes", "4194304"),
+    ]);
+    let limits = |max_parts| Limits {
+        min_part_bytes: 5 << 20,
+        max_part_bytes: 5 << 30,
+        max_parts,
+        max_put_bytes: 5 << 30,
+        max_object_bytes: 5 << 40,
+        preferred_part_bytes: 16 << 20,
+        preferred_parallel_parts: 8,
+    };
+    let limited = |max_parts| {
+        let limits = Some(limits(max_parts));
+        Bench::wrapped(&given, |store| Arc::new(Hooked { store, panics: Default::default(), limits }))
+            .unwrap()
+    };
+    let bench = &limited(10_000);
+    std::thread::scope(|scope| {
+        for n in 0..12 {
+            scope.spawn(move || bench.copied(n, 20 * PART + n as usize).check(&bench.rsm));
+        }
+    });
+    assert_eq!((bench.calls(Op::Upload), bench.calls(Op::PutPart)), (12, 12 * 3));
+    // Three parts would have to be larger than the memory for them: refused before anything is sent.
+    let bench = limited(3);
+    let e = bench.segment(1, 20 * PART).copy(&bench.rsm).unwrap_err();
+    assert!(e.kind == Kind::Invalid && e.message.contains("copy.memory.bytes=16777216"), "{e}");
+    assert_eq!(bench.calls(Op::Put) + bench.calls(Op::Upload) + bench.calls(Op::DeleteMany), 0);
 }

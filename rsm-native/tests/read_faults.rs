@@ -9,17 +9,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
-use bytes::Bytes;
-use support::{Bench, CHUNK, Segment, config, finish, key_ring, kind_of, read_all, rule};
+use support::{Bench, CHUNK, Hooked, Segment, config, finish, key_ring, kind_of, read_all, rule};
 use varve_format::ExtentKind;
 use varve_rsm::Kind;
 use varve_rsm::read::stream::Progress;
 use varve_rsm::rsm::Rsm;
-use varve_store::{
-    Fault, GetRange, GetResult, Key, Kind as StoreKind, Limits, ListPage, ObjectMeta, Operation as Op,
-    PendingUpload, PutOptions, Result as StoreResult, SharedStore, Store, Upload, When,
-};
+use varve_store::{Fault, Kind as StoreKind, Operation as Op, When};
 
 const PART: usize = 1 << 20;
 
@@ -277,7 +272,8 @@ fn a_panic_is_an_internal_error() {
         }
         let panics = Arc::new(AtomicBool::new(true));
         let switch = panics.clone();
-        let bench = Bench::wrapped(&given, |store| Arc::new(Panicking { store, panics: switch })).unwrap();
+        let bench =
+            Bench::wrapped(&given, |store| Arc::new(Hooked { store, panics: switch, limits: None })).unwrap();
         assert_eq!(kind_of(segment.read(&bench.rsm, 0, usize::MAX)), Kind::Internal);
         assert_eq!(kind_of(segment.index(&bench.rsm, ExtentKind::TimeIndex)), Kind::Internal);
         for size in [1000, 3 * PART] {
@@ -322,75 +318,4 @@ fn a_store_that_hangs_for_some_is_there_for_others() {
     let stream = bad.stream(&bench.rsm, 0, usize::MAX);
     assert_eq!(stream.read(100, Duration::from_millis(50), |_, _| Ok(())).unwrap(), Progress::Waiting);
     good.check(&bench.rsm);
-}
-
-/// Panics where it is told to.
-#[derive(Debug)]
-struct Panicking {
-    store: SharedStore,
-    panics: Arc<AtomicBool>,
-}
-
-impl Panicking {
-    fn maybe(&self) {
-        assert!(!self.panics.load(Ordering::Relaxed), "a defect, for the test");
-    }
-}
-
-#[async_trait]
-impl Store for Panicking {
-    fn url(&self) -> &str {
-        self.store.url()
-    }
-
-    fn limits(&self) -> Limits {
-        self.store.limits()
-    }
-
-    async fn put(&self, key: &Key, body: Bytes, options: &PutOptions) -> StoreResult<ObjectMeta> {
-        let put = self.store.put(key, body, options).await;
-        self.maybe();
-        put
-    }
-
-    async fn upload(
-        &self,
-        key: &Key,
-        part_bytes: u64,
-        size_bytes: Option<u64>,
-        options: &PutOptions,
-    ) -> StoreResult<Arc<dyn Upload>> {
-        let upload = self.store.upload(key, part_bytes, size_bytes, options).await;
-        self.maybe();
-        upload
-    }
-
-    async fn get(&self, key: &Key, range: GetRange) -> StoreResult<GetResult> {
-        self.maybe();
-        self.store.get(key, range).await
-    }
-
-    async fn head(&self, key: &Key) -> StoreResult<ObjectMeta> {
-        self.store.head(key).await
-    }
-
-    async fn list(&self, prefix: &str, after: Option<&Key>, max_keys: usize) -> StoreResult<ListPage> {
-        self.store.list(prefix, after, max_keys).await
-    }
-
-    async fn delete_many(&self, keys: &[Key]) -> StoreResult<Vec<StoreResult<()>>> {
-        self.store.delete_many(keys).await
-    }
-
-    async fn copy(&self, from: &Key, to: &Key, options: &PutOptions) -> StoreResult<ObjectMeta> {
-        self.store.copy(from, to, options).await
-    }
-
-    async fn list_uploads(&self, prefix: &str) -> StoreResult<Vec<PendingUpload>> {
-        self.store.list_uploads(prefix).await
-    }
-
-    async fn abort_upload(&self, upload: &PendingUpload) -> StoreResult<()> {
-        self.store.abort_upload(upload).await
-    }
 }

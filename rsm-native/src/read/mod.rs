@@ -3,6 +3,7 @@
 
 pub mod cache;
 pub mod fetch;
+pub mod index;
 pub mod segment;
 pub mod stream;
 pub mod tracker;

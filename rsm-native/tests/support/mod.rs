@@ -6,9 +6,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
+use bytes::Bytes;
 use varve_format::{EpochStart, ExtentKind, Id};
 use varve_rsm::operation::Operation;
 use varve_rsm::read::stream::{LogStream, Progress};
@@ -16,8 +18,9 @@ use varve_rsm::rsm::Rsm;
 use varve_rsm::wire::{CopyRequest, SegmentMetadata};
 use varve_rsm::{Error, Result};
 use varve_store::{
-    CountingStore, Counts, Fault, Faults, FaultyStore, GetRange, Key, Operation as Op, Rule, SharedStore,
-    When,
+    CountingStore, Counts, Fault, Faults, FaultyStore, GetRange, GetResult, Key, Limits, ListPage,
+    ObjectMeta, Operation as Op, PendingUpload, PutOptions, Result as StoreResult, Rule, SharedStore, Store,
+    Upload, When,
 };
 
 pub const CLUSTER: &str = "cluster-1";
@@ -372,4 +375,76 @@ fn base64(bytes: &[u8]) -> String {
 
 pub fn kind_of<T: std::fmt::Debug>(outcome: Result<T, Error>) -> varve_rsm::Kind {
     outcome.unwrap_err().kind
+}
+
+/// A store that panics where it is told to, or has other limits.
+#[derive(Debug)]
+pub struct Hooked {
+    pub store: SharedStore,
+    pub panics: Arc<AtomicBool>,
+    pub limits: Option<Limits>,
+}
+
+impl Hooked {
+    fn maybe(&self) {
+        assert!(!self.panics.load(Ordering::Relaxed), "a defect, for the test");
+    }
+}
+
+#[async_trait]
+impl Store for Hooked {
+    fn url(&self) -> &str {
+        self.store.url()
+    }
+
+    fn limits(&self) -> Limits {
+        self.limits.unwrap_or_else(|| self.store.limits())
+    }
+
+    async fn put(&self, key: &Key, body: Bytes, options: &PutOptions) -> StoreResult<ObjectMeta> {
+        let put = self.store.put(key, body, options).await;
+        self.maybe();
+        put
+    }
+
+    async fn upload(
+        &self,
+        key: &Key,
+        part_bytes: u64,
+        size_bytes: Option<u64>,
+        options: &PutOptions,
+    ) -> StoreResult<Arc<dyn Upload>> {
+        let upload = self.store.upload(key, part_bytes, size_bytes, options).await;
+        self.maybe();
+        upload
+    }
+
+    async fn get(&self, key: &Key, range: GetRange) -> StoreResult<GetResult> {
+        self.maybe();
+        self.store.get(key, range).await
+    }
+
+    async fn head(&self, key: &Key) -> StoreResult<ObjectMeta> {
+        self.store.head(key).await
+    }
+
+    async fn list(&self, prefix: &str, after: Option<&Key>, max_keys: usize) -> StoreResult<ListPage> {
+        self.store.list(prefix, after, max_keys).await
+    }
+
+    async fn delete_many(&self, keys: &[Key]) -> StoreResult<Vec<StoreResult<()>>> {
+        self.store.delete_many(keys).await
+    }
+
+    async fn copy(&self, from: &Key, to: &Key, options: &PutOptions) -> StoreResult<ObjectMeta> {
+        self.store.copy(from, to, options).await
+    }
+
+    async fn list_uploads(&self, prefix: &str) -> StoreResult<Vec<PendingUpload>> {
+        self.store.list_uploads(prefix).await
+    }
+
+    async fn abort_upload(&self, upload: &PendingUpload) -> StoreResult<()> {
+        self.store.abort_upload(upload).await
+    }
 }
