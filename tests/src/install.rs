@@ -117,11 +117,10 @@ pub fn rsm_jar() -> Result<PathBuf> {
     if let Some(jar) = std::env::var_os("VARVE_RSM_JAR") {
         return Ok(jar.into());
     }
-    let target = match std::env::var_os("CARGO_TARGET_DIR") {
-        Some(dir) => PathBuf::from(dir),
-        None => workspace_root()?.join("target"),
-    };
-    let candidates = [target.join("dist/varve-rsm.jar"), workspace_root()?.join("target/dist/varve-rsm.jar")];
+    let mut candidates = vec![workspace_root()?.join("target/dist/varve-rsm.jar")];
+    candidates.extend(
+        std::env::var_os("CARGO_TARGET_DIR").map(|dir| PathBuf::from(dir).join("dist/varve-rsm.jar")),
+    );
     match candidates.iter().find(|jar| jar.is_file()) {
         Some(jar) => Ok(jar.clone()),
         None => {

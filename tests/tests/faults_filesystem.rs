@@ -118,7 +118,7 @@ fn damage(
 }
 
 fn a_flipped_byte_never_reaches_a_consumer(setup: &Setup) -> Result<()> {
-    damage(setup, "flipped", &["offset 524288"], |key, whole| {
+    damage(setup, "flipped", &["byte 524288"], |key, whole| {
         let mut bytes = whole.to_vec();
         bytes[524_288 + 77] ^= 0x10;
         setup.tier.write(key, &bytes)
@@ -257,7 +257,7 @@ fn the_wrong_key_opens_nothing() -> Result<()> {
     kafka.consume_all(topic)?;
     let key = kafka.finished_segments(topic, 0)?[0].object_key(&cluster.id);
 
-    for (text, key_id) in [(WRONG, "k"), (OTHER, "k")] {
+    for (text, said) in [(WRONG, "does not open with key k"), (OTHER, "key id k")] {
         cluster.broker().stop()?;
         fs::write(&ring, text)?;
         let log_from = cluster.broker().log_size();
@@ -267,8 +267,8 @@ fn the_wrong_key_opens_nothing() -> Result<()> {
         let consumed = kafka.consume(topic, &consume)?;
         consumed.is_true()?;
         ensure!(consumed.count == 0 && !consumed.complete, "read without the key: {consumed:?}");
-        let needle = format!("key {key_id}");
-        let line = cluster.wait_logged(log_from, &[&needle]).context("an error that names the key")?;
+        let line =
+            cluster.wait_logged(log_from, &["copying", said]).context("an error that names the key")?;
         println!("{topic}: {line}");
         ensure!(cluster.broker().alive(), "the broker died");
     }

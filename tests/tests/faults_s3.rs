@@ -191,7 +191,7 @@ fn a_flipped_byte_in_a_bucket(setup: &Setup) -> Result<()> {
     let consumed = kafka.consume(topic, &consume)?;
     consumed.is_true()?;
     ensure!(!consumed.complete && consumed.last <= broken.end.cast_signed(), "{consumed:?}");
-    setup.cluster.wait_logged(log_from, &[&key, "offset 262144"])?;
+    setup.cluster.wait_logged(log_from, &[&key, "byte 262144"])?;
     setup.tier.write(&key, &whole)?;
     sleep(Duration::from_millis(500));
     kafka.consume_all(topic)?;

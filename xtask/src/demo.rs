@@ -1,10 +1,18 @@
-//! `cargo xtask demo`: not there yet, and says so.
+//! `cargo xtask demo`: builds the plug-in, and lets a real broker tier to it (`tests/src/bin/varve-demo.rs`).
 
-use anyhow::{Result, bail};
+use anyhow::Result;
+
+use crate::dist;
+use crate::step::Steps;
+use crate::workspace::cargo;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {}
 
 pub(crate) fn run(_: Args) -> Result<()> {
-    bail!("demo is not there yet")
+    let mut steps = Steps::default();
+    let jar = steps.step("varve-rsm.jar", || dist::run(&dist::Args::default()))?;
+    let mut demo = cargo();
+    demo.args(["run", "--quiet", "--release", "--package", "varve-tests", "--bin", "varve-demo"]);
+    steps.command("demo", demo.env("VARVE_RSM_JAR", jar))
 }

@@ -1,0 +1,115 @@
+//! The demo: a real broker tiers a topic to the filesystem store, drops its own copies, and a consumer reads
+//! everything back, byte for byte. `./varve demo` builds the plug-in and runs this.
+
+use std::io::Write as _;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use varve_tests::{At, Cluster, KAFKA_VERSION, Produce, Scratch, Tier, rsm_jar};
+
+const TOPIC: &str = "orders";
+const RECORDS: u64 = 60_000;
+
+fn main() -> Result<()> {
+    let started = Instant::now();
+    println!("Varve demo: stock Kafka {KAFKA_VERSION}, its tier in Varve's filesystem store.\n");
+    println!("plug-in  {}", rsm_jar()?.display());
+    let store = Scratch::new("demo-store")?;
+    let tier = Tier::filesystem(store.path())?;
+    println!("store    file://{}\n", store.path().display());
+
+    let cluster = step("start a broker (the first time, its jars come from Maven Central)", || {
+        let cluster = Cluster::builder().tier(&tier).rsm("compression", "auto").start()?;
+        let said = format!("listens on {}", cluster.bootstrap());
+        Ok((cluster, said))
+    })?;
+    let kafka = cluster.client();
+
+    step(
+        &format!("create topic {TOPIC}: segments of 8 MiB, kept locally only until they are tiered"),
+        || {
+            let id = kafka.create_tiered_topic(TOPIC, 1, &[("segment.bytes", "8388608")])?;
+            Ok(((), format!("topic id {id}")))
+        },
+    )?;
+
+    let produced = step(&format!("produce {RECORDS} records of 1 KiB, lz4, with headers"), || {
+        let produce = Produce {
+            count: RECORDS,
+            value_bytes: 1024,
+            headers: 2,
+            compression: "lz4",
+            batch_bytes: 65_536,
+            ..Produce::default()
+        };
+        let produced = kafka.produce(TOPIC, &produce)?;
+        let said = format!("offsets {} to {}, {} MiB", produced.first, produced.last, produced.bytes >> 20);
+        Ok((produced, said))
+    })?;
+
+    let local_from =
+        step("wait until the closed segments are tiered and gone from the broker's disk", || {
+            let local_from = cluster.wait_tiered(TOPIC, 0)?;
+            let earliest = kafka.offset(TOPIC, 0, At::Earliest)?;
+            ensure!(earliest == 0, "the topic begins at {earliest}");
+            Ok((local_from, format!("the topic begins at 0, the broker's disk at {local_from}")))
+        })?;
+    ensure!(local_from > 0);
+    list_store(&tier)?;
+
+    step("consume everything from offset 0, and compare with what was produced", || {
+        let consumed = kafka.consume_all(TOPIC)?;
+        let expected = kafka.expected(TOPIC, 0, None)?;
+        ensure!(
+            consumed.count == produced.count && consumed.digest == expected.digest,
+            "{consumed:?} {expected:?}"
+        );
+        let said = format!(
+            "{} records, {} of them only in the tier; SHA-256 over offsets, timestamps, keys, values, headers:\n      \
+             produced {}\n      consumed {}",
+            consumed.count, local_from, expected.digest, consumed.digest
+        );
+        Ok(((), said))
+    })?;
+
+    step("restart the broker and read from the middle", || {
+        cluster.broker().restart()?;
+        let from = local_from.cast_signed() / 2;
+        let consumed = kafka.consume(TOPIC, &varve_tests::Consume { from, ..Default::default() })?;
+        consumed.is_whole()?;
+        Ok(((), format!("{} records from offset {from}, all as produced", consumed.count)))
+    })?;
+
+    step("delete the topic, and with it its objects", || {
+        cluster.delete_topic_and_tier(TOPIC, &tier)?;
+        Ok(((), format!("{} objects left in the store", tier.list()?.len())))
+    })?;
+    cluster.stop_all()?;
+    println!("\nDone in {:.1} s. Everything was read back byte for byte.", started.elapsed().as_secs_f32());
+    Ok(())
+}
+
+/// Says what is done, does it, and says how it went and how long it took.
+fn step<T>(what: &str, body: impl FnOnce() -> Result<(T, String)>) -> Result<T> {
+    print!("  {what} … ");
+    std::io::stdout().flush()?;
+    let started = Instant::now();
+    let (value, said) = body()?;
+    println!("{}\n      {said}", spoken(started.elapsed()));
+    Ok(value)
+}
+
+fn spoken(time: Duration) -> String {
+    match time.as_millis() {
+        ms @ 0..1000 => format!("{ms} ms"),
+        _ => format!("{:.1} s", time.as_secs_f32()),
+    }
+}
+
+fn list_store(tier: &Tier) -> Result<()> {
+    println!("  the store now holds (cluster / topic id / partition / base offset - segment id):");
+    for (key, bytes) in tier.list()? {
+        println!("      {:8.1} KiB  {key}", bytes as f64 / 1024.0);
+    }
+    Ok(())
+}
