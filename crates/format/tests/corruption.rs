@@ -326,3 +326,73 @@ fn the_root_binds_kinds_and_lengths() {
     let as_section = write(&options, &[], &[(ExtentKind::LeaderEpochs, b"log")]).1.footer.root.unwrap();
     assert_ne!(as_log, as_section);
 }
+
+/// What the checks behind one another would hide: each alone.
+#[test]
+fn every_check_stands_alone() {
+    let zstd = options(Compression::Zstd { level: 1 }, false, DigestAlgorithm::None);
+    let sections: Sections = &[(ExtentKind::TimeIndex, &[])];
+    let (object, _) = write(&zstd, &[1; 100], sections);
+    let compressed = with_footer(&object, |mut footer| {
+        // The table's last entry is 20 bytes; its second byte the codec.
+        let codec = place_of(&footer, 19) - 20 + 1;
+        footer[codec] = 1;
+        footer
+    });
+    let refused = open(&compressed, None).map(|_| ()).unwrap_err();
+    assert!(refused.to_string().contains("an empty extent as it is"), "{refused}");
+
+    let (object, finished) = write(&options(Compression::None, false, BLAKE3), &[1; 100], &[]);
+    let other_root = with_footer(&object, |mut footer| {
+        let root = place_of(&footer, 0xfff0) + 12;
+        footer[root] ^= 1;
+        footer
+    });
+    assert!(matches!(open(&other_root, None), Err(Error::Corrupt { what: "Merkle root", .. })));
+
+    let unknown = Trailer { features: Features { required: 4, optional: 1 }, ..finished.trailer };
+    let refused = Err(Error::UnknownFeatures("required bit 2".into()));
+    assert_eq!(Trailer::decode(&unknown.encode(), object.len() as u64), refused);
+    assert_eq!(
+        Footer::decode(footer_bytes(&object, &finished.trailer), &unknown).map(|_| ()),
+        refused.map(|_| ())
+    );
+
+    let (sealed, _) = write(&options(Compression::None, true, BLAKE3), &[1; 100], &[]);
+    let elsewhere = with_footer(&sealed, |mut footer| {
+        let period = place_of(&footer, 20) + 6 + 49;
+        footer[period..period + 4].copy_from_slice(b"../x");
+        footer
+    });
+    let refused = open(&elsewhere, None).map(|_| ()).unwrap_err();
+    assert!(matches!(refused, Error::Corrupt { what: "period", .. }), "{refused}");
+}
+
+/// A table that is whole, of a section that is one frame too long.
+#[test]
+fn sections_above_their_limit_are_refused() {
+    let (object, finished) = write(
+        &options(Compression::None, false, DigestAlgorithm::None),
+        &[1; 100],
+        &[(ExtentKind::TimeIndex, &[2])],
+    );
+    for (plain_bytes, accepted) in [(SECTION_MAX_BYTES, true), (SECTION_MAX_BYTES + 1, false)] {
+        let mut footer = footer_bytes(&object, &finished.trailer).to_vec();
+        let (at, next) = (place_of(&footer, 18), place_of(&footer, 19));
+        // The head of the chunk and its frame, then the section.
+        let mut table = footer[at + 6..at + 6 + 4 + 24].to_vec();
+        table.extend_from_slice(&[2, 0, 0, 0]);
+        table.extend_from_slice(&plain_bytes.to_be_bytes());
+        table.extend_from_slice(&plain_bytes.to_be_bytes());
+        table.resize(table.len() + 4 * plain_bytes.div_ceil(4096) as usize, 0);
+        footer.splice(at..next, field(18, &table));
+        let trailer = Trailer {
+            footer_offset: 100 + plain_bytes,
+            footer_bytes: footer.len() as u32,
+            footer_crc: crc32c::crc32c(&footer),
+            ..finished.trailer
+        };
+        let found = Footer::decode(&footer, &trailer).map(|_| ());
+        assert_eq!(found.is_ok(), accepted, "{plain_bytes}: {found:?}");
+    }
+}
