@@ -2,6 +2,7 @@
 //! can't guess a CRC would never reach.
 #![no_main]
 
+#[allow(dead_code)] // The other target takes the rest.
 #[path = "../../tests/support/decode_all.rs"]
 mod decode_all;
 
