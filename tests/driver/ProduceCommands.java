@@ -101,8 +101,8 @@ final class ProduceCommands {
                     failure.compareAndSet(null, error);
                     return;
                 }
-                byte[] hash = Ledger.hash(metadata.timestamp(), record.key(), record.value(), record.headers());
-                ledger.of(partition).put(metadata.offset(), new Ledger.Entry(metadata.timestamp(), hash, outcome));
+                byte[] hash = Ledger.hash(record.timestamp(), record.key(), record.value(), record.headers());
+                ledger.of(partition).put(metadata.offset(), new Ledger.Entry(record.timestamp(), hash, outcome));
                 acknowledged.incrementAndGet();
                 bytes.addAndGet(record.value() == null ? 0 : record.value().length);
                 first.compareAndSet(-1, metadata.offset());
@@ -149,7 +149,8 @@ final class ProduceCommands {
             for (int i = 0; i < headers; i++) {
                 with.add("header-" + i, i % 3 == 2 ? null : bytes(random, i * 7 % 50));
             }
-            Long timestamp = timestampFrom < 0 ? null : timestampFrom + index * timestampStep;
+            // Always ours: of a batch that was retried and already there, the broker acknowledges another timestamp.
+            long timestamp = timestampFrom < 0 ? System.currentTimeMillis() : timestampFrom + index * timestampStep;
             return new ProducerRecord<>(partition.topic(), partition.partition(), timestamp, key, value, with);
         }
 
