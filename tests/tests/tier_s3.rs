@@ -1,5 +1,6 @@
 //! Tiering to a real S3 server, and what it costs in requests.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -20,7 +21,11 @@ fn main() -> ExitCode {
     let shared = Shared::new(setup);
     Suite::new()
         .test_with(&shared, "s3_tiers_and_reads_back", s3_tiers_and_reads_back)
-        .test_with(&shared, "a_small_segment_is_one_put", a_small_segment_is_one_put)
+        .test_with(
+            &shared,
+            "a_small_segment_is_one_put_and_two_gets",
+            a_small_segment_is_one_put_and_two_gets,
+        )
         .test_with(&shared, "large_segments_go_up_in_parts", large_segments_go_up_in_parts)
         .test_with(&shared, "transactions_on_s3", transactions_on_s3)
         .run()
@@ -49,18 +54,34 @@ fn s3_tiers_and_reads_back(setup: &Setup) -> Result<()> {
     setup.cluster.delete_topic_and_tier(topic, &setup.tier)
 }
 
-fn a_small_segment_is_one_put(setup: &Setup) -> Result<()> {
+/// Requests of a kind between two counts.
+fn grown(before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>, kind: &str) -> u64 {
+    after.get(kind).unwrap_or(&0) - before.get(kind).unwrap_or(&0)
+}
+
+fn a_small_segment_is_one_put_and_two_gets(setup: &Setup) -> Result<()> {
     let kafka = setup.cluster.client();
     let topic = "counted";
     kafka.create_tiered_topic(topic, 1, &[])?;
     let before = setup.counter.passed();
     kafka.produce(topic, &Produce { count: 10_000, ..Produce::default() })?;
     setup.cluster.wait_tiered(topic, 0)?;
-    let after = setup.counter.passed();
+    let written = setup.counter.passed();
     let segments = kafka.finished_segments(topic, 0)?.len() as u64;
-    let grown = |kind: &str| after.get(kind).unwrap_or(&0) - before.get(kind).unwrap_or(&0);
-    ensure!(grown("PUT object") == segments, "{segments} segments, {before:?} to {after:?}");
-    ensure!(grown("POST upload") == 0 && grown("PUT part") == 0, "{before:?} to {after:?}");
+    ensure!(
+        grown(&before, &written, "PUT object") == segments,
+        "{segments} segments, {before:?} to {written:?}"
+    );
+    for other in ["POST upload", "PUT part", "GET range", "GET object"] {
+        ensure!(grown(&before, &written, other) == 0, "{before:?} to {written:?}");
+    }
+
+    // One request for footer and indexes, one for the only chunk, and at most one listing for what comes next.
+    kafka.consume_all(topic)?;
+    let read = setup.counter.passed();
+    let gets = grown(&written, &read, "GET range") + grown(&written, &read, "GET object");
+    ensure!(gets <= 2 * segments, "{segments} segments, {written:?} to {read:?}");
+    ensure!(grown(&written, &read, "GET list") <= segments, "{segments} segments, {written:?} to {read:?}");
     setup.cluster.delete_topic_and_tier(topic, &setup.tier)
 }
 
