@@ -16,10 +16,14 @@ use varve_tests::{Bucket, Minio, Proxy, Scratch, Tier, Toxiproxy};
 use crate::lean;
 
 /// Where the objects go.
+#[expect(clippy::large_enum_variant, reason = "there is one at a time")]
 pub(crate) enum Place {
     File(Scratch),
     S3 { minio: Minio, bucket: Bucket, proxy: Option<(Toxiproxy, Proxy)> },
 }
+
+/// Reads so many bytes at a position, and tells how long that took.
+pub(crate) type RangeReader = Box<dyn FnMut(u64, usize) -> Result<Duration>>;
 
 const BUCKET: &str = "bench";
 const PREFIX: &str = "tier";
@@ -96,7 +100,7 @@ impl Place {
     }
 
     /// A reader of ranges, one after the other, that tells how long each took.
-    pub(crate) fn lean_ranges(&self, key: &str) -> Result<Box<dyn FnMut(u64, usize) -> Result<Duration>>> {
+    pub(crate) fn lean_ranges(&self, key: &str) -> Result<RangeReader> {
         match (self, self.port()) {
             (Self::File(scratch), _) => {
                 let path: PathBuf = scratch.path().join(key);

@@ -1,10 +1,22 @@
-//! `cargo xtask bench`: not there yet, and says so.
+//! `cargo xtask bench`: measures, and prints ratios. Servers are installed by whoever needs them first.
 
-use anyhow::{Result, bail};
+use std::process::ExitStatus;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::workspace::cargo;
 
 #[derive(clap::Args)]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    /// What to measure and how: `tier`, `tier --help`
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, default_values_t = ["tier".to_owned()])]
+    arguments: Vec<String>,
+}
 
-pub(crate) fn run(_: Args) -> Result<()> {
-    bail!("bench is not there yet")
+pub(crate) fn run(args: Args) -> Result<()> {
+    let mut bench = cargo();
+    bench.args(["run", "--quiet", "--release", "--package", "varve-tests", "--bin", "varve-bench", "--"]);
+    let status: ExitStatus = bench.args(args.arguments).status().context("starting the bench")?;
+    ensure!(status.success(), "the bench ended with {status}");
+    Ok(())
 }
