@@ -2,6 +2,9 @@
 
 use crate::error::{Error, Result};
 
+/// No field ever has a higher one.
+const TAG_MAX: u16 = 0xfff1;
+
 /// Reads big-endian values from a slice; never past its end.
 pub(crate) struct Cursor<'a> {
     what: &'static str,
@@ -101,7 +104,7 @@ pub(crate) struct Field<'a> {
     pub(crate) block_at: usize,
 }
 
-/// Splits a block of tagged fields. Tags must ascend, so each appears at most once.
+/// Splits a block of tagged fields. Tags must ascend, so each appears at most once, and none is 0.
 pub(crate) fn fields<'a>(what: &'static str, origin: u64, block: &'a [u8]) -> Result<Vec<Field<'a>>> {
     let mut cursor = Cursor::new(what, origin, block);
     let mut out: Vec<Field<'a>> = Vec::new();
@@ -109,10 +112,10 @@ pub(crate) fn fields<'a>(what: &'static str, origin: u64, block: &'a [u8]) -> Re
         let at = cursor.offset();
         let tag = cursor.u16()?;
         let length = cursor.u32()?;
-        if let Some(last) = out.last()
-            && tag <= last.tag
-        {
-            return Err(Error::corrupt(what, at, format!("a tag above {}", last.tag), tag));
+        let last = out.last().map_or(0, |f| f.tag);
+        if tag <= last || tag > TAG_MAX {
+            let expected = format!("a tag above {last:#x}, at most {TAG_MAX:#x}");
+            return Err(Error::corrupt(what, at, expected, format!("{tag:#x}")));
         }
         let (offset, block_at) = (cursor.offset(), cursor.at);
         let value = cursor.take(length as usize)?;

@@ -4,6 +4,7 @@
 use crate::bytes::Cursor;
 use crate::digest::Digest;
 use crate::error::{Error, Flaw, Result};
+use crate::footer::Footer;
 use crate::id::Id;
 use crate::text::check_printable;
 use crate::trailer::{TRAILER_BYTES, Trailer};
@@ -23,7 +24,7 @@ const KIND_ARCHIVE: u8 = 1;
 pub struct CustomMetadata {
     /// Which of the configured stores holds the object.
     pub store_id: String,
-    /// The stored log bytes are the plain ones: reading may begin before the footer has arrived.
+    /// The stored bytes of all extents are the plain ones: reading may begin before the footer has arrived.
     pub identity: bool,
     /// Plain bytes of a frame; a power of two.
     pub frame_bytes: u32,
@@ -49,6 +50,30 @@ impl CustomMetadata {
     /// Length of the whole object.
     pub fn object_bytes(&self) -> u64 {
         self.footer_offset.saturating_add(u64::from(self.footer_bytes)).saturating_add(TRAILER_BYTES as u64)
+    }
+
+    /// Whether this was written with the object of this footer, whose bytes and the trailer's hash to
+    /// `footer_digest`. Who opens an object by its custom metadata asks before using any of it.
+    ///
+    /// # Errors
+    /// [`Error::Mistaken`], naming what differs.
+    pub fn check_object(&self, trailer: &Trailer, footer: &Footer, footer_digest: &Digest) -> Result<()> {
+        let pairs = [
+            ("footer digest", self.footer_digest.to_string(), footer_digest.to_string()),
+            ("data end", self.data_end.to_string(), trailer.data_end.to_string()),
+            ("footer offset", self.footer_offset.to_string(), trailer.footer_offset.to_string()),
+            ("footer bytes", self.footer_bytes.to_string(), trailer.footer_bytes.to_string()),
+            ("frame bytes", self.frame_bytes.to_string(), footer.frame_bytes.to_string()),
+            ("identity", self.identity.to_string(), footer.is_identity().to_string()),
+        ];
+        Error::unless_same("object", &pairs)?;
+        let Some(archive) = &self.archive else { return Ok(()) };
+        let pairs = [
+            ("topic id", archive.topic_id.to_string(), footer.info.topic_id.to_string()),
+            ("partition", archive.partition.to_string(), footer.info.partition.to_string()),
+            ("base offset", archive.base_offset.to_string(), footer.info.base_offset.to_string()),
+        ];
+        Error::unless_same("archived segment", &pairs)
     }
 
     /// Whether `trailer` is the one this was written with.

@@ -23,7 +23,6 @@ pub struct Finished {
     pub trailer: Trailer,
     /// BLAKE3 over footer and trailer.
     pub footer_digest: Digest,
-    identity: bool,
 }
 
 impl Finished {
@@ -31,7 +30,7 @@ impl Finished {
     pub fn custom_metadata(&self, store_id: &str, archive: Option<ArchiveReference>) -> CustomMetadata {
         CustomMetadata {
             store_id: store_id.to_owned(),
-            identity: self.identity,
+            identity: self.footer.is_identity(),
             frame_bytes: self.footer.frame_bytes,
             data_end: self.trailer.data_end,
             footer_offset: self.trailer.footer_offset,
@@ -151,7 +150,6 @@ impl Encoder {
             ));
         }
         info.check()?;
-        let identity = self.is_identity();
         let encryption = self.options.encryption.map(|e| EncryptionInfo {
             data_key_id: e.key.id,
             period: e.period,
@@ -200,7 +198,7 @@ impl Encoder {
         hasher.update(&bytes).update(&end);
         out.extend_from_slice(&bytes);
         out.extend_from_slice(&end);
-        Ok(Finished { footer, trailer, footer_digest: Digest(*hasher.finalize().as_bytes()), identity })
+        Ok(Finished { footer, trailer, footer_digest: Digest(*hasher.finalize().as_bytes()) })
     }
 
     fn check_frame(&self, plain: &[u8]) -> Result<()> {

@@ -17,6 +17,9 @@ pub enum Error {
     KeyMissing { what: &'static str, key_id: String },
     #[error("{what} at byte {offset} does not open with key {key_id}: wrong key or altered bytes")]
     KeyRefused { what: &'static str, offset: u64, key_id: String },
+    /// Whole perhaps, but another than it must be.
+    #[error("not the {what} that was looked for: expected {expected}, found {found}")]
+    Mistaken { what: &'static str, expected: String, found: String },
     #[error("invalid {what}: {found} (allowed: {allowed})")]
     Invalid { what: &'static str, found: String, allowed: String },
 }
@@ -29,6 +32,17 @@ impl Error {
         found: impl ToString,
     ) -> Self {
         Self::Corrupt { what, offset, expected: expected.to_string(), found: found.to_string() }
+    }
+
+    /// All of `pairs`, expected and found, must be equal.
+    pub(crate) fn unless_same(what: &'static str, pairs: &[(&str, String, String)]) -> Result<()> {
+        match pairs.iter().find(|(_, expected, found)| expected != found) {
+            None => Ok(()),
+            Some((name, expected, found)) => {
+                let (expected, found) = (format!("{name} {expected}"), found.clone());
+                Err(Self::Mistaken { what, expected, found })
+            }
+        }
     }
 
     pub(crate) fn invalid(what: &'static str, found: impl ToString, allowed: impl ToString) -> Self {

@@ -20,6 +20,8 @@ pub enum ExtentKind {
     TransactionIndex,
     ProducerSnapshot,
     LeaderEpochs,
+    /// A section of a later writer, of a kind from 128 to 254, that this build does not know: readers skip it.
+    Unknown(u8),
 }
 
 /// How an extent's frames are compressed.
@@ -30,7 +32,7 @@ pub enum Codec {
 }
 
 impl ExtentKind {
-    /// All but the log, in the order of the object.
+    /// All that this build knows but the log, in the order of the object.
     pub const SECTIONS: [Self; 5] = [
         Self::OffsetIndex,
         Self::TimeIndex,
@@ -39,7 +41,8 @@ impl ExtentKind {
         Self::LeaderEpochs,
     ];
 
-    pub(crate) fn code(self) -> u8 {
+    /// The number in the extent table.
+    pub fn code(self) -> u8 {
         match self {
             Self::Log => 0,
             Self::OffsetIndex => 1,
@@ -47,19 +50,22 @@ impl ExtentKind {
             Self::TransactionIndex => 3,
             Self::ProducerSnapshot => 4,
             Self::LeaderEpochs => 5,
+            Self::Unknown(code) => code,
         }
     }
 
-    fn from_code(code: u8, offset: u64) -> Result<Self> {
-        match code {
-            0 => Ok(Self::Log),
-            1 => Ok(Self::OffsetIndex),
-            2 => Ok(Self::TimeIndex),
-            3 => Ok(Self::TransactionIndex),
-            4 => Ok(Self::ProducerSnapshot),
-            5 => Ok(Self::LeaderEpochs),
-            other => Err(Error::corrupt("extent kind", offset, "0 to 5", other)),
-        }
+    /// `None` of a kind that this build must not skip, and of 255.
+    pub(crate) fn from_code(code: u8) -> Option<Self> {
+        Some(match code {
+            0 => Self::Log,
+            1 => Self::OffsetIndex,
+            2 => Self::TimeIndex,
+            3 => Self::TransactionIndex,
+            4 => Self::ProducerSnapshot,
+            5 => Self::LeaderEpochs,
+            128..=254 => Self::Unknown(code),
+            _ => return None,
+        })
     }
 
     /// For messages.
@@ -71,6 +77,7 @@ impl ExtentKind {
             Self::TransactionIndex => "transaction index",
             Self::ProducerSnapshot => "producer snapshot",
             Self::LeaderEpochs => "leader epochs",
+            Self::Unknown(_) => "unknown section",
         }
     }
 }
@@ -225,7 +232,9 @@ pub(crate) fn decode(
 
 fn read_head(c: &mut Cursor<'_>) -> Result<Extent> {
     let at = c.offset();
-    let kind = ExtentKind::from_code(c.u8()?, at)?;
+    let code = c.u8()?;
+    let kind = ExtentKind::from_code(code)
+        .ok_or_else(|| Error::corrupt("extent kind", at, "0 to 5 or 128 to 254", code))?;
     let codec = match c.u8()? {
         0 => Codec::None,
         1 => Codec::Zstd,
@@ -285,6 +294,7 @@ fn read_frames(c: &mut Cursor<'_>, extent: &mut Extent, shape: &Shape) -> Result
         if bytes <= shape.overhead() || bytes > shape.frame_bytes.saturating_mul(2) {
             return Err(Error::corrupt(WHAT, at, "a frame of bounded size", bytes));
         }
+        // At most twice the largest section: far below 4 GiB.
         end =
             end.checked_add(bytes).ok_or_else(|| Error::corrupt(WHAT, at, "an extent below 4 GiB", bytes))?;
         extent.ends.push(end);

@@ -10,11 +10,11 @@ mod tag;
 
 use crate::crypt::SALT_BYTES;
 use crate::digest::{Digest, DigestAlgorithm, Leaf, merkle_root};
-use crate::error::{Flaw, Result};
+use crate::error::{Error, Flaw, Result};
 use crate::extent::{Extent, ExtentKind, Shape};
 use crate::features::{Features, OPTIONAL_DIGESTS, REQUIRED_AES_256_GCM, REQUIRED_ZSTD};
 use crate::id::Id;
-use crate::names::cluster_id_flaw;
+use crate::names::{SegmentName, cluster_id_flaw};
 use crate::text::{check_printable, check_safe};
 use crate::{CHUNK_MAX_BYTES, FRAME_MAX_BYTES, FRAME_MIN_BYTES};
 
@@ -51,21 +51,24 @@ pub struct SegmentInfo {
     /// The tier's id of this copy; none for what never was in a tier.
     pub segment_id: Option<Id>,
     pub base_offset: i64,
-    /// The last record's offset, inclusive.
+    /// The last offset that the segment covers, inclusive; `base_offset - 1` if it covers none.
     pub last_offset: i64,
+    /// -1 if there is none.
     pub max_timestamp_ms: i64,
     pub created_ms: i64,
+    /// `None` if it is not known.
     pub broker_id: Option<i32>,
+    /// Epochs and start offsets strictly ascend; no start is behind `last_offset`.
     pub leader_epochs: Vec<EpochStart>,
     pub observed: Vec<Observed>,
 }
 
 impl SegmentInfo {
-    /// Whether this may stand in a footer. [`crate::Encoder::finish`] refuses what does not; who wants to know
-    /// before the upload asks here.
+    /// Whether this may stand in a footer. To be asked before the first byte of an object is sent:
+    /// [`crate::Encoder::finish`], which refuses the same, comes after all of them.
     ///
     /// # Errors
-    /// [`Error::Invalid`](crate::Error::Invalid), naming the value and what is allowed.
+    /// [`Error::Invalid`], naming the value and what is allowed.
     pub fn check(&self) -> Result<()> {
         self.flaw().map_err(Flaw::invalid)
     }
@@ -82,16 +85,47 @@ impl SegmentInfo {
             let found = format!("{} to {}", self.base_offset, self.last_offset);
             return Err(Flaw::new("offsets", found, "0 or more, ascending, below 2^63 - 1"));
         }
-        let mut last_epoch = -1;
+        if self.max_timestamp_ms < -1 {
+            return Err(Flaw::new("max timestamp", self.max_timestamp_ms, "-1 or more"));
+        }
+        if self.created_ms < 0 {
+            return Err(Flaw::new("created", self.created_ms, "0 or more"));
+        }
+        if self.broker_id.is_some_and(|id| id < 0) {
+            return Err(Flaw::new("broker", format!("{:?}", self.broker_id), "none, or 0 or more"));
+        }
+        self.epochs_flaw()
+    }
+
+    /// As Kafka keeps them: it drops an epoch in which nothing was written before the next began.
+    fn epochs_flaw(&self) -> Result<(), Flaw> {
+        let (mut epoch, mut start) = (-1, -1);
         for e in &self.leader_epochs {
-            if e.epoch <= last_epoch || e.start_offset < 0 {
+            if e.epoch <= epoch || e.start_offset <= start || e.start_offset > self.last_offset {
                 let found =
-                    format!("epoch {} at offset {} after epoch {last_epoch}", e.epoch, e.start_offset);
-                return Err(Flaw::new("leader epochs", found, "0 or more, strictly ascending"));
+                    format!("epoch {} from {} after epoch {epoch} from {start}", e.epoch, e.start_offset);
+                let allowed = format!("both strictly ascending, from 0, up to offset {}", self.last_offset);
+                return Err(Flaw::new("leader epochs", found, allowed));
             }
-            last_epoch = e.epoch;
+            (epoch, start) = (e.epoch, e.start_offset);
         }
         Ok(())
+    }
+
+    /// Whether this is the segment that was looked for, by name or by Kafka's metadata: a name proves nothing.
+    ///
+    /// # Errors
+    /// [`Error::Mistaken`], naming what differs.
+    pub fn check_is(&self, sought: &SegmentName) -> Result<()> {
+        let segment_id = self.segment_id.map_or_else(|| "none".to_owned(), |id| id.to_string());
+        let pairs = [
+            ("cluster id", sought.cluster_id.clone(), self.cluster_id.clone()),
+            ("topic id", sought.topic_id.to_string(), self.topic_id.to_string()),
+            ("partition", sought.partition.to_string(), self.partition.to_string()),
+            ("base offset", sought.base_offset.to_string(), self.base_offset.to_string()),
+            ("segment id", sought.segment_id.to_string(), segment_id),
+        ];
+        Error::unless_same("segment", &pairs)
     }
 }
 
@@ -143,6 +177,11 @@ impl Footer {
                 | if self.encryption.is_some() { REQUIRED_AES_256_GCM } else { 0 },
             optional: if self.digest == DigestAlgorithm::None { 0 } else { OPTIONAL_DIGESTS },
         }
+    }
+
+    /// The stored bytes of all extents are the plain ones.
+    pub fn is_identity(&self) -> bool {
+        self.encryption.is_none() && self.extents.iter().all(|e| e.codec == crate::Codec::None)
     }
 
     /// The log's chunks, in order.

@@ -10,6 +10,10 @@ use crate::error::{Error, Result};
 use crate::extent::{Codec, Extent, ExtentKind};
 use crate::footer::Footer;
 
+const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+/// What RFC 8878 asks every decoder for.
+const ZSTD_WINDOW_MAX_BYTES: u64 = 8 << 20;
+
 /// One frame and where it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FrameRef {
@@ -150,12 +154,9 @@ fn decompress(
     let fail = |e: std::io::Error| {
         Error::corrupt("zstd frame", frame.stored.start, format!("{} plain bytes", frame.plain_bytes), e)
     };
-    let one_frame =
-        zstd::zstd_safe::find_frame_compressed_size(compressed).is_ok_and(|n| n == compressed.len());
-    let content = zstd::zstd_safe::get_frame_content_size(compressed).ok().flatten();
-    if !one_frame || content != Some(frame.plain_bytes.into()) {
+    if let Some(found) = zstd_flaw(compressed, frame.plain_bytes) {
         let expected = format!("one zstd frame of {} plain bytes", frame.plain_bytes);
-        return Err(Error::corrupt("frame", frame.stored.start, expected, "something else"));
+        return Err(Error::corrupt("zstd frame", frame.stored.start, expected, found));
     }
     let decompressor = match zstd {
         Some(d) => d,
@@ -165,6 +166,39 @@ fn decompress(
         n if n == plain.len() => Ok(()),
         n => Err(mismatch(frame, plain.len(), n)),
     }
+}
+
+/// What makes `compressed` other than exactly one zstd frame (RFC 8878 section 3.1.1) as this format has it. The
+/// library takes more: frames of its first versions, dictionaries, windows of any size.
+fn zstd_flaw(compressed: &[u8], plain_bytes: u32) -> Option<String> {
+    let (Some(magic), Some(descriptor)) = (compressed.first_chunk::<4>(), compressed.get(4)) else {
+        return Some(format!("{} bytes", compressed.len()));
+    };
+    if *magic != ZSTD_MAGIC {
+        return Some(format!("magic {magic:02x?}"));
+    }
+    if descriptor & 0b11 != 0 {
+        return Some("a dictionary id".to_owned());
+    }
+    // A frame of a single segment has no window descriptor: its window is its content.
+    if descriptor & 0x20 == 0 {
+        let window = compressed.get(5).copied().map_or(0, zstd_window_bytes);
+        if window > ZSTD_WINDOW_MAX_BYTES {
+            return Some(format!("a window of {window} bytes"));
+        }
+    }
+    let content = zstd::zstd_safe::get_frame_content_size(compressed).ok().flatten();
+    if content != Some(plain_bytes.into()) {
+        return Some(content.map_or("no content size".to_owned(), |n| format!("a content size of {n}")));
+    }
+    let end = zstd::zstd_safe::find_frame_compressed_size(compressed).ok();
+    (end != Some(compressed.len())).then(|| "another end, or none".to_owned())
+}
+
+/// RFC 8878 section 3.1.1.1.2: exponent and mantissa.
+fn zstd_window_bytes(descriptor: u8) -> u64 {
+    let base = 1024_u64.checked_shl(u32::from(descriptor >> 3)).unwrap_or(u64::MAX);
+    base.saturating_add((base / 8).saturating_mul(u64::from(descriptor & 7)))
 }
 
 fn mismatch(frame: &FrameRef, expected: usize, found: usize) -> Error {

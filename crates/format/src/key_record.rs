@@ -11,6 +11,9 @@ use crate::footer::check_period;
 use crate::id::Id;
 use crate::key_ring::KeyRing;
 
+/// A longer key record is refused before it is parsed.
+pub const KEY_RECORD_MAX_BYTES: usize = 64 * 1024;
+
 /// A data key, wrapped. Stored as JSON.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyRecord {
@@ -101,11 +104,31 @@ impl KeyRecord {
         serde_json::to_vec_pretty(&json).map_err(|e| Error::invalid("key record", e, "JSON"))
     }
 
-    /// Parses the stored JSON.
+    /// Whether this is the record of that topic and period: its name proves nothing.
+    ///
+    /// # Errors
+    /// [`Error::Mistaken`], naming what differs.
+    pub fn check_is(&self, topic_id: Id, period: &str) -> Result<()> {
+        let pairs = [
+            ("topic id", topic_id.to_string(), self.topic_id.to_string()),
+            ("period", period.to_owned(), self.period.clone()),
+        ];
+        Error::unless_same(WHAT, &pairs)
+    }
+
+    /// Parses the stored JSON, of at most [`KEY_RECORD_MAX_BYTES`].
     ///
     /// # Errors
     /// [`Error::Corrupt`], or [`Error::FutureVersion`] from a newer Varve.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
+        if bytes.len() > KEY_RECORD_MAX_BYTES {
+            return Err(Error::corrupt(
+                WHAT,
+                0,
+                format!("at most {KEY_RECORD_MAX_BYTES} bytes"),
+                bytes.len(),
+            ));
+        }
         // The version first: a later record may have other members.
         let version =
             serde_json::from_slice::<Version>(bytes).map_err(|e| Error::corrupt(WHAT, 0, "its JSON", e))?;

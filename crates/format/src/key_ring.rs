@@ -11,6 +11,9 @@ use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::error::{Error, Result};
 
+/// A longer key ring is refused before it is parsed.
+pub const KEY_RING_MAX_BYTES: usize = 1024 * 1024;
+
 /// `{"active": "2026", "keys": {"2025": "<32 bytes in base64>", "2026": "…"}}`.
 pub struct KeyRing {
     active: String,
@@ -56,11 +59,15 @@ fn each_once<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, Stri
 }
 
 impl KeyRing {
-    /// Parses the file's text. No message holds any of it but key ids.
+    /// Parses the file's text, of at most [`KEY_RING_MAX_BYTES`]. No message holds any of it but key ids.
     ///
     /// # Errors
     /// [`Error::Invalid`], naming the place or the key id.
     pub fn parse(text: &str) -> Result<Self> {
+        if text.len() > KEY_RING_MAX_BYTES {
+            let found = format!("{} bytes", text.len());
+            return Err(Error::invalid("key ring", found, format!("at most {KEY_RING_MAX_BYTES} bytes")));
+        }
         let shape = r#"{"active": "<id>", "keys": {"<id>": "<32 bytes in base64>"}}"#;
         let file: File = serde_json::from_str(text).map_err(|e| {
             Error::invalid("key ring", format!("not this at line {} column {}", e.line(), e.column()), shape)
@@ -74,7 +81,7 @@ impl KeyRing {
                     "1 to 64 printable ASCII characters",
                 ));
             }
-            let decoded = STANDARD.decode(encoded.trim()).map(Zeroizing::new);
+            let decoded = STANDARD.decode(&encoded).map(Zeroizing::new);
             encoded.zeroize();
             let secret =
                 decoded.ok().and_then(|bytes| <[u8; 32]>::try_from(bytes.as_slice()).ok()).ok_or_else(

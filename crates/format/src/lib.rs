@@ -37,8 +37,8 @@ pub use features::{Features, OPTIONAL_DIGESTS, REQUIRED_AES_256_GCM, REQUIRED_ZS
 pub use footer::{EncryptionInfo, EpochStart, Footer, Observed, SegmentInfo};
 pub use frame::{Decoder, FrameRef};
 pub use id::Id;
-pub use key_record::KeyRecord;
-pub use key_ring::KeyRing;
+pub use key_record::{KEY_RECORD_MAX_BYTES, KeyRecord};
+pub use key_ring::{KEY_RING_MAX_BYTES, KeyRing};
 pub use names::{
     SegmentName, check_cluster_id, key_record_name, partition_prefix, segment_name, segment_prefix,
     topic_prefix,

@@ -57,8 +57,7 @@ const INFO_MAX_BYTES: u64 = 64 * 1024;
 const EXTENT_MIN_BYTES: u64 = 20 + 32;
 
 impl Plan {
-    /// Lengths in plain bytes; `sections` in the order of [`ExtentKind::SECTIONS`]; those that do not exist
-    /// are left out.
+    /// Lengths in plain bytes; `sections` in the order of their kinds; those that do not exist are left out.
     ///
     /// # Errors
     /// [`Error::Invalid`] for a section out of order, repeated or above [`SECTION_MAX_BYTES`], for a chunk
@@ -81,7 +80,8 @@ impl Plan {
             left = left.saturating_sub(bytes);
         }
         for (kind, bytes) in sections {
-            if *kind == ExtentKind::Log || extents.last().is_some_and(|(last, _)| last >= kind) {
+            let exists = ExtentKind::from_code(kind.code()) == Some(*kind);
+            if !exists || *kind == ExtentKind::Log || extents.last().is_some_and(|(last, _)| last >= kind) {
                 return Err(Error::invalid("section", kind.name(), "each kind once, in their order"));
             }
             if *bytes > SECTION_MAX_BYTES {

@@ -69,7 +69,8 @@ impl Trailer {
         trailer.footer_crc = c.u32()?;
         let crc = c.u32()?;
         let magic: [u8; 8] = c.array()?;
-        // In this order the message fits best: not ours, damaged, too new.
+        // In this order: not ours, damaged, too new; and what is reserved only after the required features,
+        // one of which may some day give it a meaning.
         if magic != MAGIC {
             return Err(Error::corrupt(
                 "trailer",
@@ -90,15 +91,13 @@ impl Trailer {
         if trailer.version > FORMAT_VERSION {
             return Err(Error::FutureVersion { found: trailer.version, supported: FORMAT_VERSION });
         }
-        if trailer.version == 0 || reserved != 0 {
-            return Err(Error::corrupt(
-                "trailer",
-                origin.saturating_add(20),
-                "version 1 and reserved 0",
-                format!("version {} and reserved {reserved}", trailer.version),
-            ));
+        if trailer.version == 0 {
+            return Err(Error::corrupt("trailer", origin.saturating_add(20), "version 1", 0));
         }
         trailer.features.check()?;
+        if reserved != 0 {
+            return Err(Error::corrupt("trailer", origin.saturating_add(22), "reserved 0", reserved));
+        }
         trailer.check_layout(object_bytes, stated_bytes, origin)?;
         Ok(trailer)
     }

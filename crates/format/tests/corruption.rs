@@ -182,7 +182,11 @@ fn what_is_too_new_is_refused_by_name() {
     assert!(unknown.to_string().contains("required bit 7, required bit 63"));
     assert_eq!(with_trailer_bytes(20, &[0, 2]), Error::FutureVersion { found: 2, supported: 1 });
     assert!(matches!(with_trailer_bytes(20, &[0, 0]), Error::Corrupt { .. }), "version 0");
-    assert!(matches!(with_trailer_bytes(22, &[0, 1]), Error::Corrupt { .. }), "reserved");
+    let reserved = with_trailer_bytes(22, &[0, 1]);
+    assert!(matches!(reserved, Error::Corrupt { .. }) && reserved.to_string().contains("reserved 0"));
+    // A later version may use what is reserved, under a required bit: then that is what the message names.
+    let with_reserved = with_trailer_bytes(22, &[&[0, 1][..], &bits.to_be_bytes()].concat());
+    assert_eq!(with_reserved, unknown);
     assert!(
         matches!(with_trailer_bytes(24, &1_u64.to_be_bytes()), Error::Corrupt { .. }),
         "zstd, but nothing is"
@@ -191,36 +195,6 @@ fn what_is_too_new_is_refused_by_name() {
     assert_eq!(CustomMetadata::decode(&metadata), Err(Error::FutureVersion { found: 2, supported: 1 }));
     let record = br#"{"varve_key": 7, "something": "new"}"#;
     assert_eq!(KeyRecord::decode(record), Err(Error::FutureVersion { found: 7, supported: 1 }));
-}
-
-/// `tag | length | value`.
-fn field(tag: u16, value: &[u8]) -> Vec<u8> {
-    [&tag.to_be_bytes()[..], &(value.len() as u32).to_be_bytes(), value].concat()
-}
-
-/// Where the field `tag` begins in the footer.
-fn place_of(footer: &[u8], tag: u16) -> usize {
-    let mut at = 0;
-    while at < footer.len() && u16::from_be_bytes(footer[at..at + 2].try_into().unwrap()) < tag {
-        at += 6 + u32::from_be_bytes(footer[at + 2..at + 6].try_into().unwrap()) as usize;
-    }
-    at
-}
-
-fn insert(object: &[u8], tag: u16, value: &[u8]) -> Vec<u8> {
-    with_footer(object, |mut footer| {
-        let at = place_of(&footer, tag);
-        footer.splice(at..at, field(tag, value));
-        footer
-    })
-}
-
-fn remove(object: &[u8], tag: u16) -> Vec<u8> {
-    with_footer(object, |mut footer| {
-        let (at, next) = (place_of(&footer, tag), place_of(&footer, tag + 1));
-        footer.drain(at..next);
-        footer
-    })
 }
 
 #[test]
@@ -275,6 +249,83 @@ fn fields_are_there_once_in_order_and_in_their_case_alone() {
         [&footer[..at], &field(0xfff0, &field(1, &[0; 32]))].concat()
     });
     assert!(open(&with_root, None).is_err(), "a root without digests");
+}
+
+#[test]
+fn what_kafka_keeps_must_be_the_objects_own() {
+    let zstd = options(Compression::Zstd { level: 1 }, false, BLAKE3);
+    for options in [options(Compression::None, false, BLAKE3), options(Compression::None, true, BLAKE3), zstd]
+    {
+        let identity = options.encryption.is_none() && options.compression == Compression::None;
+        let (_, f) = write(&options, &[1; 5000], &[]);
+        let own = f.custom_metadata("default", None);
+        assert_eq!(own.identity, identity);
+        let i = &f.footer.info;
+        let place = ArchiveReference {
+            topic_id: i.topic_id,
+            partition: i.partition,
+            branch: 7,
+            base_offset: i.base_offset,
+        };
+        let archived = CustomMetadata { archive: Some(place), ..own.clone() };
+        for good in [&own, &archived] {
+            assert_eq!(good.check_object(&f.trailer, &f.footer, &f.footer_digest), Ok(()));
+            for (what, bad) in [
+                ("footer digest", CustomMetadata { footer_digest: Digest([0; 32]), ..good.clone() }),
+                ("data end", CustomMetadata { data_end: good.data_end - 1, ..good.clone() }),
+                ("footer offset", CustomMetadata { footer_offset: good.footer_offset + 1, ..good.clone() }),
+                ("footer bytes", CustomMetadata { footer_bytes: good.footer_bytes + 1, ..good.clone() }),
+                ("frame bytes", CustomMetadata { frame_bytes: 8192, ..good.clone() }),
+                ("identity", CustomMetadata { identity: !identity, ..good.clone() }),
+            ] {
+                let refused = bad.check_object(&f.trailer, &f.footer, &f.footer_digest).unwrap_err();
+                assert!(matches!(&refused, Error::Mistaken { expected, .. } if expected.starts_with(what)));
+            }
+        }
+        for elsewhere in [
+            ArchiveReference { topic_id: Id([0; 16]), ..place },
+            ArchiveReference { partition: 0, ..place },
+            ArchiveReference { base_offset: 0, ..place },
+        ] {
+            let bad = CustomMetadata { archive: Some(elsewhere), ..own.clone() };
+            assert!(bad.check_object(&f.trailer, &f.footer, &f.footer_digest).is_err(), "{elsewhere:?}");
+        }
+    }
+    // By `auto`, where nothing shrank, the stored bytes are the plain ones too.
+    let (_, f) = write(&options(Compression::Auto { level: 1 }, false, BLAKE3), &noise(1, 5000), &[]);
+    assert!(f.custom_metadata("default", None).identity);
+}
+
+#[test]
+fn another_segment_or_key_under_the_name_is_refused() {
+    let i = info();
+    let sought = SegmentName {
+        cluster_id: i.cluster_id.clone(),
+        topic_id: i.topic_id,
+        partition: i.partition,
+        base_offset: i.base_offset,
+        segment_id: i.segment_id.unwrap(),
+    };
+    assert_eq!(i.check_is(&sought), Ok(()));
+    for (what, other) in [
+        ("cluster id", SegmentInfo { cluster_id: "other".into(), ..i.clone() }),
+        ("topic id", SegmentInfo { topic_id: Id([9; 16]), ..i.clone() }),
+        ("partition", SegmentInfo { partition: 0, ..i.clone() }),
+        ("base offset", SegmentInfo { base_offset: 0, ..i.clone() }),
+        ("segment id", SegmentInfo { segment_id: Some(Id([9; 16])), ..i.clone() }),
+        ("segment id", SegmentInfo { segment_id: None, ..i.clone() }),
+    ] {
+        let refused = other.check_is(&sought).unwrap_err();
+        assert!(
+            matches!(&refused, Error::Mistaken { expected, .. } if expected.starts_with(what)),
+            "{refused}"
+        );
+    }
+    let ring = KeyRing::parse(support::KEK_RING).unwrap();
+    let record = KeyRecord::wrap(&ring, &data_key(), Id([1; 16]), "2026-11", 0, [0; 12]).unwrap();
+    assert_eq!(record.check_is(Id([1; 16]), "2026-11"), Ok(()));
+    assert!(matches!(record.check_is(Id([2; 16]), "2026-11"), Err(Error::Mistaken { .. })));
+    assert!(matches!(record.check_is(Id([1; 16]), "2026-12"), Err(Error::Mistaken { .. })));
 }
 
 /// The extent table's rules, one broken at a time. The table begins with 1 chunk, then an index.

@@ -5,13 +5,12 @@
 
 mod support;
 
-use std::path::{Path, PathBuf};
-
 use serde_json::{Value, json};
-use support::{Rng, decode_all::decode_all, open, read_all, trailer, write_as};
+use support::golden::{bytes, footer_digest, key, metadata_of, new_file, ring};
+use support::{Rng, changed, decode_all::decode_all, forge, golden, open, read_all, trailer, write_as};
 use varve_format::*;
 
-const NAMES: [&str; 11] = [
+const NAMES: [&str; 20] = [
     "raw",
     "zstd",
     "auto-mixed",
@@ -23,22 +22,22 @@ const NAMES: [&str; 11] = [
     "sha256",
     "no-transaction-index",
     "no-extents",
+    "one-chunk",
+    "long-section",
+    "encrypted-no-digests",
+    "encrypted-empty-section",
+    "unknown-section",
+    "unknown-tag",
+    "unknown-optional-bit",
+    "encrypted-unknown",
+    "zstd-checksum",
 ];
+/// Not by our writer, but legal.
+const FORGED: [&str; 4] = ["unknown-tag", "unknown-optional-bit", "encrypted-unknown", "zstd-checksum"];
 
-fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/v1")
-}
-
-fn bytes(file: &str) -> Vec<u8> {
-    std::fs::read(folder().join(file)).unwrap_or_else(|e| panic!("tests/golden/v1/{file}: {e}"))
-}
-
-fn ring() -> KeyRing {
-    KeyRing::parse(std::str::from_utf8(&bytes("key-ring.json")).unwrap()).unwrap()
-}
-
-fn data_key() -> DataKey {
-    KeyRecord::decode(&bytes("key-record.json")).unwrap().unwrap(&ring()).unwrap()
+fn folder_has(extension: &str) -> usize {
+    let files = std::fs::read_dir(golden::folder()).unwrap();
+    files.filter(|f| f.as_ref().unwrap().path().extension().is_some_and(|e| e == extension)).count()
 }
 
 /// All that reading an object gives.
@@ -53,7 +52,7 @@ fn described(object: &[u8], metadata: &[u8], key: &DataKey) -> Value {
     };
     let extents = footer.extents.iter().zip(&plain).enumerate().map(|(n, (e, plain))| {
         json!({
-            "kind": e.kind.name(), "codec": format!("{:?}", e.codec).to_lowercase(), "plain_offset": e.plain_offset,
+            "kind": e.kind.name(), "kind_code": e.kind.code(), "codec": format!("{:?}", e.codec).to_lowercase(), "plain_offset": e.plain_offset,
             "plain_bytes": e.plain_bytes, "stored_offset": e.stored_offset, "stored_bytes": e.stored_bytes,
             "first_frame": e.first_frame, "frames": e.frame_count(),
             "crc32c": e.crcs.iter().map(|c| format!("{c:08x}")).collect::<Vec<_>>(),
@@ -95,24 +94,42 @@ fn metadata(expected: &Value) -> Vec<u8> {
 
 #[test]
 fn golden_objects_read_as_expected() {
-    let key = data_key();
+    let key = key();
     for name in NAMES {
         let expected = expected(name);
         let metadata = metadata(&expected);
         assert_eq!(described(&bytes(&format!("{name}.varve")), &metadata, &key), expected, "{name}");
     }
-    let files = std::fs::read_dir(folder())
-        .unwrap()
-        .filter(|f| f.as_ref().unwrap().path().extension().is_some_and(|e| e == "varve"));
-    assert_eq!(files.count(), NAMES.len(), "an object that no test reads");
+    assert_eq!(folder_has("varve"), NAMES.len(), "an object that no test reads");
+}
+
+/// What is unknown changes nothing of what is known.
+#[test]
+fn golden_objects_of_a_later_writer_give_what_is_known() {
+    for (later, plain) in
+        [("unknown-tag", "raw"), ("unknown-optional-bit", "raw"), ("encrypted-unknown", "encrypted")]
+    {
+        let [(later, later_plain), (today, today_plain)] =
+            [later, plain].map(|name| read_all(&bytes(&format!("{name}.varve")), Some(&key())).unwrap());
+        assert_eq!(later_plain, today_plain);
+        let same = SegmentInfo { segment_id: later.info.segment_id, ..today.info };
+        assert_eq!((later.info, later.root), (same, today.root));
+    }
 }
 
 #[test]
 fn golden_objects_are_written_the_same_today() {
-    let key = data_key();
+    let key = key();
     for name in NAMES {
         let object = bytes(&format!("{name}.varve"));
         let (footer, plain) = read_all(&object, Some(&key)).unwrap();
+        let expected = metadata(&expected(name));
+        let known = CustomMetadata::decode(&expected).unwrap();
+        assert_eq!(known.encode().unwrap(), expected, "{name}");
+        assert_eq!(known.check_object(&trailer(&object).unwrap(), &footer, &footer_digest(&object)), Ok(()));
+        if FORGED.contains(&name) {
+            continue;
+        }
         let level = 3;
         let compression = match name {
             "zstd" | "encrypted-zstd" => Compression::Zstd { level },
@@ -136,14 +153,10 @@ fn golden_objects_are_written_the_same_today() {
         let sections: Vec<_> =
             footer.extents[chunks..].iter().zip(&plain[chunks..]).map(|(e, p)| (e.kind, &p[..])).collect();
         let (today, finished) = write_as(footer.info.clone(), &options, &log, &sections);
-        let expected = metadata(&expected(name));
-        let known = CustomMetadata::decode(&expected).unwrap();
-        assert_eq!(known.encode().unwrap(), expected, "{name}");
         if compression == Compression::None {
             assert!(today == object, "{name} is written differently today");
             let today = finished.custom_metadata(&known.store_id, known.archive);
             assert_eq!(today.encode().unwrap(), expected, "{name}");
-            assert!(known.matches(&finished.trailer));
         } else {
             let (again, plain_again) = read_all(&today, Some(&key)).unwrap();
             assert_eq!((again.info, again.root, plain_again), (footer.info, footer.root, plain), "{name}");
@@ -174,7 +187,7 @@ fn golden_key_record_is_kept_by_rewrapping() {
 /// The fuzz target's function over changed golden bytes, bounded and with a seed, in every test run.
 #[test]
 fn changed_golden_bytes_never_panic() {
-    let (key, ring) = (data_key(), ring());
+    let (key, ring) = (key(), ring());
     let files: Vec<_> = NAMES.iter().map(|n| format!("{n}.varve")).collect();
     let mut seeds: Vec<Vec<u8>> = files.iter().map(|f| bytes(f)).collect();
     seeds.extend(NAMES.iter().map(|n| metadata(&expected(n))));
@@ -201,20 +214,12 @@ fn changed_golden_bytes_never_panic() {
 #[test]
 #[ignore = "writes the golden files of a new version, once"]
 fn write_golden_files() {
-    let new_file = |name: &str, bytes: &[u8]| {
-        let mut options = std::fs::OpenOptions::new();
-        let mut file = options.write(true).create_new(true).open(folder().join(name)).unwrap();
-        std::io::Write::write_all(&mut file, bytes).unwrap();
-    };
-    let segment = support::kafka::segment();
-    let topic_id = Id(std::array::from_fn(|n| 0x10 + n as u8));
-    let key =
-        DataKey::new(Id(std::array::from_fn(|n| 0x40 + n as u8)), std::array::from_fn(|n| 0x80 + n as u8));
+    let key = golden::new_key();
     let old_ring = support::KEK_RING.replace("\"active\": \"2026\"", "\"active\": \"2025\"");
     let record = KeyRecord::wrap(
         &KeyRing::parse(&old_ring).unwrap(),
         &key,
-        topic_id,
+        golden::topic_id(),
         "2026-01",
         1_767_225_600_000,
         [8; 12],
@@ -222,90 +227,96 @@ fn write_golden_files() {
     new_file("key-ring.json", format!("{}\n", support::KEK_RING).as_bytes());
     new_file("key-record.json", &record.unwrap().encode().unwrap());
     for (n, name) in NAMES.into_iter().enumerate() {
-        let compression = match name {
-            "zstd" | "encrypted-zstd" => Compression::Zstd { level: 3 },
-            "auto-mixed" | "all" => Compression::Auto { level: 3 },
-            _ => Compression::None,
-        };
-        let options = WriteOptions {
-            frame_bytes: 4096,
-            chunk_bytes: 8192,
-            compression,
-            digest: match name {
-                "no-digests" => DigestAlgorithm::None,
-                "sha256" | "all" => DigestAlgorithm::Sha256,
-                _ => DigestAlgorithm::Blake3,
-            },
-            encryption: matches!(name, "encrypted" | "encrypted-zstd" | "all").then(|| Encryption {
-                key: key.clone(),
-                period: "2026-01".into(),
-                salt: std::array::from_fn(|i| (i * 7 + n) as u8),
-            }),
-            object_id: Id([0xa0 + n as u8; 16]),
-        };
-        let mut info = SegmentInfo {
-            writer: "varve 0.1.0".into(),
-            cluster_id: "MkU3OEVBNTcwNTJENDM2Qg".into(),
-            topic_id,
-            topic: "orders.paid".into(),
-            partition: 2,
-            segment_id: Some(Id([0x60 + n as u8; 16])),
-            base_offset: segment.base_offset,
-            last_offset: segment.last_offset,
-            max_timestamp_ms: segment.max_timestamp_ms,
-            created_ms: 1_767_225_700_000,
-            broker_id: Some(1),
-            leader_epochs: vec![
-                EpochStart { epoch: 3, start_offset: 1_000 },
-                EpochStart { epoch: 5, start_offset: 1_040 },
-            ],
-            observed: vec![Observed {
-                time_ms: 1_767_225_690_000,
-                high_watermark: 1_100,
-                last_stable_offset: 1_097,
-            }],
-        };
-        let mut log = &segment.log[..];
-        let mut sections: Vec<(ExtentKind, &[u8])> = vec![
-            (ExtentKind::OffsetIndex, &segment.offset_index),
-            (ExtentKind::TimeIndex, &segment.time_index),
-            (ExtentKind::TransactionIndex, &segment.transaction_index),
-            (ExtentKind::ProducerSnapshot, &segment.producer_snapshot),
-            (ExtentKind::LeaderEpochs, &segment.leader_epochs),
-        ];
-        match name {
-            "no-transaction-index" => sections.retain(|(kind, _)| *kind != ExtentKind::TransactionIndex),
-            "empty-log" => {
-                log = &[];
-                sections.iter_mut().take(2).for_each(|(_, bytes)| *bytes = &[]);
-                info.last_offset = info.base_offset - 1;
-                info.max_timestamp_ms = -1;
-                (info.segment_id, info.broker_id) = (None, None);
-                (info.leader_epochs, info.observed) = (Vec::new(), Vec::new());
-            }
-            "no-extents" => {
-                log = &[];
-                sections.clear();
-                info.last_offset = info.base_offset - 1;
-                info.max_timestamp_ms = -1;
-            }
-            "all" => info.observed.push(Observed {
-                time_ms: 1_767_225_691_000,
-                high_watermark: 1_101,
-                last_stable_offset: 1_101,
-            }),
-            _ => {}
-        }
-        let (object, finished) = write_as(info, &options, log, &sections);
+        let object = sample(n, name);
         let archive = (name == "all").then_some(ArchiveReference {
-            topic_id,
+            topic_id: golden::topic_id(),
             partition: 2,
             branch: 1,
             base_offset: 1_000,
         });
-        let metadata = finished.custom_metadata("default", archive).encode().unwrap();
+        let metadata = metadata_of(&object, archive).encode().unwrap();
         new_file(&format!("{name}.varve"), &object);
         let text = serde_json::to_string_pretty(&described(&object, &metadata, &key)).unwrap();
         new_file(&format!("{name}.expected.json"), format!("{text}\n").as_bytes());
+    }
+}
+
+fn sample(n: usize, name: &str) -> Vec<u8> {
+    let whole = support::kafka::segment();
+    let segment = if name == "zstd-checksum" { golden::beginning(whole, 4096) } else { whole };
+    let mut options = golden::options(n);
+    match name {
+        "zstd" | "encrypted-zstd" | "zstd-checksum" => options.compression = Compression::Zstd { level: 3 },
+        "auto-mixed" | "all" => options.compression = Compression::Auto { level: 3 },
+        "one-chunk" => options.chunk_bytes = 65_536,
+        _ => {}
+    }
+    match name {
+        "no-digests" | "encrypted-no-digests" => options.digest = DigestAlgorithm::None,
+        "sha256" | "all" => options.digest = DigestAlgorithm::Sha256,
+        _ => {}
+    }
+    options.encryption = (name.starts_with("encrypted") || name == "all").then(|| golden::encryption(n));
+    let mut info = golden::info(n, &segment);
+    let mut log = &segment.log[..];
+    let times: Vec<u8> = (0..800_u32)
+        .flat_map(|n| {
+            let (time_ms, offset) = (1_767_225_600_000 + i64::from(n), n / 10);
+            [&time_ms.to_be_bytes()[..], &offset.to_be_bytes()].concat()
+        })
+        .collect();
+    let mut sections: Vec<(ExtentKind, &[u8])> = vec![
+        (ExtentKind::OffsetIndex, &segment.offset_index),
+        (ExtentKind::TimeIndex, &segment.time_index),
+        (ExtentKind::TransactionIndex, &segment.transaction_index),
+        (ExtentKind::ProducerSnapshot, &segment.producer_snapshot),
+        (ExtentKind::LeaderEpochs, &segment.leader_epochs),
+    ];
+    match name {
+        "no-transaction-index" => sections.retain(|(kind, _)| *kind != ExtentKind::TransactionIndex),
+        "long-section" => sections[1].1 = &times,
+        "encrypted-empty-section" => sections[2].1 = &[],
+        "unknown-section" => sections.push((ExtentKind::Unknown(200), b"from a later writer")),
+        "zstd-checksum" => sections.clear(),
+        "empty-log" => {
+            log = &[];
+            sections.iter_mut().take(2).for_each(|(_, bytes)| *bytes = &[]);
+            (info.last_offset, info.max_timestamp_ms) = (info.base_offset - 1, -1);
+            (info.segment_id, info.broker_id) = (None, None);
+            (info.leader_epochs, info.observed) = (Vec::new(), Vec::new());
+        }
+        "no-extents" => {
+            log = &[];
+            sections.clear();
+            (info.last_offset, info.max_timestamp_ms) = (info.base_offset - 1, -1);
+            info.leader_epochs.clear();
+        }
+        "all" => info.observed.push(Observed {
+            time_ms: 1_767_225_691_000,
+            high_watermark: 1_101,
+            last_stable_offset: 1_101,
+        }),
+        _ => {}
+    }
+    let (object, _) = write_as(info, &options, log, &sections);
+    forged(name, object, log)
+}
+
+fn forged(name: &str, object: Vec<u8>, log: &[u8]) -> Vec<u8> {
+    let later = support::field(0x0100, b"from a later writer");
+    match name {
+        "unknown-tag" => forge::put(&object, 0x0100, b"from a later writer"),
+        "unknown-optional-bit" => forge::flip_features(&object, 0, 1 << 63),
+        "encrypted-unknown" => forge::resealed(
+            &forge::flip_sealed_features(&object, &golden::SECRET, 0, 1 << 63),
+            &golden::SECRET,
+            |public| [public, later.clone()].concat(),
+            |private| changed(&private, |p| p.extend_from_slice(&support::field(7, b"from a later writer"))),
+        ),
+        "zstd-checksum" => {
+            let frame = support::with_window(&support::checksummed(log), 13 << 3);
+            forge::with_only_frame(&object, &frame)
+        }
+        _ => object,
     }
 }

@@ -130,9 +130,10 @@ fn crowded_footers() {
     check("all tags", &crowded, |b| assert_eq!(open(b, None).unwrap().0, finished.footer));
     for (entries, entry) in [(1_398_000, 12), (699_000, 24)] {
         let tag: u16 = if entry == 12 { 13 } else { 19 };
-        let value: Vec<u8> =
-            (0..entries as u32).flat_map(|n| [&n.to_be_bytes()[..], &vec![0; entry - 4]].concat()).collect();
-        let mut info = info();
+        // Epochs, each from its own number; or samples, of which the time alone is not 0.
+        let one = |n: u32| [&n.to_be_bytes()[..], &vec![0; entry - 8], &n.to_be_bytes()].concat();
+        let value: Vec<u8> = (0..entries as u32).flat_map(one).collect();
+        let mut info = SegmentInfo { last_offset: i64::MAX - 1, ..info() };
         info.leader_epochs.clear();
         info.observed.clear();
         let options = options(Compression::None, false, DigestAlgorithm::None);
@@ -188,6 +189,13 @@ fn zstd_bombs() {
         ("good", good.clone(), true),
         ("256 MiB", gigabyte, false),
         ("no content size", no_size, false),
+        ("a checksum", checksummed(&[1; 4096]), true),
+        ("a wrong checksum", changed(&checksummed(&[1; 4096]), |b| *b.last_mut().unwrap() ^= 1), false),
+        ("a window of 8 MiB", with_window(&good, 13 << 3), true),
+        ("a window of 9 MiB", with_window(&good, 13 << 3 | 1), false),
+        ("a dictionary id of 0", with_dictionary_id(&good, 0), false),
+        ("a dictionary id of 7", with_dictionary_id(&good, 7), false),
+        ("zstd 0.7", changed(&good, |b| b[0] = 0x27), false),
         (
             "two frames",
             [zstd::bulk::compress(&[1; 2048], 1).unwrap(), zstd::bulk::compress(&[1; 2048], 1).unwrap()]
@@ -212,6 +220,38 @@ fn zstd_bombs() {
             assert_eq!(found.is_ok(), accepted, "{why}: {found:?}");
         });
     }
+}
+
+#[test]
+fn keys_are_bounded_and_their_base64_is_canonical() {
+    let json =
+        KeyRecord::wrap(&KeyRing::parse(KEK_RING).unwrap(), &data_key(), Id([1; 16]), "2026", 0, [0; 12]);
+    let json = json.unwrap().encode().unwrap();
+    let padded = |n: usize| [&json[..], &vec![b' '; n - json.len()]].concat();
+    assert!(KeyRecord::decode(&padded(KEY_RECORD_MAX_BYTES)).is_ok());
+    let refused = KeyRecord::decode(&padded(KEY_RECORD_MAX_BYTES + 1)).unwrap_err();
+    assert!(refused.to_string().contains("at most 65536 bytes"), "{refused}");
+    let ring = |n: usize| format!("{KEK_RING}{}", " ".repeat(n - KEK_RING.len()));
+    assert!(KeyRing::parse(&ring(KEY_RING_MAX_BYTES)).is_ok());
+    let refused = KeyRing::parse(&ring(KEY_RING_MAX_BYTES + 1)).map(|_| ()).unwrap_err();
+    assert!(refused.to_string().contains("at most 1048576 bytes"), "{refused}");
+    for (why, value) in [
+        ("unused bits", "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQF="),
+        ("no padding", "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE"),
+        ("a line's end", "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=\\n"),
+        ("a blank", " AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE="),
+    ] {
+        let text = format!(r#"{{"active": "a", "keys": {{"a": "{value}"}}}}"#);
+        assert!(KeyRing::parse(&text).is_err(), "{why}");
+    }
+    let json = String::from_utf8(json).unwrap();
+    // 12 bytes need no padding, 16 need two characters of it, and leave 4 bits over.
+    assert!(json.contains(r#""nonce": "AAAAAAAAAAAAAAAA""#), "{json}");
+    for nonce in ["AAAAAAAAAAAAAAAA=", "AAAAAAAAAAAAAAAA\\n", "AAAAAAAAAAAAAAA"] {
+        let changed = json.replace("AAAAAAAAAAAAAAAA", nonce);
+        assert!(KeyRecord::decode(changed.as_bytes()).is_err(), "{nonce}");
+    }
+    assert!(Id::parse("AQEBAQEBAQEBAQEBAQEBAQ").is_ok() && Id::parse("AQEBAQEBAQEBAQEBAQEBAR").is_err());
 }
 
 #[test]

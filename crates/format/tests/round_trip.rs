@@ -69,16 +69,18 @@ prop_compose! {
     fn any_info()(
         writer in "[^\\p{Cc}]{1,60}", cluster_id in safe_text(128), topic in safe_text(249),
         topic_id in id(), segment_id in proptest::option::of(id()), partition in 0..=i32::MAX,
-        base_offset in 0..i64::MAX / 2, length in 0..i64::MAX / 2, times in any::<(i64, i64)>(),
-        broker_id in any::<Option<i32>>(),
-        epochs in proptest::collection::btree_map(0..=i32::MAX, 0..=i64::MAX, 0..20),
+        base_offset in 0..i64::MAX / 2, length in 0..i64::MAX / 2, times in (-1..=i64::MAX, 0..=i64::MAX),
+        broker_id in proptest::option::of(0..=i32::MAX),
+        epochs in proptest::collection::btree_set(0..=i32::MAX, 0..20),
+        starts in proptest::collection::btree_set(0..i64::MAX / 2, 0..20),
         observed in proptest::collection::vec(any::<(i64, i64, i64)>(), 0..20),
     ) -> SegmentInfo {
         SegmentInfo {
             writer, cluster_id, topic_id, topic, partition, segment_id, base_offset,
             last_offset: base_offset + length - 1,
             max_timestamp_ms: times.0, created_ms: times.1, broker_id,
-            leader_epochs: epochs.into_iter().map(|(epoch, start_offset)| EpochStart { epoch, start_offset }).collect(),
+            leader_epochs: epochs.into_iter().zip(starts).map(|(epoch, start_offset)| EpochStart { epoch, start_offset })
+                .take_while(|e| e.start_offset < base_offset + length).collect(),
             observed: observed.into_iter()
                 .map(|(time_ms, high_watermark, last_stable_offset)| Observed { time_ms, high_watermark, last_stable_offset })
                 .collect(),
@@ -241,6 +243,13 @@ fn frames_are_sealed_as_specified() {
 #[test]
 fn writers_are_refused_what_readers_would_refuse() {
     let good = info();
+    let epochs = |epochs: &[(i32, i64)]| {
+        let starts = epochs
+            .iter()
+            .map(|(epoch, start_offset)| EpochStart { epoch: *epoch, start_offset: *start_offset });
+        SegmentInfo { leader_epochs: starts.collect(), ..good.clone() }
+    };
+    assert_eq!(epochs(&[(0, 0), (3, 150), (4, 199)]).check(), Ok(()));
     let bad = [
         SegmentInfo { topic: "../../etc".into(), ..good.clone() },
         SegmentInfo { topic: "t".repeat(250), ..good.clone() },
@@ -250,7 +259,16 @@ fn writers_are_refused_what_readers_would_refuse() {
         SegmentInfo { partition: -1, ..good.clone() },
         SegmentInfo { base_offset: 5, last_offset: 3, ..good.clone() },
         SegmentInfo { last_offset: i64::MAX, ..good.clone() },
-        SegmentInfo { leader_epochs: vec![EpochStart { epoch: 1, start_offset: 0 }; 2], ..good.clone() },
+        SegmentInfo { max_timestamp_ms: -2, ..good.clone() },
+        SegmentInfo { created_ms: -1, ..good.clone() },
+        SegmentInfo { broker_id: Some(-1), ..good.clone() },
+        epochs(&[(1, 0), (1, 1)]),
+        epochs(&[(2, 0), (1, 1)]),
+        epochs(&[(1, 7), (2, 7)]),
+        epochs(&[(1, 7), (2, 6)]),
+        epochs(&[(-1, 0)]),
+        epochs(&[(0, -1)]),
+        epochs(&[(0, 100), (1, 200)]),
     ];
     for info in bad {
         let plan = Plan::new(0, 8192, &[]).unwrap();
@@ -271,6 +289,9 @@ fn plans_that_no_footer_describes_are_refused_before_the_first_byte() {
     assert!(Plan::new(1, 4096, &sections(ExtentKind::Log, 1)).is_err());
     assert!(Plan::new(1, 4096, &sections(ExtentKind::TimeIndex, SECTION_MAX_BYTES + 1)).is_err());
     assert!(Plan::new(1, 4096, &[(ExtentKind::TimeIndex, 1), (ExtentKind::OffsetIndex, 1)]).is_err());
+    for (kind, accepted) in [(0, false), (5, false), (127, false), (128, true), (254, true), (255, false)] {
+        assert_eq!(Plan::new(1, 4096, &sections(ExtentKind::Unknown(kind), 1)).is_ok(), accepted, "{kind}");
+    }
     let options = options(Compression::Zstd { level: 1 }, false, DigestAlgorithm::Blake3);
     let ten_gib = Plan::new(10 << 30, 8192, &[]);
     assert!(ten_gib.is_err() || Encoder::new(options.clone(), ten_gib.unwrap()).is_err());

@@ -82,11 +82,13 @@ impl Footer {
     }
 
     fn read_private(&mut self, bytes: &[u8], origin: u64) -> Result<()> {
-        let table = Table { fields: fields("footer digests", origin, bytes)?, origin };
         if self.digest == DigestAlgorithm::None {
-            table.forbidden(tag::PRIVATE_ROOT)?;
-            return table.forbidden(tag::PRIVATE_DIGESTS);
+            return match bytes.len() {
+                0 => Ok(()),
+                n => Err(Error::corrupt("footer digests", origin, "no bytes where there are no digests", n)),
+            };
         }
+        let table = Table { fields: fields("footer digests", origin, bytes)?, origin };
         let digests = table.required(tag::PRIVATE_DIGESTS)?;
         let mut c = Cursor::new("footer digests", digests.offset, digests.value);
         self.digests = self.extents.iter().map(|_| Ok(Digest(c.array()?))).collect::<Result<_>>()?;
@@ -141,9 +143,17 @@ impl<'a> Table<'a> {
         self.get(tag).map(|_| read()).transpose()
     }
 
-    /// A list of entries of a fixed size.
+    /// A list of entries of a fixed size. One without entries is left out, not stored empty.
     fn list<T>(&self, tag: u16, read: impl Fn(&mut Cursor<'_>) -> Result<T>) -> Result<Vec<T>> {
         let Some(f) = self.get(tag) else { return Ok(Vec::new()) };
+        if f.value.is_empty() {
+            return Err(Error::corrupt(
+                WHAT,
+                f.offset,
+                format!("an entry in field {tag:#x}, or no field"),
+                "none",
+            ));
+        }
         let mut c = Cursor::new(WHAT, f.offset, f.value);
         let mut out = Vec::new();
         while c.remaining() > 0 {
@@ -160,14 +170,6 @@ impl<'a> Table<'a> {
         if field.value != expected {
             let (expected, found) = (format!("{expected:02x?}"), shorten(field.value));
             return Err(Error::corrupt("footer field 0x15", field.offset, expected, found));
-        }
-        if let Some(last) = self.fields.last().filter(|f| f.tag > tag::SEALED) {
-            return Err(Error::corrupt(
-                WHAT,
-                last.offset,
-                format!("no tag above {:#x}", tag::SEALED),
-                last.tag,
-            ));
         }
         if trailer.features.required & REQUIRED_AES_256_GCM == 0 {
             self.forbidden(tag::ENCRYPTION)?;

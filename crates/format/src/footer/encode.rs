@@ -1,6 +1,6 @@
 //! From the footer to its bytes.
 
-use super::{Footer, sealed_aad, tag};
+use super::{EpochStart, Footer, sealed_aad, tag};
 use crate::FORMAT_VERSION;
 use crate::bytes::put_field;
 use crate::crypt::ObjectKey;
@@ -59,11 +59,11 @@ impl Footer {
         if let Some(broker) = i.broker_id {
             put_field(out, tag::BROKER, &broker.to_be_bytes());
         }
-        let epochs = i
-            .leader_epochs
-            .iter()
-            .flat_map(|e| [&e.epoch.to_be_bytes()[..], &e.start_offset.to_be_bytes()].concat());
-        put_field(out, tag::LEADER_EPOCHS, &epochs.collect::<Vec<_>>());
+        if !i.leader_epochs.is_empty() {
+            let entry = |e: &EpochStart| [&e.epoch.to_be_bytes()[..], &e.start_offset.to_be_bytes()].concat();
+            let entries: Vec<_> = i.leader_epochs.iter().flat_map(entry).collect();
+            put_field(out, tag::LEADER_EPOCHS, &entries);
+        }
         put_field(out, tag::LOG_BYTES, &self.log_bytes.to_be_bytes());
         put_field(out, tag::FRAME_BYTES, &self.frame_bytes.to_be_bytes());
         put_field(out, tag::CHUNK_BYTES, &self.chunk_bytes.to_be_bytes());

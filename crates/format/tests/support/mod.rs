@@ -2,6 +2,8 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::panic)] // Each test takes what it needs.
 
 pub mod decode_all;
+pub mod forge;
+pub mod golden;
 pub mod kafka;
 
 use varve_format::*;
@@ -154,6 +156,38 @@ pub fn with_footer(object: &[u8], change: impl FnOnce(Vec<u8>) -> Vec<u8>) -> Ve
     [&object[..old.footer_offset as usize], &footer, &new.encode()].concat()
 }
 
+/// `tag | length | value`.
+pub fn field(tag: u16, value: &[u8]) -> Vec<u8> {
+    [&tag.to_be_bytes()[..], &(value.len() as u32).to_be_bytes(), value].concat()
+}
+
+/// Where the field `tag` begins in the footer.
+pub fn place_of(footer: &[u8], tag: u16) -> usize {
+    let mut at = 0;
+    while at < footer.len() && u16::from_be_bytes(footer[at..at + 2].try_into().unwrap()) < tag {
+        at += 6 + u32::from_be_bytes(footer[at + 2..at + 6].try_into().unwrap()) as usize;
+    }
+    at
+}
+
+/// The object with one more field in its footer.
+pub fn insert(object: &[u8], tag: u16, value: &[u8]) -> Vec<u8> {
+    with_footer(object, |mut footer| {
+        let at = place_of(&footer, tag);
+        footer.splice(at..at, field(tag, value));
+        footer
+    })
+}
+
+/// The object without a field.
+pub fn remove(object: &[u8], tag: u16) -> Vec<u8> {
+    with_footer(object, |mut footer| {
+        let (at, next) = (place_of(&footer, tag), place_of(&footer, tag + 1));
+        footer.drain(at..next);
+        footer
+    })
+}
+
 /// Text that compresses, then bytes that do not.
 pub fn mixed(compressible: usize, random: usize) -> Vec<u8> {
     let text = b"a kafka log of batches and batches ".iter().copied().cycle().take(compressible);
@@ -236,4 +270,36 @@ pub fn mutate(bytes: &mut Vec<u8>, donor: &[u8], rng: &mut Rng) {
         }
         _ => bytes.iter_mut().skip(at).take(rng.below(16)).for_each(|b| *b = rng.next() as u8),
     }
+}
+
+/// A changed copy.
+pub fn changed(bytes: &[u8], change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    let mut out = bytes.to_vec();
+    change(&mut out);
+    out
+}
+
+/// A zstd frame with a checksum of its content.
+pub fn checksummed(plain: &[u8]) -> Vec<u8> {
+    let mut compressor = zstd::bulk::Compressor::new(1).unwrap();
+    compressor.include_checksum(true).unwrap();
+    compressor.compress(plain).unwrap()
+}
+
+/// The zstd frame, which is of a single segment, with this window descriptor instead.
+pub fn with_window(frame: &[u8], descriptor: u8) -> Vec<u8> {
+    assert_eq!(frame[4] & 0x20, 0x20);
+    changed(frame, |b| {
+        b[4] &= !0x20;
+        b.insert(5, descriptor);
+    })
+}
+
+/// The zstd frame, which is of a single segment, with this dictionary id.
+pub fn with_dictionary_id(frame: &[u8], id: u8) -> Vec<u8> {
+    assert_eq!(frame[4] & 0x23, 0x20);
+    changed(frame, |b| {
+        b[4] |= 1;
+        b.insert(5, id);
+    })
 }
