@@ -6,14 +6,15 @@
 use bytes::{Buf, BytesMut};
 use futures::TryStreamExt;
 use varve_format::{
-    DataKey, Decoder, Digest, DigestAlgorithm, Extent, Footer, KeyRecord, KeyRing, ObjectKey, TRAILER_BYTES,
-    Trailer, key_record_name,
+    DataKey, Decoder, Digest, DigestAlgorithm, Extent, Footer, KEY_RECORD_MAX_BYTES, KeyRecord, KeyRing,
+    ObjectKey, TRAILER_BYTES, Trailer, key_record_name,
 };
 use varve_store::{GetRange, Key, Kind, SharedStore};
 
 /// Most footers and indexes fit in it, so that one request opens an object.
 const TAIL_BYTES: u64 = 256 << 10;
-const KEY_RECORD_MAX_BYTES: u64 = 64 << 10;
+/// One byte more than is allowed, so that a longer one is refused, not cut.
+const KEY_RECORD_FETCH_BYTES: u64 = KEY_RECORD_MAX_BYTES as u64 + 1;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ObjectError {
@@ -216,13 +217,14 @@ async fn data_key(store: &SharedStore, footer: &Footer, ring: &KeyRing) -> Resul
     let Some(encryption) = &footer.encryption else { return Err("the object is not encrypted".to_owned()) };
     let name = key_record_name(&footer.info.cluster_id, footer.info.topic_id, &encryption.period);
     let key = Key::new(name).map_err(|e| e.to_string())?;
-    let got = store.get(&key, GetRange::Bounded { start: 0, end: KEY_RECORD_MAX_BYTES }).await;
+    let got = store.get(&key, GetRange::Bounded { start: 0, end: KEY_RECORD_FETCH_BYTES }).await;
     let got = got.map_err(|e| match e.kind {
         Kind::NotFound => format!("{e}: it was destroyed, or --store.url is not the store's root"),
         _ => e.to_string(),
     })?;
     let bytes = got.bytes().await.map_err(|e| e.to_string())?;
     let record = KeyRecord::decode(&bytes).map_err(|e| format!("{key}: {e}"))?;
+    record.check_is(footer.info.topic_id, &encryption.period).map_err(|e| format!("{key}: {e}"))?;
     let data_key = record.unwrap(ring).map_err(|e| format!("{key}: {e}"))?;
     if data_key.id != encryption.data_key_id {
         return Err(format!(

@@ -65,7 +65,8 @@ fn plan(footer: &Footer, into: &Path) -> Result<Vec<Planned>> {
     };
     let sections = footer.extents.iter().enumerate().skip(chunks).filter_map(|(number, extent)| {
         let name = match extent.kind {
-            ExtentKind::Log => return None,
+            // What this build does not know is no file of the broker's that it could name.
+            ExtentKind::Log | ExtentKind::Unknown(_) => return None,
             ExtentKind::OffsetIndex => format!("{base:020}.index"),
             ExtentKind::TimeIndex => format!("{base:020}.timeindex"),
             ExtentKind::TransactionIndex => format!("{base:020}.txnindex"),

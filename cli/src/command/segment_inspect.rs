@@ -202,7 +202,7 @@ fn description(object: &SegmentObject) -> Value {
 fn entries(kind: ExtentKind, base_offset: i64, bytes: &[u8]) -> Result<Vec<(String, Value)>> {
     let name = kind.name();
     Ok(match kind {
-        ExtentKind::Log => Vec::new(),
+        ExtentKind::Log | ExtentKind::Unknown(_) => Vec::new(),
         ExtentKind::OffsetIndex => parse_offset_index(bytes, base_offset)?
             .into_iter()
             .map(|e| {

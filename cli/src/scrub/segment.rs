@@ -42,7 +42,9 @@ pub(crate) async fn check_segment(
         }
         Err(e) => return Err(e),
     };
-    let mut findings: Vec<_> = differences(&object, &custom, partition, segment)
+    // The name is the cluster's, by its first part.
+    let cluster_id = key.split('/').next().unwrap_or_default();
+    let mut findings: Vec<_> = differences(&object, &custom, cluster_id, partition, segment)
         .into_iter()
         .map(|detail| (FindingKind::Corruption, detail))
         .collect();
@@ -63,6 +65,7 @@ pub(crate) async fn check_segment(
 fn differences(
     object: &SegmentObject,
     custom: &CustomMetadata,
+    cluster_id: &str,
     partition: PartitionKey,
     segment: &RemoteSegment,
 ) -> Vec<String> {
@@ -70,7 +73,7 @@ fn differences(
     let id = |id: Option<Id>| id.map_or_else(|| "none".to_owned(), |id| id.to_string());
     let pairs = [
         ("size in bytes", custom.object_bytes().to_string(), object.size_bytes.to_string()),
-        ("footer digest", custom.footer_digest.to_string(), object.footer_digest.to_string()),
+        ("cluster id", cluster_id.to_owned(), info.cluster_id.clone()),
         ("topic id", partition.0.to_string(), info.topic_id.to_string()),
         ("partition", partition.1.to_string(), info.partition.to_string()),
         ("segment id", segment.segment_id.to_string(), id(info.segment_id)),
@@ -78,9 +81,11 @@ fn differences(
         ("last offset", segment.end_offset.to_string(), info.last_offset.to_string()),
         ("bytes of log", segment.size_bytes.to_string(), object.footer.log_bytes.to_string()),
     ];
-    pairs
-        .into_iter()
-        .filter(|(_, expected, found)| expected != found)
+    let differing = pairs.into_iter().filter(|(_, expected, found)| expected != found);
+    let mut out: Vec<_> = differing
         .map(|(what, expected, found)| format!("{what}: the brokers expect {expected}, found {found}"))
-        .collect()
+        .collect();
+    let written_with = custom.check_object(&object.trailer, &object.footer, &object.footer_digest);
+    out.extend(written_with.err().map(|e| format!("by the brokers' custom metadata {e}")));
+    out
 }
