@@ -4,11 +4,15 @@
 //! key wins and all use it. The record is durable before the first object is sealed with its key.
 
 use std::collections::HashMap;
+use std::io::Read as _;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use varve_format::{DataKey, EncryptionInfo, Id, KeyRecord, KeyRing, key_record_name};
+use varve_format::{
+    DataKey, EncryptionInfo, Id, KEY_RECORD_MAX_BYTES, KEY_RING_MAX_BYTES, KeyRecord, KeyRing,
+    key_record_name,
+};
 use varve_store::{Create, GetRange, Key, PutOptions, SharedStore};
 use zeroize::Zeroizing;
 
@@ -18,7 +22,8 @@ use crate::error::{Error, Kind, Result};
 /// How long an unwrapped key is kept: a key that was destroyed opens nothing after that.
 const KEEP: Duration = Duration::from_secs(600);
 const KEPT_MAX: usize = 10_000;
-const RECORD_MAX_BYTES: u64 = 64 << 10;
+/// One byte more than is allowed, so that a longer one is refused, not cut.
+const RECORD_FETCH_BYTES: u64 = KEY_RECORD_MAX_BYTES as u64 + 1;
 
 #[derive(Debug)]
 pub struct Keys {
@@ -33,7 +38,7 @@ impl Keys {
         let ring = match &config.key_ring_file {
             None => None,
             Some(path) => {
-                let read = std::fs::read_to_string(path).map(Zeroizing::new);
+                let read = read_ring(path);
                 let text = read.map_err(|e| {
                     Error::config("encryption.key.ring.file", &path.display().to_string(), &e.to_string())
                 })?;
@@ -53,7 +58,7 @@ impl Keys {
         if let Some(key) = self.kept(&name) {
             return Ok((key, period));
         }
-        let key = match self.load(&name).await {
+        let key = match self.load(&name, topic_id, &period).await {
             Err(e) if e.kind == Kind::NotFound => self.create(&name, topic_id, &period, now_ms).await?,
             loaded => loaded?,
         };
@@ -68,7 +73,7 @@ impl Keys {
         let key = match self.kept(&name).filter(|key| key.id == info.data_key_id) {
             Some(key) => key,
             None => {
-                let key = self.load(&name).await.map_err(|e| match e.kind {
+                let key = self.load(&name, topic_id, &info.period).await.map_err(|e| match e.kind {
                     Kind::NotFound => Error::new(
                         Kind::Denied,
                         format!(
@@ -100,24 +105,27 @@ impl Keys {
         })
     }
 
-    async fn load(&self, name: &str) -> Result<DataKey> {
+    async fn load(&self, name: &str, topic_id: Id, period: &str) -> Result<DataKey> {
         let key = Key::new(name)?;
         let bytes = self
             .store
-            .get(&key, GetRange::Bounded { start: 0, end: RECORD_MAX_BYTES })
+            .get(&key, GetRange::Bounded { start: 0, end: RECORD_FETCH_BYTES })
             .await?
             .bytes()
             .await?;
         let open = || {
-            KeyRecord::decode(&bytes)?.unwrap(self.ring.as_ref().ok_or(varve_format::Error::KeyMissing {
+            let record = KeyRecord::decode(&bytes)?;
+            record.check_is(topic_id, period)?;
+            record.unwrap(self.ring.as_ref().ok_or(varve_format::Error::KeyMissing {
                 what: "data key",
                 key_id: "none configured".into(),
             })?)
         };
         self.ring()?;
         open().map_err(|e| {
-            let kind =
-                if matches!(e, varve_format::Error::Corrupt { .. }) { Kind::Corrupt } else { Kind::Denied };
+            let damaged =
+                matches!(e, varve_format::Error::Corrupt { .. } | varve_format::Error::Mistaken { .. });
+            let kind = if damaged { Kind::Corrupt } else { Kind::Denied };
             Error::new(kind, format!("{}/{name}: {e}", self.store.url()))
         })
     }
@@ -133,7 +141,7 @@ impl Keys {
         match self.store.put(&Key::new(name)?, Bytes::from(record), &options).await {
             Ok(_) => Ok(made),
             // Another broker was first, or our own answer was lost: what is stored counts.
-            Err(e) if e.kind == varve_store::Kind::AlreadyExists => self.load(name).await,
+            Err(e) if e.kind == varve_store::Kind::AlreadyExists => self.load(name, topic_id, period).await,
             Err(e) => Err(e.into()),
         }
     }
@@ -152,6 +160,15 @@ impl Keys {
             kept.insert(name, (key.clone(), Instant::now()));
         }
     }
+}
+
+/// Of the key ring's file no more than it may hold.
+fn read_ring(path: &std::path::Path) -> std::io::Result<Zeroizing<String>> {
+    let mut file = std::fs::File::open(path)?.take(KEY_RING_MAX_BYTES as u64 + 1);
+    // All at once: a text that grows leaves copies of itself behind.
+    let mut text = Zeroizing::new(String::with_capacity(KEY_RING_MAX_BYTES + 1));
+    file.read_to_string(&mut text)?;
+    Ok(text)
 }
 
 /// Bytes of the system's generator.
