@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use support::{Bench, CLUSTER, Segment, config, key_ring, kind_of};
-use varve_format::{EncryptionInfo, ExtentKind, Id};
+use varve_format::{EncryptionInfo, ExtentKind, Id, key_record_name};
 use varve_rsm::Kind;
 use varve_rsm::config::Config;
 use varve_rsm::keys::Keys;
@@ -122,6 +122,29 @@ fn a_damaged_record_is_corrupt_and_named() {
         let e = bench.segment(3, 10).copy(&Rsm::with_store(&given, |store| store).unwrap()).unwrap_err();
         assert_eq!(e.kind, Kind::Corrupt, "{e}");
     }
+}
+
+/// Else a topic's objects would be sealed with another's key, and be lost when that one's key is destroyed.
+#[test]
+fn a_record_under_another_name_is_not_taken() {
+    let dir = tempfile::tempdir().unwrap();
+    let given = given(dir.path(), "k", 1);
+    let bench = Bench::open(&given).unwrap();
+    let keys = || Keys::new(&Config::parse(&given).unwrap(), bench.store.clone()).unwrap();
+    let (topic, other) = (Id([1; 16]), Id([2; 16]));
+    let (_, period) = bench.block(keys().for_write(CLUSTER, topic, 0)).unwrap();
+    let record = bench.object(&key_record_name(CLUSTER, topic, &period));
+    bench.put(&key_record_name(CLUSTER, other, &period), record.clone());
+    bench.put(&key_record_name(CLUSTER, topic, "1970-02"), record.clone());
+    for (topic, now_ms) in [(other, 0), (topic, 40 * DAY_MS)] {
+        let e = bench.block(keys().for_write(CLUSTER, topic, now_ms)).unwrap_err();
+        assert_eq!(e.kind, Kind::Corrupt, "{e}");
+        assert!(e.message.contains("not the key record that was looked for"), "{e}");
+    }
+    let long = [&record[..], &vec![b' '; 64 << 10]].concat();
+    bench.put(&key_record_name(CLUSTER, topic, &period), long);
+    let e = bench.block(keys().for_write(CLUSTER, topic, 0)).unwrap_err();
+    assert!(e.kind == Kind::Corrupt && e.message.contains("at most 65536 bytes"), "{e}");
 }
 
 #[test]
