@@ -22,7 +22,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let build = ["test", "--quiet", "--release", "--workspace", "--no-run"];
     steps.command("building tests", cargo().args(build))?;
     let mut tests = cargo();
-    tests.args(["test", "--release", "--workspace"]);
+    tests.args(["test", "--release", "--workspace", "--no-fail-fast"]);
     tests.args(args.filter.as_slice());
     tests.env("VARVE_REQUIRE_SERVERS", "1").env("VARVE_RSM_JAR", jar);
     steps.command("unit and end-to-end tests", &mut tests)
