@@ -218,6 +218,8 @@ impl Reader {
                 landed.push((plain(opened, &mut decoder, &frame, stored).map_err(fail)?, frame));
                 number += 1;
             }
+            // The connection reads on into the same memory once nobody holds a piece of it.
+            cutter.let_go(opened.footer.frame_bytes as usize);
             if !landed.is_empty() {
                 self.cache.land(flight, first, frames(landed, opened, permit));
                 self.budget.retry();
@@ -321,9 +323,17 @@ struct Cutter {
 
 impl Cutter {
     fn add(&mut self, piece: Bytes) {
-        self.begun.extend_from_slice(&self.piece);
         self.owned = piece.is_unique();
         self.piece = piece;
+    }
+
+    /// Keeps the beginning of the next frame, of about `frame_bytes`, and nothing of the piece.
+    fn let_go(&mut self, frame_bytes: usize) {
+        let rest = std::mem::take(&mut self.piece);
+        if !rest.is_empty() {
+            self.begun.reserve_exact(frame_bytes.max(rest.len()));
+            self.begun.extend_from_slice(&rest);
+        }
     }
 
     fn cut(&mut self, bytes: usize) -> Option<Bytes> {
