@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,26 +11,35 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
+use crate::measure::at_once;
+
 const STEP: usize = 1 << 20;
 
 /// A plain loop over one file, made durable as the store makes it: file synced, renamed, folder synced.
-pub(crate) fn copy_file(from: &[&Path], to: &Path) -> Result<()> {
+pub(crate) fn copy_file(from: &Path, to: &Path) -> Result<()> {
     let mut buffer = vec![0; STEP];
     let temporary = to.with_extension("lean");
-    let mut out = File::create(&temporary)?;
-    for path in from {
-        let mut source = File::open(path)?;
-        loop {
-            let n = source.read(&mut buffer)?;
-            if n == 0 {
-                break;
-            }
-            out.write_all(&buffer[..n])?;
+    let (mut source, mut out) = (File::open(from)?, File::create(&temporary)?);
+    loop {
+        let n = source.read(&mut buffer)?;
+        if n == 0 {
+            break;
         }
+        out.write_all(&buffer[..n])?;
     }
     out.sync_all()?;
     fs::rename(&temporary, to)?;
     File::open(to.parent().context("a folder")?)?.sync_all()?;
+    Ok(())
+}
+
+/// Takes a file out of the page cache.
+pub(crate) fn drop_cached(path: &Path) -> Result<()> {
+    let file = File::open(path)?;
+    file.sync_all()?;
+    // SAFETY: the descriptor is open, and no memory is passed.
+    let failed = unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+    ensure!(failed == 0, "posix_fadvise: error {failed}");
     Ok(())
 }
 
@@ -119,14 +129,14 @@ impl Answer {
 }
 
 /// Uploads a file in parts, `parallel` at once, each read and sent by its own thread.
-pub(crate) fn upload(port: u16, target: &str, from: &Path, part_bytes: u64, parallel: usize) -> Result<()> {
+pub(crate) fn upload(port: u16, target: &str, from: &Path, part_bytes: u64, parallel: u32) -> Result<()> {
     let mut http = Http::connect(port)?;
     let begun = http.send("POST", &format!("{target}?uploads="), "", &[])?;
     let id = begun.element("UploadId").context("UploadId")?;
     let bytes = fs::metadata(from)?.len();
     let parts = bytes.div_ceil(part_bytes);
     let next = AtomicU64::new(0);
-    let worker = || -> Result<Vec<(u64, String)>> {
+    let worker = |_| -> Result<Vec<(u64, String)>> {
         let (file, mut http, mut etags) = (File::open(from)?, Http::connect(port)?, Vec::new());
         let mut buffer = vec![0; part_bytes as usize];
         loop {
@@ -145,7 +155,7 @@ pub(crate) fn upload(port: u16, target: &str, from: &Path, part_bytes: u64, para
             etags.push((part + 1, answer.header("etag").context("ETag")?.to_owned()));
         }
     };
-    let mut etags = in_parallel(parallel, worker)?;
+    let mut etags = at_once(parallel, worker)?.concat();
     etags.sort_unstable();
     let list: String = etags
         .iter()
@@ -157,30 +167,19 @@ pub(crate) fn upload(port: u16, target: &str, from: &Path, part_bytes: u64, para
 }
 
 /// Reads the first `bytes` of an object by ranges of `step`, `parallel` at once.
-pub(crate) fn download(port: u16, target: &str, bytes: u64, step: u64, parallel: usize) -> Result<()> {
+pub(crate) fn download(port: u16, target: &str, bytes: u64, step: u64, parallel: u32) -> Result<()> {
     let next = AtomicU64::new(0);
-    let worker = || -> Result<Vec<()>> {
+    let worker = |_| -> Result<()> {
         let mut http = Http::connect(port)?;
         loop {
             let at = next.fetch_add(step, Ordering::Relaxed);
             if at >= bytes {
-                return Ok(Vec::new());
+                return Ok(());
             }
             let end = (at + step).min(bytes);
             let answer = http.send("GET", target, &format!("Range: bytes={at}-{}\r\n", end - 1), &[])?;
             ensure!(answer.body.len() as u64 == end - at);
         }
     };
-    in_parallel(parallel, worker).map(drop)
-}
-
-fn in_parallel<T: Send>(n: usize, work: impl Fn() -> Result<Vec<T>> + Sync) -> Result<Vec<T>> {
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..n).map(|_| scope.spawn(&work)).collect();
-        let mut out = Vec::new();
-        for thread in threads {
-            out.extend(thread.join().map_err(|_| anyhow::anyhow!("a worker panicked"))??);
-        }
-        Ok(out)
-    })
+    at_once(parallel, worker).map(drop)
 }

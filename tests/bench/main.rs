@@ -1,8 +1,12 @@
 //! `cargo xtask bench tier`: the RemoteStorageManager against the limit of the machine, both measured in the
 //! same run, in turn. Prints ratios; times nothing out, fails only if work fails.
+//! `cargo xtask bench memory`: what it takes of a JVM's memory, against what it was allowed.
 
+mod copies;
 mod lean;
 mod measure;
+mod memory;
+mod reads;
 mod segment;
 mod stage;
 mod tier;
@@ -16,11 +20,16 @@ use clap::Parser;
 enum Bench {
     /// Copies and reads of the tier.
     Tier(tier::Args),
+    /// Resident memory and Java heap, with many copies and readers at once.
+    Memory(memory::Args),
 }
 
 fn main() -> ExitCode {
-    let Bench::Tier(args) = Bench::parse();
-    match tier::run(&args) {
+    let outcome = match Bench::parse() {
+        Bench::Tier(args) => tier::run(&args),
+        Bench::Memory(args) => memory::run(&args),
+    };
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("bench: {e:#}");

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 
 /// One run.
 #[derive(Clone, Copy, Debug, Default)]
@@ -30,6 +30,16 @@ fn cpu_seconds() -> f64 {
     };
     let seconds = |t: libc::timeval| t.tv_sec as f64 + t.tv_usec as f64 / 1e6;
     seconds(usage.ru_utime) + seconds(usage.ru_stime)
+}
+
+/// Runs `work` for each number below `n`, in threads of their own.
+pub(crate) fn at_once<T: Send>(n: u32, work: impl Fn(u32) -> Result<T> + Sync) -> Result<Vec<T>> {
+    std::thread::scope(|scope| {
+        let work = &work;
+        let threads: Vec<_> = (0..n).map(|number| scope.spawn(move || work(number))).collect();
+        let ended = threads.into_iter().map(|t| t.join().map_err(|_| anyhow!("a thread panicked"))?);
+        ended.collect()
+    })
 }
 
 pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> f64 {

@@ -58,13 +58,30 @@ impl Place {
         }
     }
 
-    fn tier(&self) -> Result<Tier> {
+    /// By the port given: the proxy's, or the store's own.
+    fn tier(&self, port: Option<u16>) -> Result<Tier> {
         match self {
             Self::File(scratch) => Tier::filesystem(scratch.path()),
             Self::S3 { bucket, minio, .. } => {
-                let endpoint = format!("http://127.0.0.1:{}", self.port().unwrap_or(minio.port));
+                let endpoint = format!("http://127.0.0.1:{}", port.unwrap_or(minio.port));
                 Ok(Tier::S3 { bucket: bucket.clone(), prefix: PREFIX.to_owned(), endpoint })
             }
+        }
+    }
+
+    pub(crate) fn is_delayed(&self) -> bool {
+        matches!(self, Self::S3 { proxy: Some(_), .. })
+    }
+
+    pub(crate) fn is_file(&self) -> bool {
+        matches!(self, Self::File(_))
+    }
+
+    /// Takes an object out of the page cache: what reads it next waits for the disk.
+    pub(crate) fn cool(&self, key: &str) -> Result<()> {
+        match self {
+            Self::File(scratch) => lean::drop_cached(&scratch.path().join(key)),
+            Self::S3 { .. } => Ok(()),
         }
     }
 
@@ -75,17 +92,12 @@ impl Place {
         }
     }
 
-    /// The limit of copying `files` here.
-    pub(crate) fn lean_copy(&self, files: &[&Path]) -> Result<()> {
+    /// The limit of copying a file here; those that run at once have each their own number.
+    pub(crate) fn lean_copy(&self, from: &Path, number: u32) -> Result<()> {
+        let name = format!("lean.copy.{number}");
         match (self, self.port()) {
-            (Self::File(scratch), _) => lean::copy_file(files, &scratch.path().join("lean.copy")),
-            (_, Some(port)) => lean::upload(
-                port,
-                &format!("/{BUCKET}/lean.copy"),
-                files.first().context("a file")?,
-                8 << 20,
-                4,
-            ),
+            (Self::File(scratch), _) => lean::copy_file(from, &scratch.path().join(name)),
+            (_, Some(port)) => lean::upload(port, &format!("/{BUCKET}/{name}"), from, 8 << 20, 4),
             _ => bail!("no store"),
         }
     }
@@ -133,7 +145,16 @@ pub(crate) struct Stage {
 
 impl Stage {
     pub(crate) fn open(place: &Place, more: &[(&str, String)]) -> Result<Self> {
-        let mut config = place.tier()?.rsm_config();
+        Self::over(&place.tier(place.port())?, more)
+    }
+
+    /// Past the proxy.
+    pub(crate) fn undelayed(place: &Place) -> Result<Self> {
+        Self::over(&place.tier(None)?, &[])
+    }
+
+    fn over(tier: &Tier, more: &[(&str, String)]) -> Result<Self> {
+        let mut config = tier.rsm_config();
         config.insert("cluster.id".into(), "bench".into());
         config.extend(more.iter().map(|(k, v)| ((*k).to_owned(), v.clone())));
         let mut counts = None;
