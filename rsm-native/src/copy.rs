@@ -114,6 +114,9 @@ impl Job {
         let source = Source::open(&self.request)?;
         let sizes: Vec<_> = source.sections.iter().map(|(kind, s)| (*kind, s.bytes())).collect();
         let fail = |e| Error::format(&format!("{}/{}", self.copier.config.store_url, self.key), e);
+        let info = info(&self.copier.config, &self.request.metadata, self.now_ms);
+        // Before the first byte is sent, not after the last.
+        info.check().map_err(fail)?;
         let plan = Plan::new(source.log.1, self.options.chunk_bytes, &sizes).map_err(fail)?;
         let plain_bytes = source.log.1 + sizes.iter().map(|(_, n)| n).sum::<u64>();
         let mut encoder = Encoder::new(self.options.clone(), plan).map_err(fail)?;
@@ -132,9 +135,7 @@ impl Job {
             })?;
         }
         let mut end = Vec::new();
-        let finished = encoder
-            .finish(info(&self.copier.config, &self.request.metadata, self.now_ms), &mut end)
-            .map_err(fail)?;
+        let finished = encoder.finish(info, &mut end).map_err(fail)?;
         output.push(&end)?;
         output.finish(&finished)?;
         finished.custom_metadata(&self.copier.config.store_id, None).encode().map_err(fail)
@@ -225,9 +226,9 @@ fn info(config: &Config, metadata: &SegmentMetadata, now_ms: i64) -> SegmentInfo
         segment_id: Some(metadata.segment_id),
         base_offset: metadata.start_offset,
         last_offset: metadata.end_offset,
-        max_timestamp_ms: metadata.max_timestamp_ms,
+        max_timestamp_ms: metadata.max_timestamp_ms.max(-1),
         created_ms: now_ms,
-        broker_id: Some(metadata.broker_id),
+        broker_id: Some(metadata.broker_id).filter(|id| *id >= 0),
         leader_epochs: metadata.leader_epochs.clone(),
         observed: Vec::new(),
     }

@@ -76,13 +76,6 @@ impl CustomMetadata {
         Error::unless_same("archived segment", &pairs)
     }
 
-    /// Whether `trailer` is the one this was written with.
-    pub fn matches(&self, trailer: &Trailer) -> bool {
-        self.data_end == trailer.data_end
-            && self.footer_offset == trailer.footer_offset
-            && self.footer_bytes == trailer.footer_bytes
-    }
-
     /// The bytes for Kafka, at most 121.
     ///
     /// # Errors

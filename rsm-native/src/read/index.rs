@@ -36,7 +36,12 @@ impl Reader {
         self.metrics.store_get.add_bytes(tail.bytes.len() as u64);
         let opened = segment.open_from(tail.clone(), &self.keys).await?;
         let mut wanted = None;
-        for section in opened.footer.extents.iter().filter(|e| e.kind != ExtentKind::Log) {
+        for section in opened
+            .footer
+            .extents
+            .iter()
+            .filter(|e| !matches!(e.kind, ExtentKind::Log | ExtentKind::Unknown(_)))
+        {
             let bytes =
                 self.keep_section(segment, opened, section, &tail, &mut permit, section.kind == kind)?;
             wanted = wanted.or(bytes);

@@ -159,11 +159,14 @@ impl Segment {
         let trailer = tail.trailer().map_err(fail)?;
         let (footer_bytes, footer_digest) = tail.footer(&trailer).map_err(fail)?;
         if let Some(c) = &self.custom
-            && (c.footer_digest != footer_digest || !c.matches(&trailer))
+            && c.footer_digest != footer_digest
         {
             return Err(self.corrupt(format!("its footer's digest is {footer_digest}, the broker's metadata says {}: not the object that was written", c.footer_digest)));
         }
         let mut footer = Footer::decode(&footer_bytes, &trailer).map_err(fail)?;
+        if let Some(c) = &self.custom {
+            c.check_object(&trailer, &footer, &footer_digest).map_err(fail)?;
+        }
         self.check_identity(&footer)?;
         let key = match &footer.encryption {
             None => None,
@@ -180,17 +183,9 @@ impl Segment {
 
     /// The object must be the segment that was asked for, not another one under its key.
     fn check_identity(&self, footer: &Footer) -> Result<()> {
-        let i = &footer.info;
-        if i.segment_id != Some(self.id)
-            || i.topic_id != self.topic_id
-            || i.partition != self.partition
-            || i.base_offset != self.start_offset
-        {
-            return Err(self.corrupt(format!(
-                "it holds topic {} ({}) partition {} from offset {}, segment {:?}",
-                i.topic, i.topic_id, i.partition, i.base_offset, i.segment_id
-            )));
-        }
+        let fail = |e| Error::format(&self.place, e);
+        let sought = SegmentName::parse(self.key.as_str()).map_err(fail)?;
+        footer.info.check_is(&sought).map_err(fail)?;
         match self.log_bytes {
             Some(expected) if expected != footer.log_bytes => {
                 Err(self.corrupt(format!("{expected} log bytes expected, found {}", footer.log_bytes)))
