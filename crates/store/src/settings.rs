@@ -229,32 +229,15 @@ fn check(setting: &Setting, value: &str) -> Result<(), Error> {
 }
 
 fn unknown(name: &str) -> String {
-    let nearest =
-        SETTINGS.iter().min_by_key(|setting| distance(setting.name, name)).map(|setting| setting.name);
+    let distance = |known: &str| strsim::levenshtein(known, name);
+    let nearest = SETTINGS.iter().map(|setting| setting.name).min_by_key(|known| distance(known));
     match nearest {
-        Some(near) if distance(near, name) <= near.len() / 3 => {
-            format!("no such setting; did you mean {near}?")
-        }
+        Some(near) if distance(near) <= near.len() / 3 => format!("no such setting; did you mean {near}?"),
         _ => {
             let names: Vec<_> = SETTINGS.iter().map(|setting| setting.name).collect();
             format!("no such setting; there are {}", names.join(", "))
         }
     }
-}
-
-/// Levenshtein's: the least number of letters to insert, remove or replace.
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.bytes().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.bytes().enumerate() {
-            let replaced = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
 }
 
 /// A value that is never printed.
