@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use regex::Regex;
-use varve_format::{Compression, DigestAlgorithm, FORMAT_VERSION, STORE_ID_MAX_BYTES};
+use varve_format::{Compression, DigestAlgorithm};
 
 use crate::error::{Error, Kind, Result};
 use crate::settings;
@@ -23,10 +23,11 @@ pub struct TopicPolicy {
 }
 
 impl TopicPolicy {
-    /// Frames of 64 KiB; of 256 KiB where they are compressed, each for itself.
+    /// Frames of 64 KiB; of 256 KiB, or what divides the chunk, where they are compressed, each for itself.
     pub fn frame_bytes(&self) -> u32 {
-        let preferred = if self.compression == Compression::None { 64 << 10 } else { 256 << 10 };
-        self.frame_bytes.unwrap_or(preferred).min(self.chunk_bytes)
+        let preferred: u32 = if self.compression == Compression::None { 64 << 10 } else { 256 << 10 };
+        let divides = 1_u32.checked_shl(self.chunk_bytes.trailing_zeros()).unwrap_or(preferred);
+        self.frame_bytes.unwrap_or(preferred.min(divides))
     }
 }
 
@@ -63,10 +64,8 @@ impl Config {
     pub fn parse(given: &BTreeMap<String, String>) -> Result<Self> {
         settings::check_known(given)?;
         let get = Values(given);
-        let default_policy = get.policy("", None)?;
-        let rules = get.rules(&default_policy)?;
-        let copy_memory_bytes = get.bytes("copy.memory.bytes", 16 << 20, u64::MAX)?;
-        let cache_memory_bytes = get.bytes("cache.memory.bytes", 16 << 20, u64::MAX)?;
+        let default_policy = get.policy()?;
+        let rules = get.rules()?;
         let key_ring_file = get.text("encryption.key.ring.file").map(PathBuf::from);
         let encrypts = default_policy.encrypt || rules.iter().any(|(_, p)| p.encrypt);
         if encrypts && key_ring_file.is_none() {
@@ -76,11 +75,11 @@ impl Config {
                 "needed where encryption.enabled=true: a file of keys, see docs/FORMAT.md",
             ));
         }
-        let version = get.number("write.format.version", 1, u64::from(FORMAT_VERSION))?;
+        let version = get.number("write.format.version")?;
         debug_assert_eq!(version, 1);
         Ok(Self {
-            store_url: get.required("store.url", "a URL: file:///dir or s3://bucket/prefix")?,
-            store_id: get.name("store.id", STORE_ID_MAX_BYTES)?,
+            store_url: get.required("store.url")?,
+            store_id: get.required("store.id")?,
             store_settings: given
                 .iter()
                 .filter(|(k, _)| settings::is_store_key(k))
@@ -88,19 +87,19 @@ impl Config {
                 .collect(),
             cluster_id: get.cluster_id()?,
             broker_id: get.text("broker.id").and_then(|v| v.parse().ok()).unwrap_or(-1),
-            copy_memory_bytes,
-            cache_memory_bytes,
-            prefetch_initial_bytes: get.bytes("prefetch.initial.bytes", 0, 1 << 30)?,
-            prefetch_max_bytes: get.bytes("prefetch.max.bytes", 0, 1 << 32)?,
+            copy_memory_bytes: get.number("copy.memory.bytes")?,
+            cache_memory_bytes: get.number("cache.memory.bytes")?,
+            prefetch_initial_bytes: get.number("prefetch.initial.bytes")?,
+            prefetch_max_bytes: get.number("prefetch.max.bytes")?,
             key_ring_file,
-            key_period: match get.one_of("encryption.key.period", &["day", "month", "year"])? {
+            key_period: match get.word("encryption.key.period")?.as_str() {
                 "day" => KeyPeriod::Day,
                 "year" => KeyPeriod::Year,
                 _ => KeyPeriod::Month,
             },
-            runtime_threads: get.number("runtime.threads", 1, 256)? as usize,
-            sweep_age_ms: get.number("sweep.upload.age.ms", 60_000, u64::MAX)?,
-            log_debug: get.one_of("log.level", &["info", "debug"])? == "debug",
+            runtime_threads: get.number("runtime.threads")? as usize,
+            sweep_age_ms: get.number("sweep.upload.age.ms")?,
+            log_debug: get.word("log.level")? == "debug",
             default_policy,
             rules,
         })
@@ -134,7 +133,7 @@ impl Config {
     }
 }
 
-/// The map given, with the defaults of [`settings::SETTINGS`] beneath.
+/// The map given, with the defaults of [`settings`] beneath.
 struct Values<'a>(&'a BTreeMap<String, String>);
 
 impl<'a> Values<'a> {
@@ -143,129 +142,97 @@ impl<'a> Values<'a> {
         given.or_else(|| settings::find(key).and_then(|s| s.default))
     }
 
-    fn required(&self, key: &str, allowed: &str) -> Result<String> {
-        self.text(key)
-            .map(str::to_owned)
-            .ok_or_else(|| Error::config(key, "", &format!("must be set: {allowed}")))
+    /// The value, else the default; one of those that are allowed.
+    fn checked(&self, key: &str) -> Result<Option<&'a str>> {
+        match (self.text(key), settings::find(key)) {
+            (Some(text), Some(setting)) if !setting.allowed.holds(text) => {
+                Err(Error::config(key, text, &setting.allowed.to_string()))
+            }
+            (text, _) => Ok(text),
+        }
     }
 
-    fn number(&self, key: &str, min: u64, max: u64) -> Result<u64> {
-        let text = self.text(key).unwrap_or_default();
-        let allowed = if max == u64::MAX {
-            format!("a whole number, {min} or more")
-        } else {
-            format!("a whole number from {min} to {max}")
-        };
-        text.parse()
-            .ok()
-            .filter(|n| (min..=max).contains(n))
-            .ok_or_else(|| Error::config(key, text, &allowed))
+    fn required(&self, key: &str) -> Result<String> {
+        let allowed = || settings::find(key).map(|s| s.allowed.to_string()).unwrap_or_default();
+        let value = self.checked(key)?.map(str::to_owned);
+        value.ok_or_else(|| Error::config(key, "", &format!("must be set: {}", allowed())))
     }
 
-    fn bytes(&self, key: &str, min: u64, max: u64) -> Result<u64> {
-        self.number(key, min, max)
+    /// Of a key that has a default.
+    fn number(&self, key: &str) -> Result<u64> {
+        Ok(self.checked(key)?.and_then(|text| text.parse().ok()).unwrap_or_default())
     }
 
-    fn one_of(&self, key: &str, allowed: &[&'static str]) -> Result<&'static str> {
-        let text = self.text(key).unwrap_or_default();
-        let found = allowed.iter().find(|a| a.eq_ignore_ascii_case(text)).copied();
-        found.ok_or_else(|| Error::config(key, text, &format!("one of {}", allowed.join(", "))))
-    }
-
-    /// A name that is part of object keys or of the custom metadata.
-    fn name(&self, key: &str, max: usize) -> Result<String> {
-        let allowed = format!("must be set: 1 to {max} of letters, digits, _ and -");
-        let value = self.required(key, &allowed)?;
-        let fine =
-            value.len() <= max && value.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b));
-        if fine { Ok(value) } else { Err(Error::config(key, &value, &allowed)) }
+    /// Of a key that has a default; in lower case.
+    fn word(&self, key: &str) -> Result<String> {
+        Ok(self.checked(key)?.unwrap_or_default().to_ascii_lowercase())
     }
 
     fn cluster_id(&self) -> Result<String> {
-        let id = self.name("cluster.id", 64)?;
+        let id = self.required("cluster.id")?;
         varve_format::check_cluster_id(&id).map_err(|e| Error::config("cluster.id", &id, &e.to_string()))?;
         Ok(id)
     }
 
-    /// `prefix` is empty, or `rules.<name>.`; what a rule leaves out is as in `base`.
-    fn policy(&self, prefix: &str, base: Option<&TopicPolicy>) -> Result<TopicPolicy> {
-        let Some(base) = base else { return self.default_policy() };
-        let mut policy = base.clone();
-        let scoped = |key: &str| self.0.get(&format!("{prefix}{key}")).map(|v| v.trim());
-        // A rule is the defaults with its own keys laid over: parsed by the same code.
-        let mut merged: BTreeMap<String, String> = self.0.clone();
-        for key in settings::TOPIC_KEYS {
-            if let Some(value) = scoped(key) {
-                merged.insert((*key).to_owned(), value.to_owned());
-            }
-        }
-        policy.clone_from(
-            &Values(&merged)
-                .default_policy()
-                .map_err(|e| Error::new(Kind::Config, format!("{prefix}{e}")))?,
-        );
-        Ok(policy)
-    }
-
-    fn default_policy(&self) -> Result<TopicPolicy> {
-        let level = self.number("compression.level", 1, 19)? as i32;
-        let chunk_bytes = self.bytes("chunk.size.bytes", 64 << 10, 128 << 20)? as u32;
-        if !chunk_bytes.is_multiple_of(64 << 10) {
-            return Err(Error::config(
-                "chunk.size.bytes",
-                &chunk_bytes.to_string(),
-                "a multiple of 65536, from 65536 to 134217728",
-            ));
-        }
+    fn policy(&self) -> Result<TopicPolicy> {
+        let level = self.number("compression.level")? as i32;
+        let chunk_bytes = self.number("chunk.size.bytes")? as u32;
         let policy = TopicPolicy {
             chunk_bytes,
             frame_bytes: match self.text("frame.size.bytes") {
-                Some(_) => Some(self.bytes("frame.size.bytes", 4 << 10, 1 << 20)? as u32),
+                Some(_) => Some(self.number("frame.size.bytes")? as u32),
                 None => None,
             },
-            compression: match self.one_of("compression", &["none", "zstd", "auto"])? {
+            compression: match self.word("compression")?.as_str() {
                 "zstd" => Compression::Zstd { level },
                 "auto" => Compression::Auto { level },
                 _ => Compression::None,
             },
-            digest: match self.one_of("digest", &["blake3", "sha256", "none"])? {
+            digest: match self.word("digest")?.as_str() {
                 "sha256" => DigestAlgorithm::Sha256,
                 "none" => DigestAlgorithm::None,
                 _ => DigestAlgorithm::Blake3,
             },
-            encrypt: self.one_of("encryption.enabled", &["false", "true"])? == "true",
+            encrypt: self.word("encryption.enabled")? == "true",
             storage_class: self.text("storage.class").map(str::to_owned),
-            upload_rate: self.number("upload.rate.bytes.per.second", 0, u64::MAX)?,
+            upload_rate: self.number("upload.rate.bytes.per.second")?,
         };
         let frame = policy.frame_bytes();
         if !frame.is_power_of_two() || !chunk_bytes.is_multiple_of(frame) {
             return Err(Error::config(
                 "frame.size.bytes",
                 &frame.to_string(),
-                "a power of two from 4096 to 1048576 that divides chunk.size.bytes",
+                &format!("a power of two that divides chunk.size.bytes={chunk_bytes}"),
             ));
         }
         Ok(policy)
     }
 
     /// `rules.<name>.topics=<pattern>` and what else begins with `rules.<name>.`, in the order of the names.
-    fn rules(&self, base: &TopicPolicy) -> Result<Vec<(Regex, TopicPolicy)>> {
-        let mut names: Vec<&str> = self
-            .0
-            .keys()
-            .filter_map(|k| k.strip_prefix("rules."))
-            .filter_map(|k| k.split('.').next())
-            .collect();
+    fn rules(&self) -> Result<Vec<(Regex, TopicPolicy)>> {
+        let rest = self.0.keys().filter_map(|k| k.strip_prefix("rules."));
+        let mut names: Vec<&str> = rest.filter_map(|k| k.split('.').next()).collect();
+        names.sort_unstable();
         names.dedup();
-        let rule = |name: &&str| {
-            let key = format!("rules.{name}.topics");
-            let pattern = self.required(&key, "a regular expression for the whole topic name")?;
-            let regex = Regex::new(&format!("^(?:{pattern})$")).map_err(|e| {
-                Error::config(&key, &pattern, &format!("a regular expression for the whole topic name ({e})"))
-            })?;
-            Ok((regex, self.policy(&format!("rules.{name}."), Some(base))?))
-        };
-        names.iter().map(rule).collect()
+        names.into_iter().map(|name| self.rule(name)).collect()
+    }
+
+    /// The keys without a rule, with the rule's own laid over: what a rule leaves out is as without it.
+    fn rule(&self, name: &str) -> Result<(Regex, TopicPolicy)> {
+        const PATTERN: &str = "a regular expression for the whole topic name";
+        let key = format!("rules.{name}.topics");
+        let pattern =
+            self.text(&key).ok_or_else(|| Error::config(&key, "", &format!("must be set: {PATTERN}")))?;
+        let regex = Regex::new(&format!("^(?:{pattern})$"))
+            .map_err(|e| Error::config(&key, pattern, &format!("{PATTERN} ({e})")))?;
+        let mut merged = self.0.clone();
+        for key in settings::topic_keys() {
+            if let Some(value) = self.0.get(&format!("rules.{name}.{key}")) {
+                merged.insert(key.to_owned(), value.clone());
+            }
+        }
+        let policy = Values(&merged).policy();
+        Ok((regex, policy.map_err(|e| Error::new(Kind::Config, format!("rules.{name}.{e}")))?))
     }
 }
 
@@ -290,6 +257,18 @@ mod tests {
     }
 
     #[test]
+    fn the_first_rule_by_name_that_matches_counts() {
+        let config = parse(&[
+            ("rules.a.topics", "x.*"),
+            ("rules.a.digest", "none"),
+            ("rules.a-b.topics", "xy.*"),
+            ("rules.a-b.digest", "sha256"),
+        ])
+        .unwrap();
+        assert_eq!(config.policy("xyz").digest, DigestAlgorithm::None);
+    }
+
+    #[test]
     fn errors_name_key_value_and_what_is_allowed() {
         let says = |pairs: &[(&str, &str)], parts: &[&str]| {
             let e = parse(pairs).err().map(|e| e.message).unwrap();
@@ -297,6 +276,12 @@ mod tests {
         };
         says(&[("compression", "gzip")], &["compression=gzip", "none, zstd, auto"]);
         says(&[("chunk.size.bytes", "1000")], &["chunk.size.bytes=1000", "65536"]);
+        says(&[("frame.size.bytes", "8000")], &["frame.size.bytes=8000", "power of two from 4096"]);
+        let both = [("chunk.size.bytes", "65536"), ("frame.size.bytes", "131072")];
+        says(&both, &["frame.size.bytes=131072", "divides chunk.size.bytes=65536"]);
+        let fits = parse(&[("chunk.size.bytes", "196608"), ("compression", "zstd")]).unwrap();
+        assert_eq!(fits.policy("any").frame_bytes(), 65_536);
+        says(&[("copy.memory.bytes", "1")], &["copy.memory.bytes=1", "16777216 or more"]);
         says(&[("chunk.size", "1")], &["chunk.size", "did you mean chunk.size.bytes"]);
         says(&[("encryption.enabled", "true")], &["encryption.key.ring.file"]);
         says(&[("write.format.version", "2")], &["write.format.version=2", "1"]);

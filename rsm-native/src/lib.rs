@@ -19,6 +19,7 @@ pub mod logging;
 pub mod metrics;
 pub mod operation;
 pub mod read;
+pub mod reference;
 pub mod rsm;
 pub mod settings;
 pub mod sweep;

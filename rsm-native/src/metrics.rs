@@ -1,4 +1,7 @@
-//! Counts, bytes, errors and latencies of each operation, some by topic, as the shim's JMX beans show them.
+//! Counts, bytes, errors and latencies of each operation, some by topic, as the shim's JMX beans show them
+//! ([`beans`]). Nothing is kept beyond the process: all begins at 0 with it.
+
+pub mod beans;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,9 +24,6 @@ pub struct Numbers {
     latency: Histogram,
     rate: Rate,
 }
-
-/// A bean's name and its attributes.
-pub type Bean = (String, Vec<(&'static str, f64)>);
 
 #[derive(Debug, Default)]
 pub struct Metrics {
@@ -69,27 +69,6 @@ impl Numbers {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.rate.add(bytes);
     }
-
-    fn attributes(&self) -> Vec<(&'static str, f64)> {
-        let load = |a: &AtomicU64| a.load(Ordering::Relaxed) as f64;
-        let (events, bytes) = self.rate.per_second();
-        let q = |p: f64| self.latency.quantile(p);
-        vec![
-            ("Count", load(&self.count)),
-            ("ErrorCount", load(&self.errors)),
-            ("CancelledCount", load(&self.cancelled)),
-            ("BytesTotal", load(&self.bytes)),
-            ("InFlight", self.in_flight.load(Ordering::Relaxed) as f64),
-            ("OneMinuteRate", events),
-            ("BytesPerSecond", bytes),
-            ("LatencyMsMean", self.latency.mean()),
-            ("LatencyMs50thPercentile", q(0.5)),
-            ("LatencyMs95thPercentile", q(0.95)),
-            ("LatencyMs99thPercentile", q(0.99)),
-            ("LatencyMs999thPercentile", q(0.999)),
-            ("LatencyMsMax", self.latency.max_us.load(Ordering::Relaxed) as f64 / 1e3),
-        ]
-    }
 }
 
 /// An operation under way; dropped without [`Running::end`] it is counted as an error.
@@ -132,55 +111,6 @@ impl Metrics {
         let name = if topics.len() < TOPICS_MAX { topic } else { "(others)" };
         topics.entry(name.to_owned()).or_default().clone()
     }
-
-    /// All beans. `memory` is (copy in use, copy budget, cache in use, cache budget).
-    pub fn beans(&self, memory: [u64; 4]) -> Vec<Bean> {
-        let load = |a: &AtomicU64| a.load(Ordering::Relaxed) as f64;
-        let operations = [
-            ("copy", &self.copy),
-            ("fetchLog", &self.fetch_log),
-            ("fetchIndex", &self.fetch_index),
-            ("delete", &self.delete),
-            ("storeGet", &self.store_get),
-        ];
-        let mut beans: Vec<Bean> =
-            operations.iter().map(|(name, n)| (format!("operation={name}"), n.attributes())).collect();
-        let [copy_used, copy_total, cache_used, cache_total] = memory.map(|n| n as f64);
-        let (hits, misses) = (load(&self.cache_hits), load(&self.cache_misses));
-        beans.push((
-            "name=memory".into(),
-            vec![
-                ("CopyBytesUsed", copy_used),
-                ("CopyBytesMax", copy_total),
-                ("CacheBytesUsed", cache_used),
-                ("CacheBytesMax", cache_total),
-            ],
-        ));
-        beans.push((
-            "name=cache".into(),
-            vec![
-                ("HitCount", hits),
-                ("MissCount", misses),
-                ("HitRatio", if hits + misses > 0.0 { hits / (hits + misses) } else { 0.0 }),
-                ("PrefetchedBytesTotal", load(&self.prefetched_bytes)),
-                ("EvictedUnreadBytesTotal", load(&self.evicted_unread_bytes)),
-                ("SweptUploadsTotal", load(&self.swept_uploads)),
-            ],
-        ));
-        for (topic, n) in self.topics.lock().iter() {
-            beans.push((
-                format!("topic={topic}"),
-                vec![
-                    ("CopiedBytesTotal", load(&n.copied_bytes)),
-                    ("CopiedSegmentsTotal", load(&n.copied_segments)),
-                    ("CopyErrorCount", load(&n.copy_errors)),
-                    ("FetchedBytesTotal", load(&n.fetched_bytes)),
-                    ("FetchErrorCount", load(&n.fetch_errors)),
-                ],
-            ));
-        }
-        beans
-    }
 }
 
 /// Microseconds in buckets of an eighth of a power of two: quantiles are right within 9 %.
@@ -220,6 +150,10 @@ impl Histogram {
             0 => 0.0,
             n => self.sum_us.load(Ordering::Relaxed) as f64 / n as f64 / 1e3,
         }
+    }
+
+    fn max(&self) -> f64 {
+        self.max_us.load(Ordering::Relaxed) as f64 / 1e3
     }
 
     /// Upper edge of the bucket that holds the quantile, in milliseconds.

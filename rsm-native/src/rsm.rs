@@ -19,12 +19,12 @@ use crate::copy::Copier;
 use crate::error::{Error, Kind, Result};
 use crate::keys::Keys;
 use crate::logging;
-use crate::metrics::{Bean, Metrics};
+use crate::metrics::Metrics;
+use crate::metrics::beans::{Bean, Memory};
 use crate::operation::Operation;
 use crate::read::fetch::Reader;
 use crate::read::segment::{Segment, Segments, check_store, object_key};
 use crate::read::stream::LogStream;
-use crate::settings;
 use crate::sweep::Sweep;
 use crate::wire::{CopyRequest, SegmentMetadata};
 
@@ -206,7 +206,12 @@ impl Rsm {
 
     pub fn beans(&self) -> Vec<Bean> {
         let (copy, cache) = (&self.copier.buffers.budget, &self.reader.budget);
-        self.metrics.beans([copy.used(), copy.total(), cache.used(), cache.total()])
+        self.metrics.beans(Memory {
+            copy_used_bytes: copy.used(),
+            copy_max_bytes: copy.total(),
+            cache_used_bytes: cache.used(),
+            cache_max_bytes: cache.total(),
+        })
     }
 
     fn segment(&self, metadata: &SegmentMetadata) -> Result<Arc<Segment>> {
@@ -272,7 +277,7 @@ fn now_ms() -> i64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64)
 }
 
-/// The keys of the configuration, for the reference.
-pub fn settings() -> &'static [settings::Setting] {
-    settings::SETTINGS
+/// The keys of the configuration.
+pub fn settings() -> Vec<&'static crate::settings::Setting> {
+    crate::settings::all().collect()
 }

@@ -1,0 +1,279 @@
+//! The reference pages, made from the tables that the code itself goes by: [`crate::settings`],
+//! `varve_store::settings` and [`crate::metrics::beans`]. `cargo xtask docs` writes them, and a test fails
+//! where a file differs.
+
+use std::fmt::Write as _;
+
+use varve_store::SettingKind;
+
+use crate::metrics::beans::{ALERTS, Attribute, CACHE, MEMORY, OPERATION, OPERATIONS, TOPIC};
+use crate::settings::{Allowed, GROUPS, Setting};
+
+/// Path from the tree's root, and contents.
+pub fn pages() -> [(&'static str, String); 2] {
+    [("docs/CONFIG.md", config()), ("docs/METRICS.md", metrics())]
+}
+
+const PREFIX: &str = "rsm.config.";
+
+const CONFIG_INTRO: &str = "\
+# Configuration
+
+All keys of the broker's plug-in, as they are pasted into `server.properties`. The first part, `rsm.config.`, is \
+Kafka's default of `remote.log.storage.manager.impl.prefix`.
+
+- Everything is read and checked once, when the broker starts. A wrong value stops the start with an error that \
+names key, value and what is allowed; so does a key that does nothing, with the nearest one that does.
+- `store.url`, `store.id`, `cluster.id` and the key ring must be the same on all brokers of a cluster. A change takes effect when a broker is restarted; segments that are \
+already stored stay as they are and remain readable.
+- \"–\" as default: not set, and the last column says what then holds.
+- \"By topic\": a rule may hold the key too, see [Rules by topic](#rules-by-topic).
+- Sizes are plain numbers of bytes, times of milliseconds.
+- Values marked **secret** are never printed by Varve, neither in logs nor in errors.
+";
+
+const RULES: &str = "\
+## Rules by topic
+
+`rsm.config.rules.<name>.topics` is a regular expression. For topics whose *whole* name it matches, the other keys of \
+`rsm.config.rules.<name>.` hold instead of those without a rule; what the rule leaves out is as without it. Of several \
+rules that match, **the first in the order of their names** alone counts, so give them numbers of the same length. \
+`<name>` is anything without a dot. Expressions are those of Rust's [regex](https://docs.rs/regex/latest/regex/#syntax): \
+no look-around, no back references. In a properties file a backslash is written twice.
+";
+
+/// Parsed by a test.
+const RULES_EXAMPLE: &str = r"rsm.config.compression=auto
+rsm.config.rules.10-media.topics=media-.*|.*\\.jpeg
+rsm.config.rules.10-media.compression=none
+rsm.config.rules.20-audit.topics=audit\\..*
+rsm.config.rules.20-audit.encryption.enabled=true
+rsm.config.rules.20-audit.digest=sha256
+rsm.config.rules.90-rest.topics=.*
+rsm.config.rules.90-rest.upload.rate.bytes.per.second=52428800
+rsm.config.encryption.key.ring.file=/etc/kafka/varve-keys.json
+";
+
+const RULES_OUTCOME: &str = "\
+`media-2026` is stored as it is, at full speed. `audit.logins` is encrypted, and compressed where that helps. All \
+others are compressed where that helps, each copy at 50 MiB a second at most. A rule may hold: ";
+
+fn config() -> String {
+    let mut page = CONFIG_INTRO.to_owned();
+    for group in GROUPS {
+        let rows = group.settings.iter().map(setting_row).collect::<Vec<_>>();
+        section(&mut page, group.title, &["key", "default", "allowed", "by topic", "what it does"], &rows);
+    }
+    let stores = varve_store::settings().iter().map(store_row).collect::<Vec<_>>();
+    section(&mut page, "S3", &["key", "default", "allowed", "what it does"], &stores);
+    let keys = crate::settings::topic_keys().map(code).collect::<Vec<_>>().join(", ");
+    let _ = write!(page, "\n{RULES}\n```properties\n{RULES_EXAMPLE}```\n{RULES_OUTCOME}{keys}.\n");
+    page + "\nMade by `cargo xtask docs` from the tables that the plug-in itself goes by.\n"
+}
+
+const METRICS_INTRO: &str = "\
+# Metrics
+
+JMX beans of the broker's plug-in, all attributes of type `double`. \"Since start\" is since the broker started: \
+nothing is kept beyond it, so take differences. Values are fresh to the second.
+
+```
+io.varve.kafka:type=RemoteStorageManager,broker=<broker id>,operation=<operation>
+io.varve.kafka:type=RemoteStorageManager,broker=<broker id>,name=memory
+io.varve.kafka:type=RemoteStorageManager,broker=<broker id>,name=cache
+io.varve.kafka:type=RemoteStorageManager,broker=<broker id>,topic=<topic>
+```
+The bean of a topic appears within seconds of its first copy or read. From the thousandth topic on, further ones share \
+`topic=(others)`. A second plug-in of the same broker id in one JVM has `,instance=2` after the broker.
+";
+
+const METRICS_KAFKA: &str = "\
+Kafka's own `kafka.server:type=BrokerTopicMetrics,name=Remote*` count the same work from the broker's side: \
+`RemoteCopyLagBytes` and `RemoteCopyLagSegments` (what waits to be copied) are the ones to watch beside these.
+";
+
+fn metrics() -> String {
+    let mut page = METRICS_INTRO.to_owned();
+    let operations = OPERATIONS.iter().map(|o| vec![code(o.name), o.doc.to_owned()]).collect::<Vec<_>>();
+    section(&mut page, "`operation=`", &["operation", "what is counted"], &operations);
+    page.push_str("\nEach of them has:\n\n");
+    table(&mut page, ATTRIBUTE_HEAD, &rows(OPERATION));
+    section(&mut page, "`name=memory`", ATTRIBUTE_HEAD, &rows(MEMORY));
+    section(&mut page, "`name=cache`", ATTRIBUTE_HEAD, &rows(CACHE));
+    section(&mut page, "`topic=`", ATTRIBUTE_HEAD, &rows(TOPIC));
+    let alerts =
+        ALERTS.iter().map(|a| vec![code(a.bean), code(a.attribute), a.when.to_owned(), a.means.to_owned()]);
+    section(
+        &mut page,
+        "What to alert on",
+        &["bean", "attribute", "when it", "what it means"],
+        &alerts.collect::<Vec<_>>(),
+    );
+    let _ = write!(page, "\n{METRICS_KAFKA}");
+    page + "\nMade by `cargo xtask docs` from the tables that the beans themselves are made of.\n"
+}
+
+const ATTRIBUTE_HEAD: &[&str] = &["attribute", "unit", "meaning"];
+
+fn rows<T>(attributes: &[Attribute<T>]) -> Vec<Vec<String>> {
+    let row = |a: &Attribute<T>| vec![code(a.name), a.unit.to_owned(), a.doc.to_owned()];
+    attributes.iter().map(row).collect()
+}
+
+fn setting_row(setting: &Setting) -> Vec<String> {
+    let default = match setting.default {
+        _ if setting.required => "**must be set**".to_owned(),
+        default => default_cell(setting.key, default),
+    };
+    let allowed = match setting.allowed {
+        Allowed::Text(what) => what.to_owned(),
+        Allowed::OneOf(words) => either(words),
+        Allowed::Number { min, max: u64::MAX } => format!("{} or more", amount(setting.key, min)),
+        Allowed::Number { min, max } => between(setting.key, min, max),
+        Allowed::MultipleOf { step, max } => {
+            format!("a multiple of {}, up to {}", amount(setting.key, step), amount(setting.key, max))
+        }
+        Allowed::PowerOfTwo { min, max } => format!("a power of two, {}", between(setting.key, min, max)),
+        Allowed::Name { .. } => setting.allowed.to_string().replace("_ and -", "`_` and `-`"),
+    };
+    let by_topic = if setting.by_topic { "yes" } else { "" };
+    vec![
+        code(&format!("{PREFIX}{}", setting.key)),
+        default,
+        allowed,
+        by_topic.to_owned(),
+        setting.doc.to_owned(),
+    ]
+}
+
+fn store_row(setting: &varve_store::Setting) -> Vec<String> {
+    let allowed = match setting.kind {
+        SettingKind::Choice(words) => either(words),
+        SettingKind::Integer { min, max } => between(setting.name, min, max),
+        SettingKind::Boolean => either(&["true", "false"]),
+        SettingKind::Text | SettingKind::Url => setting.kind.to_string(),
+    };
+    let secret = if setting.secret { "**Secret.** " } else { "" };
+    let default = default_cell(setting.name, setting.default);
+    vec![code(&format!("{PREFIX}{}", setting.name)), default, allowed, format!("{secret}{}", setting.doc)]
+}
+
+fn default_cell(key: &str, default: Option<&str>) -> String {
+    match default {
+        None => "–".to_owned(),
+        Some(text) => match (text.parse(), spoken(key, text.parse().unwrap_or_default())) {
+            (Ok::<u64, _>(_), Some(said)) => format!("`{text}` ({said})"),
+            _ => code(text),
+        },
+    }
+}
+
+fn between(key: &str, min: u64, max: u64) -> String {
+    if min == max { amount(key, min) } else { format!("{} to {}", amount(key, min), amount(key, max)) }
+}
+
+/// A number as it is written, and as it is said.
+fn amount(key: &str, number: u64) -> String {
+    match spoken(key, number) {
+        Some(said) => format!("{number} ({said})"),
+        None => number.to_string(),
+    }
+}
+
+/// Bytes and times in the largest unit that is whole; by the key's name, which tells the unit.
+fn spoken(key: &str, number: u64) -> Option<String> {
+    let units: &[(u64, &str)] = if key.contains(".bytes") {
+        &[(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")]
+    } else if key.ends_with(".ms") {
+        &[(3_600_000, "h"), (60_000, "min"), (1_000, "s")]
+    } else {
+        &[]
+    };
+    let whole = units.iter().find(|(unit, _)| number >= *unit && number.is_multiple_of(*unit));
+    whole.map(|(unit, name)| format!("{} {name}", number / unit))
+}
+
+fn either(words: &[&str]) -> String {
+    words.iter().map(|word| code(word)).collect::<Vec<_>>().join(", ")
+}
+
+fn code(text: &str) -> String {
+    format!("`{text}`")
+}
+
+fn section(page: &mut String, title: &str, head: &[&str], rows: &[Vec<String>]) {
+    let _ = write!(page, "\n## {title}\n\n");
+    table(page, head, rows);
+}
+
+fn table(page: &mut String, head: &[&str], rows: &[Vec<String>]) {
+    let _ = writeln!(page, "| {} |\n|{}", head.join(" | "), "---|".repeat(head.len()));
+    for row in rows {
+        let cells: Vec<_> = row.iter().map(|cell| cell.replace('|', "\\|")).collect();
+        let _ = writeln!(page, "| {} |", cells.join(" | "));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use varve_format::{Compression, DigestAlgorithm};
+
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn each_key_has_its_row() {
+        let page = config();
+        let keys =
+            crate::settings::all().map(|s| s.key).chain(varve_store::settings().iter().map(|s| s.name));
+        for key in keys {
+            assert_eq!(page.matches(&format!("\n| `rsm.config.{key}` |")).count(), 1, "{key}");
+        }
+        assert!(page.contains(
+            "| `rsm.config.copy.memory.bytes` | `134217728` (128 MiB) | 16777216 (16 MiB) or more |"
+        ));
+        assert!(page.contains("| `rsm.config.s3.secret.access.key` | – | text | **Secret.** "));
+        assert!(
+            page.contains("| `rsm.config.sweep.upload.age.ms` | `86400000` (24 h) | 60000 (1 min) or more |")
+        );
+    }
+
+    /// What the page says of the example is so.
+    #[test]
+    fn the_example_of_rules_does_what_is_said() {
+        let mut given: BTreeMap<String, String> = RULES_EXAMPLE
+            .lines()
+            .filter_map(|line| line.strip_prefix(PREFIX)?.split_once('='))
+            .map(|(key, value)| (key.to_owned(), value.replace("\\\\", "\\")))
+            .collect();
+        given.insert("store.url".into(), "file:///tier".into());
+        given.insert("cluster.id".into(), "prod-1".into());
+        let config = Config::parse(&given).unwrap();
+        let [media, audit, rest] = ["media-2026", "audit.logins", "audits"].map(|topic| config.policy(topic));
+        assert_eq!((media.compression, media.upload_rate, media.encrypt), (Compression::None, 0, false));
+        assert_eq!(
+            (audit.compression, audit.upload_rate, audit.encrypt),
+            (Compression::Auto { level: 1 }, 0, true)
+        );
+        assert_eq!((audit.digest, rest.digest), (DigestAlgorithm::Sha256, DigestAlgorithm::Blake3));
+        assert_eq!((rest.upload_rate, rest.encrypt), (50 << 20, false));
+    }
+
+    #[test]
+    fn every_bean_has_its_rows() {
+        let page = metrics();
+        let all = crate::metrics::Metrics::default();
+        all.topic("orders");
+        for (bean, attributes) in all.beans(Default::default()) {
+            let (kind, name) = bean.split_once('=').unwrap();
+            let head = if kind == "name" { format!("## `{bean}`") } else { format!("## `{kind}=`") };
+            assert!(page.contains(&head), "{bean}");
+            assert!(kind != "operation" || page.contains(&format!("| `{name}` |")), "{bean}");
+            for (attribute, _) in attributes {
+                assert!(page.contains(&format!("| `{attribute}` |")), "{bean} {attribute}");
+            }
+        }
+    }
+}
