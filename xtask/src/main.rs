@@ -1,8 +1,9 @@
-//! `cargo xtask demo | test | bench | dist`: how people build, try and measure. One file per command.
+//! `cargo xtask demo | test | bench | dist | docs`: how people build, try and measure. One file per command.
 
 mod bench;
 mod demo;
 mod dist;
+mod docs;
 mod step;
 mod test;
 mod workspace;
@@ -26,6 +27,8 @@ enum Command {
     Bench(bench::Args),
     /// Build target/dist/varve-rsm.jar
     Dist(dist::Args),
+    /// Write docs/CONFIG.md and docs/METRICS.md from the code's own tables
+    Docs(docs::Args),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -34,5 +37,6 @@ fn main() -> anyhow::Result<()> {
         Command::Test(args) => test::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Dist(args) => dist::run(&args).map(drop),
+        Command::Docs(args) => docs::run(args),
     }
 }
