@@ -6,8 +6,10 @@
 //! buffers are; and mapped files, which are the JVM's libraries, the jar and ours as they are touched for the
 //! first time. Segments and objects are read by pread, so the page cache that they fill is not among them.
 //!
-//! Twice the segments lie on the disk at once, below the temporary folder; all is removed at the end, however
-//! that comes. The JVM has a deadline of its own, which holds if this program dies.
+//! All rounds have one JVM: what the allocator keeps or scatters in one shows in the next.
+//!
+//! Objects lie below the temporary folder; all is removed at the end, also after a failure. The JVM has a
+//! deadline of its own, which holds if this program dies.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -70,7 +72,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 
 fn measure(args: &Args, store: &str, tier: &Tier) -> Result<()> {
     let scratch = Scratch::new("bench-memory")?;
-    let needed_mib = args.mib * u64::from(args.copies + args.readers + 1) + 1024;
+    // A store may free what was deleted much later.
+    let needed_mib = args.mib * u64::from(args.copies * args.rounds + args.readers + 1) + 1024;
     let free_mib = free_mib(scratch.path())?;
     ensure!(free_mib > needed_mib, "{needed_mib} MiB of disk are needed, {free_mib} are free");
     let large = Source::make(scratch.path(), Data::Plain, args.mib << 20, 1)?;

@@ -4,11 +4,12 @@ use std::process::ExitStatus;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::dist;
 use crate::workspace::cargo;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// What to measure and how: `tier`, `tier --help`
+    /// What to measure and how: `tier`, `memory`, `tier --help`
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, default_values_t = ["tier".to_owned()])]
     arguments: Vec<String>,
 }
@@ -16,6 +17,10 @@ pub(crate) struct Args {
 pub(crate) fn run(args: Args) -> Result<()> {
     let mut bench = cargo();
     bench.args(["run", "--quiet", "--release", "--package", "varve-tests", "--bin", "varve-bench", "--"]);
+    if args.arguments.first().is_some_and(|what| what == "memory") {
+        // It measures the very jar that a broker loads.
+        bench.env("VARVE_RSM_JAR", dist::run(&dist::Args::default())?);
+    }
     let status: ExitStatus = bench.args(args.arguments).status().context("starting the bench")?;
     ensure!(status.success(), "the bench ended with {status}");
     Ok(())
