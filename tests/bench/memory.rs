@@ -97,7 +97,7 @@ fn measure(args: &Args, store: &str, tier: &Tier) -> Result<()> {
         args.copies, args.readers, args.mib
     );
     let budgets = [budget_mib(&config, "copy.memory.bytes")?, budget_mib(&config, "cache.memory.bytes")?];
-    figures.print(args.rounds, budgets)
+    figures.print(args, budgets)
 }
 
 /// Copies a segment; tells the JVM what it needs to read it.
@@ -173,16 +173,16 @@ impl Figures {
         self.0.get(name).copied().with_context(|| format!("the JVM said nothing of {name}"))
     }
 
-    fn print(&self, rounds: u32, budgets_mib: [f64; 2]) -> Result<()> {
+    fn print(&self, args: &Args, budgets_mib: [f64; 2]) -> Result<()> {
         println!("{:<44} {:>8} {:>10} {:>8}", "resident, MiB", "all", "anonymous", "files");
         self.row("bare", "JVM without the plug-in")?;
         self.row("idle", "idle, one small copy and read done")?;
         let mut over = 0.0_f64;
-        for round in 0..rounds {
+        for round in 0..args.rounds {
             self.row(&format!("{round}.peak"), &format!("round {}, peak of each", round + 1))?;
             over = over.max((self.get(&format!("{round}.peak.kib"))? - self.get("idle.kib")?) / 1024.0);
-            for work in ["copy", "read"] {
-                self.work(&format!("{round}.{work}"), work)?;
+            for (work, segments) in [("copy", args.copies), ("read", args.readers)] {
+                self.work(&format!("{round}.{work}"), work, segments)?;
             }
         }
         self.row("after", "a second after the last")?;
@@ -205,14 +205,15 @@ impl Figures {
     }
 
     /// Heap is what the working threads allocated beyond the callers' buffers. None with no bytes to move.
-    fn work(&self, name: &str, text: &str) -> Result<()> {
+    fn work(&self, name: &str, text: &str, segments: u32) -> Result<()> {
         let gib = self.get(&format!("{name}.bytes"))? / f64::from(1 << 30);
         if gib > 0.0 {
             let heap_kib = self.get(&format!("{name}.heap.bytes"))? / 1024.0;
             let mib_per_second = gib * 1024.0 / self.get(&format!("{name}.seconds"))?;
             println!(
-                "    {:<40} {mib_per_second:>8.0} MiB/s, {:.1} KiB of Java heap for each GiB",
+                "    {:<40} {mib_per_second:>8.0} MiB/s; Java heap: {:.1} KiB a segment, {:.1} a GiB",
                 format!("{text}, {gib:.1} GiB"),
+                heap_kib / f64::from(segments),
                 heap_kib / gib
             );
         }
