@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use support::{Bench, CHUNK, Hooked, Segment, config, finish, key_ring, kind_of, read_all, rule};
+use support::{Bench, CHUNK, Hooked, Segment, config, eventually, finish, key_ring, kind_of, read_all, rule};
 use varve_format::ExtentKind;
 use varve_rsm::Kind;
 use varve_rsm::read::stream::Progress;
@@ -297,9 +297,9 @@ fn a_cancelled_index_fetch_holds_nothing() {
     let segment = Bench::open(&given).unwrap().copied(1, PART);
     let bench = Bench::open(&given).unwrap();
     bench.fault(Op::Get, When::First(3), Fault::Hang);
-    for _ in 0..3 {
+    for hung in 1..=3 {
         let fetch = bench.rsm.fetch_index(segment.metadata(), ExtentKind::OffsetIndex).unwrap();
-        std::thread::sleep(Duration::from_millis(30));
+        eventually("the fetch hangs in the store", || bench.faults.log().len() == hung);
         fetch.cancel.set();
         assert_eq!(kind_of(finish(&fetch)), Kind::Cancelled);
     }
