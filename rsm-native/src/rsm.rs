@@ -276,8 +276,3 @@ pub fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
 fn now_ms() -> i64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64)
 }
-
-/// The keys of the configuration.
-pub fn settings() -> Vec<&'static crate::settings::Setting> {
-    crate::settings::all().collect()
-}

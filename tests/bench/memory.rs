@@ -110,7 +110,7 @@ fn write(rsm: &Rsm, request: CopyRequest) -> Result<String> {
 }
 
 fn budget_mib(config: &BTreeMap<String, String>, key: &str) -> Result<f64> {
-    let default = || varve_rsm::rsm::settings().iter().find(|s| s.key == key).and_then(|s| s.default);
+    let default = || varve_rsm::settings::find(key).and_then(|s| s.default);
     let bytes = config.get(key).map(String::as_str).or_else(default).with_context(|| key.to_owned())?;
     Ok(bytes.parse::<f64>().with_context(|| format!("{key}={bytes}"))? / f64::from(1 << 20))
 }

@@ -81,7 +81,7 @@ impl<'a> Output<'a> {
                 _ => self.part_bytes,
             };
             let job = self.job;
-            self.buffer = Some(job.handle.block_on(job.cancel.run(WHAT, job.copier.buffers.take(size)))?);
+            self.buffer = Some(job.handle.block_on(job.cancel.run(WHAT, job.copier.buffers.take(size)))??);
         }
         self.buffer.as_mut().ok_or_else(|| Error::internal(WHAT, "no buffer"))
     }
