@@ -53,6 +53,29 @@ impl Client {
         self.connect(&address).await
     }
 
+    /// A connection that nobody else uses, for requests that the broker holds back: it answers those of one
+    /// connection one after the other.
+    pub async fn own_connection(&self, node_id: i32) -> Result<Connection> {
+        self.own_connection_with(node_id, &self.inner.config).await
+    }
+
+    pub(crate) async fn own_connection_with(
+        &self,
+        node_id: i32,
+        config: &ClientConfig,
+    ) -> Result<Connection> {
+        let address = self.inner.nodes.read().get(&node_id).cloned();
+        let address = address.ok_or_else(|| ClientError::NoLeader { what: format!("broker {node_id}") })?;
+        Connection::open(&address, config, self.inner.tls.as_ref()).await
+    }
+
+    /// Ids of the brokers that metadata has named.
+    pub(crate) fn known_nodes(&self) -> Vec<i32> {
+        let mut nodes: Vec<i32> = self.inner.nodes.read().keys().copied().collect();
+        nodes.sort_unstable();
+        nodes
+    }
+
     async fn connect(&self, address: &HostPort) -> Result<Connection> {
         let known = self.inner.connections.read().get(address).cloned();
         let slot = match known {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::error::{ClientError, Result};
+use super::oauth::Oauth;
 use super::secret::Secret;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -61,6 +62,8 @@ pub enum SaslMechanism {
     Plain,
     ScramSha256,
     ScramSha512,
+    /// By the client credentials grant.
+    OauthBearer,
 }
 
 impl SaslMechanism {
@@ -69,6 +72,7 @@ impl SaslMechanism {
             SaslMechanism::Plain => "PLAIN",
             SaslMechanism::ScramSha256 => "SCRAM-SHA-256",
             SaslMechanism::ScramSha512 => "SCRAM-SHA-512",
+            SaslMechanism::OauthBearer => "OAUTHBEARER",
         }
     }
 }
@@ -76,8 +80,11 @@ impl SaslMechanism {
 #[derive(Clone, Debug)]
 pub struct Sasl {
     pub mechanism: SaslMechanism,
+    /// Empty with OAUTHBEARER.
     pub username: String,
     pub password: Secret,
+    /// With OAUTHBEARER alone.
+    pub oauth: Option<Oauth>,
 }
 
 /// PEM files. Without a CA the well-known public ones are trusted.
@@ -111,12 +118,13 @@ pub struct ClientConfig {
 }
 
 /// Keys that are read here. Anything else is refused.
-const KEYS: [&str; 20] = [
+const KEYS: [&str; 29] = [
     "bootstrap.servers",
     "client.id",
     "default.api.timeout.ms",
     "fetch.max.bytes",
     "fetch.max.wait.ms",
+    "https.ca.location",
     "max.partition.fetch.bytes",
     "receive.message.max.bytes",
     "request.timeout.ms",
@@ -125,6 +133,14 @@ const KEYS: [&str; 20] = [
     "sasl.jaas.config",
     "sasl.mechanism",
     "sasl.mechanisms",
+    "sasl.oauthbearer.client.credentials.client.id",
+    "sasl.oauthbearer.client.credentials.client.secret",
+    "sasl.oauthbearer.client.id",
+    "sasl.oauthbearer.client.secret",
+    "sasl.oauthbearer.extensions",
+    "sasl.oauthbearer.method",
+    "sasl.oauthbearer.scope",
+    "sasl.oauthbearer.token.endpoint.url",
     "sasl.password",
     "sasl.username",
     "security.protocol",
@@ -235,20 +251,67 @@ impl Values {
             "PLAIN" => SaslMechanism::Plain,
             "SCRAM-SHA-256" => SaslMechanism::ScramSha256,
             "SCRAM-SHA-512" => SaslMechanism::ScramSha512,
+            "OAUTHBEARER" => SaslMechanism::OauthBearer,
             _ => {
                 return Err(ClientError::config(
                     "sasl.mechanism",
-                    format!("{mechanism:?} is none of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512"),
+                    format!("{mechanism:?} is none of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, OAUTHBEARER"),
                 ));
             }
         };
+        if mechanism == SaslMechanism::OauthBearer {
+            let oauth = Some(self.oauth()?);
+            return Ok(Some(Sasl { mechanism, username: String::new(), password: Secret::new(""), oauth }));
+        }
+        if let Some(key) = self.0.keys().find(|k| k.starts_with("sasl.oauthbearer.")) {
+            return Err(ClientError::config(*key, "is set, but sasl.mechanism is not OAUTHBEARER"));
+        }
         let jaas = self.get("sasl.jaas.config");
         let username = self.get("sasl.username").or_else(|| jaas_option(jaas?, "username"));
         let password = self.get("sasl.password").or_else(|| jaas_option(jaas?, "password"));
         let username = username.filter(|s| !s.is_empty());
         let username = username.ok_or_else(|| ClientError::config("sasl.username", "is needed"))?;
         let password = password.ok_or_else(|| ClientError::config("sasl.password", "is needed"))?;
-        Ok(Some(Sasl { mechanism, username: username.to_owned(), password: Secret::new(password) }))
+        let (username, password) = (username.to_owned(), Secret::new(password));
+        Ok(Some(Sasl { mechanism, username, password, oauth: None }))
+    }
+
+    /// By librdkafka's keys, by those of the Java client since 4.1, or by the login module's options before.
+    fn oauth(&self) -> Result<Oauth> {
+        const ENDPOINT: &str = "sasl.oauthbearer.token.endpoint.url";
+        if let Some(method) = self.get("sasl.oauthbearer.method")
+            && method != "oidc"
+        {
+            let problem = format!("{method:?} is not oidc");
+            return Err(ClientError::config("sasl.oauthbearer.method", problem));
+        }
+        let jaas = self.get("sasl.jaas.config").unwrap_or_default();
+        let of = |key: &'static str, java: &'static str, option: &str| {
+            let found = self.get(key).or_else(|| self.get(java)).or_else(|| jaas_option(jaas, option));
+            found.filter(|v| !v.is_empty()).ok_or_else(|| ClientError::config(key, "is needed"))
+        };
+        let endpoint = self.get(ENDPOINT).ok_or_else(|| ClientError::config(ENDPOINT, "is needed"))?;
+        let client_id =
+            of("sasl.oauthbearer.client.id", "sasl.oauthbearer.client.credentials.client.id", "clientId")?;
+        let secret = of(
+            "sasl.oauthbearer.client.secret",
+            "sasl.oauthbearer.client.credentials.client.secret",
+            "clientSecret",
+        )?;
+        let mut oauth = Oauth::new(endpoint, client_id, secret)?;
+        let scope = self.get("sasl.oauthbearer.scope").or_else(|| jaas_option(jaas, "scope"));
+        oauth.scope = scope.map(str::to_owned);
+        oauth.ca = self.get("https.ca.location").map(PathBuf::from);
+        for pair in self.get("sasl.oauthbearer.extensions").unwrap_or_default().split(',') {
+            let pair = pair.trim();
+            if let Some((key, value)) = pair.split_once('=') {
+                oauth.extensions.push((key.trim().to_owned(), value.trim().to_owned()));
+            } else if !pair.is_empty() {
+                let problem = format!("expected key=value, found {pair:?}");
+                return Err(ClientError::config("sasl.oauthbearer.extensions", problem));
+            }
+        }
+        Ok(oauth)
     }
 
     fn tls(&self, protocol: SecurityProtocol) -> Result<TlsFiles> {
@@ -341,5 +404,17 @@ mod tests {
         says(&[("security.protocol", "TLS")], "SASL_SSL");
         says(&[("security.protocol", "SSL"), ("ssl.key.location", "k")], "ssl.certificate.location");
         says(&[("security.protocol", "SASL_SSL"), ("sasl.mechanism", "GSSAPI")], "SCRAM-SHA-256");
+        let bearer = [("security.protocol", "SASL_SSL"), ("sasl.mechanism", "OAUTHBEARER")];
+        says(&bearer, "token.endpoint.url");
+        let endpoint = |url| {
+            let url = ("sasl.oauthbearer.token.endpoint.url", url);
+            let (id, secret) =
+                (("sasl.oauthbearer.client.id", "a"), ("sasl.oauthbearer.client.secret", "hunter2"));
+            config(&[bearer[0], bearer[1], url, id, secret])
+        };
+        let open = endpoint("http://id.example.org/token").unwrap_err().to_string();
+        assert!(open.contains("https://"), "{open}");
+        let config = endpoint("https://id.example.org/token").unwrap();
+        assert!(!format!("{config:?}").contains("hunter2"));
     }
 }

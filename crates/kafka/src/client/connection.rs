@@ -30,7 +30,7 @@ const WRITE_QUEUE: usize = 16;
 /// Asked with this version always: brokers since 2.4 know it.
 const API_VERSIONS_VERSION: i16 = 3;
 
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 /// A handle; clones share the connection, and the last one closes it.
@@ -158,6 +158,11 @@ impl Connection {
         &self.shared.broker
     }
 
+    /// For one request and its answer.
+    pub fn request_timeout(&self) -> Duration {
+        self.shared.request_timeout
+    }
+
     /// Whether a new call may succeed on it.
     pub fn is_usable(&self) -> bool {
         let expired = self.shared.expires.lock().is_some_and(|at| Instant::now() >= at);
@@ -179,6 +184,17 @@ impl Connection {
             });
         }
         Ok(version)
+    }
+
+    /// The broker's highest version of `R` is below `needed`.
+    pub(crate) fn too_old<R: Request>(&self, needed: i16) -> ClientError {
+        let theirs = self.shared.versions.lock().get(&R::KEY).copied();
+        ClientError::UnsupportedVersion {
+            broker: self.shared.broker.clone(),
+            request: request_name::<R>(),
+            ours: format!("{needed}..{}", R::VERSIONS.max),
+            theirs: theirs.map_or_else(|| "(none)".to_owned(), |(low, high)| format!("{low}..{high}")),
+        }
     }
 
     /// Sends a request in the highest common version and waits for its answer.

@@ -20,14 +20,29 @@ pub enum OffsetSpec {
     Latest,
     /// The first record at or after a time; `None` in the answer if there is none.
     AtOrAfterMs(i64),
+    /// The first that the leader has on its own disk.
+    EarliestLocal,
+    /// The last that is in the tier; `None` in the answer if nothing is.
+    LatestTiered,
 }
 
 impl OffsetSpec {
-    fn timestamp(self) -> i64 {
+    pub(crate) fn timestamp(self) -> i64 {
         match self {
+            OffsetSpec::EarliestLocal => -4,
+            OffsetSpec::LatestTiered => -5,
             OffsetSpec::Earliest => -2,
             OffsetSpec::Latest => -1,
             OffsetSpec::AtOrAfterMs(ms) => ms.max(0),
+        }
+    }
+
+    /// Of ListOffsets. Older brokers would take the special timestamps for times.
+    pub(crate) fn first_version(self) -> i16 {
+        match self {
+            OffsetSpec::EarliestLocal => 8,
+            OffsetSpec::LatestTiered => 9,
+            _ => 1,
         }
     }
 }

@@ -2,19 +2,26 @@
 //!
 //! [`Connection`] is one authenticated connection with requests in flight on it; [`Client`] knows the
 //! cluster and which broker to ask; [`TopicReader`] reads a topic from its begin to the ends it had at the
-//! start. Nothing is committed, produced or changed here; a crash leaves nothing behind.
+//! start; [`FetchSession`] reads many partitions of one broker for as long as one likes; [`admin`] reads the
+//! cluster's state; [`GroupMember`] shares work with others of its kind. Nothing is committed, produced or changed here; a crash leaves nothing behind.
 //!
 //! Bounds: a frame has at most `receive.message.max.bytes`, a fetch asks for at most `fetch.max.bytes`, and
-//! one fetch per broker is under way at a time. Whoever connects must trust the broker as far as memory
+//! one fetch per reader and broker is under way at a time. Whoever connects must trust the broker as far as memory
 //! goes: inside a frame, array lengths are the codec's to check.
 
+pub mod admin;
 mod cluster;
 mod config;
 mod connection;
 mod error;
 mod fetch;
+mod fetch_event;
+mod fetch_session;
+mod fetch_state;
+mod group_member;
 mod list_offsets;
 mod metadata;
+mod oauth;
 mod properties;
 mod retry;
 mod sasl;
@@ -28,8 +35,12 @@ pub use config::{ClientConfig, HostPort, Sasl, SaslMechanism, SecurityProtocol, 
 pub use connection::Connection;
 pub use error::{ClientError, Result};
 pub use fetch::{FetchFrom, FetchedPartition};
+pub use fetch_event::{FetchProblem, FetchedBatches, LeaderAndEpoch, PartitionFetch};
+pub use fetch_session::{FetchLimits, FetchSession, FetchTarget};
+pub use group_member::{Assignor, GroupEvent, GroupMember, JoinedMember, Membership, Released};
 pub use list_offsets::OffsetSpec;
 pub use metadata::{BrokerNode, ClusterMetadata, PartitionMetadata, TopicMetadata};
+pub use oauth::Oauth;
 pub use properties::parse_properties;
 pub use secret::Secret;
 pub use topic_reader::{TopicBatches, TopicReader};

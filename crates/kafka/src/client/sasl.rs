@@ -12,6 +12,7 @@ use rand::distr::Alphanumeric;
 use super::config::{Sasl, SaslMechanism};
 use super::connection::Connection;
 use super::error::{ClientError, Result};
+use super::oauth::Oauth;
 use super::scram::{Scram, ScramHash};
 
 /// How long the broker lets this login live; `None` is for ever.
@@ -31,8 +32,22 @@ pub(crate) async fn login(connection: &Connection, sasl: &Sasl) -> Result<Option
             Ok(lifetime)
         }
         SaslMechanism::ScramSha256 => scram(connection, mechanism, ScramHash::Sha256, sasl).await,
+        SaslMechanism::OauthBearer => match &sasl.oauth {
+            Some(oauth) => bearer(connection, mechanism, oauth).await,
+            None => Err(failed(connection, mechanism, "no token endpoint is configured".to_owned())),
+        },
         SaslMechanism::ScramSha512 => scram(connection, mechanism, ScramHash::Sha512, sasl).await,
     }
+}
+
+async fn bearer(connection: &Connection, mechanism: &'static str, oauth: &Oauth) -> Result<Option<Duration>> {
+    let message = oauth.first_message().await?;
+    let (refusal, lifetime) = exchange(connection, mechanism, message.to_string()).await?;
+    // A broker that does not like the token says why, and awaits a word before it refuses.
+    if !refusal.is_empty() {
+        return Err(failed(connection, mechanism, String::from_utf8_lossy(&refusal).into_owned()));
+    }
+    Ok(lifetime)
 }
 
 async fn scram(

@@ -1,0 +1,85 @@
+//! ACLs.
+
+use kafka_protocol::messages::DescribeAclsRequest;
+use serde::{Deserialize, Serialize};
+
+use super::super::cluster::Client;
+use super::error::{AdminResult, NeededAcl};
+use super::routed::any_broker;
+
+const ANY: i8 = 1;
+const RESOURCE_TYPES: [&str; 8] =
+    ["UNKNOWN", "ANY", "TOPIC", "GROUP", "CLUSTER", "TRANSACTIONAL_ID", "DELEGATION_TOKEN", "USER"];
+const PATTERN_TYPES: [&str; 5] = ["UNKNOWN", "ANY", "MATCH", "LITERAL", "PREFIXED"];
+const PERMISSIONS: [&str; 4] = ["UNKNOWN", "ANY", "DENY", "ALLOW"];
+const OPERATIONS: [&str; 16] = [
+    "UNKNOWN",
+    "ANY",
+    "ALL",
+    "READ",
+    "WRITE",
+    "CREATE",
+    "DELETE",
+    "ALTER",
+    "DESCRIBE",
+    "CLUSTER_ACTION",
+    "DESCRIBE_CONFIGS",
+    "ALTER_CONFIGS",
+    "IDEMPOTENT_WRITE",
+    "CREATE_TOKENS",
+    "DESCRIBE_TOKENS",
+    "TWO_PHASE_COMMIT",
+];
+
+/// One binding, in the names of Kafka's own tools.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct AclEntry {
+    pub resource_type: String,
+    pub resource_name: String,
+    pub pattern_type: String,
+    pub principal: String,
+    pub host: String,
+    pub operation: String,
+    pub permission: String,
+}
+
+impl Client {
+    /// All of them, in order. A cluster without an authorizer is `Unsupported`. One request per type of resource
+    /// bounds the answers.
+    pub async fn list_acls(&self) -> AdminResult<Vec<AclEntry>> {
+        let mut all = Vec::new();
+        for resource_type in 2_i8..8 {
+            let request = DescribeAclsRequest::default()
+                .with_resource_type_filter(resource_type)
+                .with_resource_name_filter(None)
+                .with_pattern_type_filter(ANY)
+                .with_principal_filter(None)
+                .with_host_filter(None)
+                .with_operation(ANY)
+                .with_permission_type(ANY);
+            let needs = NeededAcl::on_cluster("Describe");
+            let answer = any_broker(self, "ACLs", needs, &request, |a| a.error_code).await?;
+            for resource in answer.resources {
+                for acl in resource.acls {
+                    all.push(AclEntry {
+                        resource_type: name(&RESOURCE_TYPES, resource.resource_type),
+                        resource_name: resource.resource_name.to_string(),
+                        pattern_type: name(&PATTERN_TYPES, resource.pattern_type),
+                        principal: acl.principal.to_string(),
+                        host: acl.host.to_string(),
+                        operation: name(&OPERATIONS, acl.operation),
+                        permission: name(&PERMISSIONS, acl.permission_type),
+                    });
+                }
+            }
+        }
+        all.sort();
+        Ok(all)
+    }
+}
+
+/// A code that a later Kafka has added keeps its number.
+fn name(names: &[&str], code: i8) -> String {
+    let known = usize::try_from(code).ok().and_then(|at| names.get(at));
+    known.map_or_else(|| format!("UNKNOWN({code})"), |name| (*name).to_owned())
+}

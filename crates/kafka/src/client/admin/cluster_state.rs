@@ -1,0 +1,89 @@
+//! The cluster itself: brokers, finalized features, and what we may do with it.
+
+use std::collections::BTreeMap;
+
+use kafka_protocol::messages::{ApiVersionsRequest, DescribeClusterRequest};
+use kafka_protocol::protocol::StrBytes;
+use serde::{Deserialize, Serialize};
+
+use super::super::cluster::Client;
+use super::error::{AdminResult, NeededAcl};
+use super::routed::any_broker;
+
+/// Bit of the ACL operation in a set of allowed ones.
+const DESCRIBE_BIT: u32 = 8;
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterDescription {
+    pub cluster_id: String,
+    pub brokers: Vec<BrokerDescription>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct BrokerDescription {
+    pub node_id: i32,
+    pub host: String,
+    pub port: i32,
+    pub rack: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Features {
+    /// Of the cluster. Empty and without an epoch if the broker has not heard of them yet.
+    pub finalized: BTreeMap<String, FeatureRange>,
+    pub finalized_epoch: Option<i64>,
+    /// By the broker that was asked.
+    pub supported: BTreeMap<String, FeatureRange>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FeatureRange {
+    pub min: i16,
+    pub max: i16,
+}
+
+impl Client {
+    pub async fn describe_cluster(&self) -> AdminResult<ClusterDescription> {
+        let request = DescribeClusterRequest::default();
+        let needs = NeededAcl::on_cluster("Describe");
+        let answer = any_broker(self, "the cluster", needs, &request, |a| a.error_code).await?;
+        let brokers = answer.brokers.into_iter().map(|b| BrokerDescription {
+            node_id: b.broker_id.0,
+            host: b.host.to_string(),
+            port: b.port,
+            rack: b.rack.map(|r| r.to_string()),
+        });
+        let mut brokers: Vec<BrokerDescription> = brokers.collect();
+        brokers.sort();
+        Ok(ClusterDescription { cluster_id: answer.cluster_id.to_string(), brokers })
+    }
+
+    /// Whether we have the ACL Describe on the cluster: without it, lists of groups leave out what we may not
+    /// describe one by one.
+    pub async fn may_describe_cluster(&self) -> AdminResult<bool> {
+        let request = DescribeClusterRequest::default().with_include_cluster_authorized_operations(true);
+        let needs = NeededAcl::on_cluster("Describe");
+        let answer = any_broker(self, "the cluster", needs, &request, |a| a.error_code).await?;
+        Ok(answer.cluster_authorized_operations & (1 << DESCRIBE_BIT) != 0)
+    }
+
+    pub async fn features(&self) -> AdminResult<Features> {
+        let request = ApiVersionsRequest::default()
+            .with_client_software_name(StrBytes::from_static_str("varve"))
+            .with_client_software_version(StrBytes::from_static_str(env!("CARGO_PKG_VERSION")));
+        let needs = NeededAcl::on_cluster("Describe");
+        let answer = any_broker(self, "features", needs, &request, |a| a.error_code).await?;
+        let finalized = answer.finalized_features.into_iter().map(|f| {
+            (f.name.to_string(), FeatureRange { min: f.min_version_level, max: f.max_version_level })
+        });
+        let supported = answer
+            .supported_features
+            .into_iter()
+            .map(|f| (f.name.to_string(), FeatureRange { min: f.min_version, max: f.max_version }));
+        Ok(Features {
+            finalized: finalized.collect(),
+            finalized_epoch: Some(answer.finalized_features_epoch).filter(|e| *e >= 0),
+            supported: supported.collect(),
+        })
+    }
+}

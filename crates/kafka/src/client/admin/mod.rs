@@ -1,0 +1,31 @@
+//! Reading a cluster's state, all that a snapshot of it needs.
+//!
+//! Answers are plain structs in a stable order, in Kafka's words. What may not be read, and what a broker does
+//! not support, is an error of its own kind or named in [`Found::missing`]: nothing is left out silently where
+//! Kafka lets us know. Where it does not (topics that we may not describe are not there for us, nor the offsets
+//! that a group has in them), the call's description says so. Nothing is changed on the cluster.
+
+mod acls;
+mod cluster_state;
+mod configs;
+mod error;
+mod group_offsets;
+mod groups;
+mod leaders;
+mod offsets;
+mod quotas;
+mod routed;
+mod topics;
+mod users;
+
+pub use acls::AclEntry;
+pub use cluster_state::{BrokerDescription, ClusterDescription, FeatureRange, Features};
+pub use configs::{ConfigEntry, ConfigResource, ConfigSource, ResourceConfigs};
+pub use error::{AdminError, AdminResult, Found, Missing, NeededAcl};
+pub use group_offsets::{CommittedOffset, GroupOffsets};
+pub use groups::{AssignedTopic, GroupDescription, GroupListing, GroupMemberState};
+pub use leaders::TopicPartition;
+pub use offsets::{EpochEnd, PartitionOffset};
+pub use quotas::{QuotaEntity, QuotaEntry};
+pub use topics::{PartitionDescription, TopicDescription};
+pub use users::{ScramCredential, ScramUser};
