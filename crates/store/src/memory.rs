@@ -167,7 +167,8 @@ impl Store for MemoryStore {
         let from = start_after.map_or(Bound::Unbounded, Bound::Excluded);
         let mut found = objects
             .range::<Key, _>((from, Bound::Unbounded))
-            .filter(|(key, _)| key.as_str().starts_with(prefix))
+            .skip_while(|(key, _)| !key.as_str().starts_with(prefix))
+            .take_while(|(key, _)| key.as_str().starts_with(prefix))
             .map(|(_, stored)| stored.meta.clone());
         let page = found.by_ref().take(max_keys.max(1)).collect();
         Ok(ListPage { objects: page, more: found.next().is_some() })

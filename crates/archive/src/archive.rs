@@ -1,0 +1,149 @@
+//! An archive: created once, opened by anybody.
+//!
+//! Two that create it at once are of one archive: the first one's. A crash leaves it created or not.
+
+use bytes::Bytes;
+use varve_format::Id;
+use varve_store::SharedStore;
+
+use crate::canonical::{Record, V1};
+use crate::error::{Error, Result};
+use crate::hash::HashAlgorithm;
+use crate::names::{self, TopicName};
+use crate::partition::Partition;
+use crate::record::archive::ArchiveRecord;
+use crate::record::topic::TopicRecord;
+use crate::shelf::{Created, Shelf};
+
+/// An archive that was opened. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Archive {
+    pub(crate) shelf: Shelf,
+    record: ArchiveRecord,
+}
+
+impl Archive {
+    /// Creates the archive, or opens the one that is there, whatever was asked for.
+    ///
+    /// # Errors
+    /// Of the store; [`Error::Record`] and [`Error::Requires`] for an archive that this build can't read.
+    pub async fn create(
+        store: SharedStore,
+        root: &str,
+        id: Id,
+        hash: HashAlgorithm,
+        writer: &str,
+        now_ms: i64,
+    ) -> Result<Self> {
+        let shelf = Shelf::new(store, root);
+        let record = ArchiveRecord {
+            varve_archive: V1,
+            id,
+            hash,
+            requires: Vec::new(),
+            writer: writer.to_owned(),
+            created_ms: now_ms,
+        };
+        let bytes = record.encode().map_err(shelf.damaged(names::ARCHIVE))?;
+        match shelf.create(names::ARCHIVE, Bytes::from(bytes)).await? {
+            Created::Ours => Ok(Self { shelf, record }),
+            Created::Other(found) => Self::opened(shelf, &found),
+        }
+    }
+
+    /// # Errors
+    /// [`Error::Missing`] where there is none, else as [`Archive::create`].
+    pub async fn open(store: SharedStore, root: &str) -> Result<Self> {
+        let shelf = Shelf::new(store, root);
+        match shelf.get(names::ARCHIVE, ArchiveRecord::MAX_BYTES).await? {
+            Some(found) => Self::opened(shelf, &found),
+            None => Err(Error::Missing { object: shelf.place(names::ARCHIVE) }),
+        }
+    }
+
+    fn opened(shelf: Shelf, bytes: &[u8]) -> Result<Self> {
+        let record = ArchiveRecord::decode(bytes).map_err(shelf.damaged(names::ARCHIVE))?;
+        if record.requires.is_empty() {
+            return Ok(Self { shelf, record });
+        }
+        Err(Error::Requires { object: shelf.place(names::ARCHIVE), names: record.requires.join(", ") })
+    }
+
+    pub fn id(&self) -> Id {
+        self.record.id
+    }
+
+    pub fn hash(&self) -> HashAlgorithm {
+        self.record.hash
+    }
+
+    pub fn record(&self) -> &ArchiveRecord {
+        &self.record
+    }
+
+    pub fn shelf(&self) -> &Shelf {
+        &self.shelf
+    }
+
+    pub fn partition(&self, topic_id: Id, partition: i32) -> Partition<'_> {
+        Partition { archive: self, topic_id, partition }
+    }
+
+    /// Makes sure that the topic has its record.
+    ///
+    /// # Errors
+    /// [`Error::Mistaken`] where there is one of another name or cluster.
+    pub async fn add_topic(&self, topic: &TopicRecord) -> Result<()> {
+        let name = names::topic(topic.topic_id);
+        let damaged = self.shelf.damaged(&name);
+        let bytes = topic.encode().map_err(&damaged)?;
+        let Created::Other(found) = self.shelf.create(&name, Bytes::from(bytes)).await? else {
+            return Ok(());
+        };
+        let found = TopicRecord::decode(&found).map_err(&damaged)?;
+        let same = |t: &TopicRecord| (t.topic_id, t.topic.clone(), t.cluster_id.clone());
+        if same(&found) == same(topic) {
+            return Ok(());
+        }
+        let shown = |t: &TopicRecord| format!("{} ({}) of cluster {}", t.topic, t.topic_id, t.cluster_id);
+        Err(Error::mistaken(self.shelf.place(&name), shown(topic), shown(&found)))
+    }
+
+    /// # Errors
+    /// Of the store; [`Error::Mistaken`] for the record of another topic.
+    pub async fn topic(&self, topic_id: Id) -> Result<Option<TopicRecord>> {
+        let name = names::topic(topic_id);
+        let Some((record, _)) = self.shelf.record::<TopicRecord>(&name).await? else { return Ok(None) };
+        if record.topic_id == topic_id {
+            return Ok(Some(record));
+        }
+        Err(Error::mistaken(self.shelf.place(&name), topic_id, record.topic_id))
+    }
+
+    /// The next topic behind `after` in the order of names: found by skips, one request or two for each,
+    /// however many objects there are.
+    ///
+    /// # Errors
+    /// Of the store.
+    pub async fn next_topic(&self, after: Option<Id>) -> Result<Option<Id>> {
+        let after = after.map(|id| format!("{}{id}/{}", names::TOPICS, names::SKIP));
+        let parse = |name: &str| match names::parse_topic_name(name)? {
+            TopicName::About(id) | TopicName::Partition(id, _) => Some(id),
+        };
+        Ok(self.shelf.first(names::TOPICS, after, parse).await?.map(|(id, _)| id))
+    }
+
+    /// The next partition of a topic behind `after` that has objects, in the order of names.
+    ///
+    /// # Errors
+    /// Of the store.
+    pub async fn next_partition(&self, topic_id: Id, after: Option<i32>) -> Result<Option<i32>> {
+        let prefix = format!("{}{topic_id}/", names::TOPICS);
+        let after = after.map(|p| format!("{}{}", names::partition_prefix(topic_id, p), names::SKIP));
+        let parse = |name: &str| match names::parse_topic_name(name)? {
+            TopicName::Partition(_, partition) => Some(partition),
+            TopicName::About(_) => None,
+        };
+        Ok(self.shelf.first(&prefix, after, parse).await?.map(|(partition, _)| partition))
+    }
+}

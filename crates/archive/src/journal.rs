@@ -1,0 +1,268 @@
+//! The journal: bundles of many partitions' newest batches, for as long as no chain has them.
+//!
+//! Duplicates are allowed: every entry is true for its branch, whoever wrote it. A bundle is whole or absent; what
+//! a crash leaves of it is the bundle, which expires once the chains cover it.
+
+use bytes::{Bytes, BytesMut};
+use varve_format::Id;
+use varve_store::{Create, GetRange, PutOptions, delete};
+
+use crate::archive::Archive;
+use crate::canonical::{V1, rule};
+use crate::error::{Error, Result};
+use crate::head::{ObjectHead, Place};
+use crate::names;
+use crate::record::branch::{EpochEntry, epoch_before};
+use crate::record::bundle::{BundleEntry, BundleIndex, BundleTrailer, TRAILER_BYTES};
+use crate::record::state::JournalEntry;
+use crate::shelf::Created;
+
+/// Collects whole segment objects for one bundle.
+#[derive(Debug, Default)]
+pub struct BundleBuilder {
+    objects: Vec<(BundleEntry, Bytes)>,
+    bytes: u64,
+}
+
+/// A bundle that was written or found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BundleName {
+    pub archiver: String,
+    pub sequence: u64,
+}
+
+impl BundleBuilder {
+    /// Adds a segment object of `branch`.
+    ///
+    /// # Errors
+    /// Whatever makes it no segment of a chain; [`Error::Invalid`] for a gap.
+    pub fn add(&mut self, archive: &Archive, branch: u32, place: Place, object: Bytes) -> Result<()> {
+        let name = format!("journal entry of {} {}", place.topic_id, place.partition);
+        let bytes = object.len() as u64;
+        let head = ObjectHead::read(archive.hash(), place, &name, &object, bytes)?;
+        if head.gap {
+            return Err(Error::invalid("journal entry", "a gap", "a segment"));
+        }
+        let entry = BundleEntry {
+            topic_id: place.topic_id,
+            partition: place.partition,
+            branch,
+            first_offset: head.first_offset(),
+            end_offset: head.end_offset(),
+            position: 0,
+            bytes,
+            footer: head.footer_hash,
+            leader_epochs: head.epochs().iter().copied().map(EpochEntry::from).collect(),
+        };
+        self.objects.push((entry, object));
+        self.bytes = self.bytes.saturating_add(bytes);
+        Ok(())
+    }
+
+    /// Bytes of all objects added.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.objects.is_empty()
+    }
+
+    fn ordered(mut self) -> (Vec<BundleEntry>, BytesMut) {
+        self.objects.sort_by_key(|(e, _)| (e.topic_id, e.partition, e.branch, e.first_offset));
+        let mut body = BytesMut::with_capacity(usize::try_from(self.bytes).unwrap_or(0));
+        let mut entries = Vec::with_capacity(self.objects.len());
+        for (mut entry, object) in self.objects {
+            entry.position = body.len() as u64;
+            body.extend_from_slice(&object);
+            entries.push(entry);
+        }
+        (entries, body)
+    }
+}
+
+impl Archive {
+    /// Writes a bundle under `archiver`'s next number.
+    ///
+    /// # Errors
+    /// Of the store: it may be there nevertheless, which is harmless. [`Error::Invalid`] for none or two of the
+    /// same entry.
+    pub async fn put_bundle(
+        &self,
+        archiver: &str,
+        known: u64,
+        builder: BundleBuilder,
+        writer: &str,
+        now_ms: i64,
+    ) -> Result<BundleIndex> {
+        rule::safe("archiver", archiver, 64).map_err(self.shelf.damaged(names::JOURNAL))?;
+        let (entries, body) = builder.ordered();
+        let mut index = BundleIndex {
+            varve_bundle: V1,
+            archive_id: self.id(),
+            archiver: archiver.to_owned(),
+            sequence: self.latest_bundle(archiver, known).await?,
+            entries,
+            writer: writer.to_owned(),
+            created_ms: now_ms,
+        };
+        for _ in 0..16 {
+            index.sequence = index.sequence.saturating_add(1);
+            let name = names::bundle(archiver, index.sequence);
+            let tail = index.tail().map_err(self.shelf.damaged(&name))?;
+            let object = Bytes::from([body.as_ref(), tail.as_ref()].concat());
+            match self.create_bundle(&name, object).await? {
+                Created::Ours => return Ok(index),
+                Created::Other(_) => {}
+            }
+        }
+        Err(Error::Contended { object: self.shelf.place(&names::journal_prefix(archiver)), tries: 16 })
+    }
+
+    /// Bundles may be large: what is there is told by its last bytes.
+    async fn create_bundle(&self, name: &str, object: Bytes) -> Result<Created> {
+        let options = PutOptions { create: Create::IfAbsent, storage_class: None };
+        let key = self.shelf.key(name)?;
+        let error = match self.shelf.store().put(&key, object.clone(), &options).await {
+            Ok(_) => return Ok(Created::Ours),
+            Err(error) => error,
+        };
+        let tail = object.len().saturating_sub(1 << 20);
+        match self.shelf.store().get(&key, GetRange::Suffix(1 << 20)).await {
+            Ok(got) => {
+                let same_size = got.range.end == object.len() as u64;
+                let found = got.bytes().await?;
+                let same = same_size && object.get(tail..).is_some_and(|ours| ours == found);
+                Ok(if same { Created::Ours } else { Created::Other(found) })
+            }
+            Err(_) => Err(error.into()),
+        }
+    }
+
+    async fn latest_bundle(&self, archiver: &str, known: u64) -> Result<u64> {
+        let prefix = names::journal_prefix(archiver);
+        let parse = |name: &str| names::number(name, &prefix, 20, ".bundle");
+        self.shelf.highest(&prefix, known, |n| names::bundle(archiver, n), parse).await
+    }
+
+    /// The next bundle behind `after`, in the order of names.
+    ///
+    /// # Errors
+    /// Of the store.
+    pub async fn next_bundle(&self, after: Option<&BundleName>) -> Result<Option<BundleName>> {
+        let after = after.map(|b| names::bundle(&b.archiver, b.sequence));
+        let parse = |name: &str| {
+            let (archiver, sequence) = names::parse_bundle(name)?;
+            Some(BundleName { archiver: archiver.to_owned(), sequence })
+        };
+        Ok(self.shelf.first(names::JOURNAL, after, parse).await?.map(|(name, _)| name))
+    }
+
+    /// A bundle's index; `None` if it is gone.
+    ///
+    /// # Errors
+    /// Of the store; [`Error::Record`], [`Error::Mistaken`] for what is not this bundle.
+    pub async fn bundle(&self, bundle: &BundleName) -> Result<Option<BundleIndex>> {
+        let name = names::bundle(&bundle.archiver, bundle.sequence);
+        let (key, damaged) = (self.shelf.key(&name)?, self.shelf.damaged(&name));
+        let got = match self.shelf.store().get(&key, GetRange::Suffix(TRAILER_BYTES as u64)).await {
+            Ok(got) => got,
+            Err(e) if e.kind == varve_store::Kind::NotFound => return Ok(None),
+            Err(e) => return Err(e.into()),
+        };
+        let object_bytes = got.range.end;
+        let bytes = got.bytes().await?;
+        let last = bytes.last_chunk::<TRAILER_BYTES>();
+        let last = last.ok_or_else(|| Error::corrupt(self.shelf.place(&name), "a trailer", bytes.len()))?;
+        let trailer = BundleTrailer::decode(last, object_bytes).map_err(&damaged)?;
+        let end = trailer.index_offset.saturating_add(u64::from(trailer.index_bytes));
+        let range = GetRange::Bounded { start: trailer.index_offset, end };
+        let bytes = self.shelf.store().get(&key, range).await?.bytes().await?;
+        let index = BundleIndex::decode_at(&bytes, &trailer).map_err(damaged)?;
+        let expected = (self.id(), bundle.archiver.as_str(), bundle.sequence);
+        let found = (index.archive_id, index.archiver.as_str(), index.sequence);
+        if expected == found {
+            return Ok(Some(index));
+        }
+        Err(Error::mistaken(self.shelf.place(&name), format!("{expected:?}"), format!("{found:?}")))
+    }
+
+    /// The whole segment object of an entry, its head checked; `None` if the bundle is gone.
+    ///
+    /// # Errors
+    /// Of the store; whatever makes it another object.
+    pub async fn bundle_object(
+        &self,
+        bundle: &BundleName,
+        entry: &BundleEntry,
+    ) -> Result<Option<(ObjectHead, Bytes)>> {
+        let name = names::bundle(&bundle.archiver, bundle.sequence);
+        let range =
+            GetRange::Bounded { start: entry.position, end: entry.position.saturating_add(entry.bytes) };
+        let object = match self.shelf.store().get(&self.shelf.key(&name)?, range).await {
+            Ok(got) => got.bytes().await?,
+            Err(e) if e.kind == varve_store::Kind::NotFound => return Ok(None),
+            Err(e) => return Err(e.into()),
+        };
+        let place =
+            Place { topic_id: entry.topic_id, partition: entry.partition, first_offset: entry.first_offset };
+        let head = ObjectHead::read(self.hash(), place, &self.shelf.place(&name), &object, entry.bytes)?;
+        if head.footer_hash == entry.footer && head.end_offset() == entry.end_offset {
+            return Ok(Some((head, object)));
+        }
+        Err(Error::mistaken(self.shelf.place(&name), entry.footer, head.footer_hash))
+    }
+
+    /// Deletes a bundle if the chains cover all of it. `chain_end` gives where a branch's chain ends, as it was
+    /// read from the store.
+    ///
+    /// # Errors
+    /// Of the store.
+    pub async fn expire_bundle(
+        &self,
+        index: &BundleIndex,
+        chain_end: impl Fn(Id, i32, u32) -> Option<i64>,
+    ) -> Result<bool> {
+        let end = |e: &BundleEntry| chain_end(e.topic_id, e.partition, e.branch);
+        if !index.entries.iter().all(|e| end(e).is_some_and(|end| end >= e.end_offset)) {
+            return Ok(false);
+        }
+        let key = self.shelf.key(&names::bundle(&index.archiver, index.sequence))?;
+        delete(self.shelf.store(), &key).await?;
+        Ok(true)
+    }
+}
+
+/// What goes on from `end_offset`, behind a record of `epoch`: of entries of one branch, in any order and from any
+/// bundles, those that are needed, in order. What overlaps is trimmed by who reads them.
+pub fn continuation(entries: &[JournalEntry], end_offset: i64, epoch: Option<i32>) -> Vec<JournalEntry> {
+    let (mut end, mut epoch, mut chosen) = (end_offset, epoch, Vec::new());
+    loop {
+        let joins = |e: &&JournalEntry| {
+            e.first_offset <= end && e.end_offset > end && epoch_before(&e.leader_epochs, end) == epoch
+        };
+        let last_epoch = |e: &JournalEntry| epoch_before(&e.leader_epochs, e.end_offset);
+        let best = entries.iter().filter(joins).max_by_key(|e| (last_epoch(e), e.end_offset));
+        let Some(entry) = best else { return chosen };
+        end = entry.end_offset;
+        epoch = last_epoch(entry);
+        chosen.push(entry.clone());
+    }
+}
+
+impl BundleEntry {
+    /// As a snapshot names it.
+    pub fn in_snapshot(&self, bundle: &BundleName) -> JournalEntry {
+        JournalEntry {
+            branch: self.branch,
+            archiver: bundle.archiver.clone(),
+            sequence: bundle.sequence,
+            first_offset: self.first_offset,
+            end_offset: self.end_offset,
+            position: self.position,
+            bytes: self.bytes,
+            footer: self.footer,
+            leader_epochs: self.leader_epochs.clone(),
+        }
+    }
+}

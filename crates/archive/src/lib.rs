@@ -1,0 +1,44 @@
+//! What an archive is. `docs/ARCHIVE-FORMAT.md` is its specification.
+//!
+//! Below, `record` and its neighbours are pure: bytes to types and back, safe on any bytes. Above them lies
+//! policy over a [`varve_store::Store`]: how an object is committed, a branch started, a snapshot written, and all
+//! of it proven. Clock and randomness are passed in. Nothing is modified once it was written, and nothing is kept
+//! in memory that another process would need: any number of writers may run, and any of them may die anywhere.
+
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
+
+mod archive;
+mod canonical;
+mod divergence;
+mod error;
+mod hash;
+mod head;
+mod journal;
+mod lineage;
+mod manifest;
+pub mod names;
+mod partition;
+mod prune;
+mod read;
+pub mod record;
+mod shelf;
+mod snapshots;
+mod tree;
+mod verify;
+
+pub use archive::Archive;
+pub use canonical::{Record, RecordError, V1};
+pub use divergence::{ChainEpochs, LeaderAnswer, Verdict};
+pub use error::{Error, Kind, Result};
+pub use hash::{Hash, HashAlgorithm};
+pub use head::{ObjectHead, Place};
+pub use journal::{BundleBuilder, BundleName, continuation};
+pub use lineage::{Stretch, lineage};
+pub use manifest::ChainObjects;
+pub use partition::{ChainEnd, Commit, Partition, Started};
+pub use prune::Pruned;
+pub use read::ObjectReader;
+pub use shelf::Shelf;
+pub use snapshots::{NewSnapshot, Snapshot};
+pub use tree::{Target, Walk};
+pub use verify::{DataKeys, Depth, FINDINGS_MAX, Finding, Progress, Report, VerifyOptions};

@@ -1,0 +1,304 @@
+//! One partition: its branches, their chains, and the commit.
+//!
+//! Creating the object under the chain's end, if it is absent, is the commit, and there is no other. Nothing is
+//! held here between two calls, so that a crash leaves nothing but what was committed.
+
+use bytes::Bytes;
+use varve_format::Id;
+use varve_store::{Create, Key, ObjectMeta, PutOptions};
+
+use crate::archive::Archive;
+use crate::canonical::Record;
+use crate::error::{Error, Result};
+use crate::hash::Hash;
+use crate::head::{ObjectHead, Place};
+use crate::names;
+use crate::record::branch::{BranchRecord, EpochEntry, epoch_before};
+use crate::record::object::ObjectEntry;
+use crate::record::state::BranchState;
+use crate::shelf::Created;
+
+pub(crate) const PAGE: usize = 1000;
+
+/// One partition of a topic in an archive.
+#[derive(Clone, Copy, Debug)]
+pub struct Partition<'a> {
+    pub(crate) archive: &'a Archive,
+    pub topic_id: Id,
+    pub partition: i32,
+}
+
+/// Where a chain ends, and its last object, if it has any.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChainEnd {
+    pub end_offset: i64,
+    pub last: Option<Box<ObjectHead>>,
+}
+
+/// What an attempt to commit came to.
+#[derive(Debug)]
+pub enum Commit {
+    /// Ours: the chain ends at its end now, or later.
+    Committed,
+    /// Another was first: go on from its end, after a look whether the source continues it.
+    Lost(Box<ObjectHead>),
+}
+
+/// What an attempt to start a branch came to.
+#[derive(Debug)]
+pub enum Started {
+    Ours,
+    /// The number is another's branch, which is the current one now.
+    Taken(Box<BranchRecord>),
+}
+
+impl<'a> Partition<'a> {
+    pub fn archive(&self) -> &'a Archive {
+        self.archive
+    }
+
+    fn place(&self, first_offset: i64) -> Place {
+        Place { topic_id: self.topic_id, partition: self.partition, first_offset }
+    }
+
+    /// Where the object that begins at `first_offset` lies.
+    pub fn object_name(&self, branch: u32, first_offset: i64) -> String {
+        names::object(self.topic_id, self.partition, branch, first_offset)
+    }
+
+    /// # Errors
+    /// Of the store.
+    pub fn object_key(&self, branch: u32, first_offset: i64) -> Result<Key> {
+        self.archive.shelf.key(&self.object_name(branch, first_offset))
+    }
+
+    /// The head of the object that begins at `first_offset`; `None` if there is none.
+    ///
+    /// # Errors
+    /// Of the store; whatever makes the object none of this chain.
+    pub async fn head(&self, branch: u32, first_offset: i64) -> Result<Option<ObjectHead>> {
+        let name = self.object_name(branch, first_offset);
+        self.archive.head(&name, self.place(first_offset)).await
+    }
+
+    /// Records of branches above `known`, in order, with their hashes. Branch 0 has none.
+    ///
+    /// # Errors
+    /// Of the store; [`Error::Corrupt`] where a number is left out.
+    pub async fn branches(&self, known: u32) -> Result<Vec<(BranchRecord, Hash)>> {
+        let prefix = names::branches_prefix(self.topic_id, self.partition);
+        let mut found = Vec::new();
+        let mut last = known;
+        loop {
+            let after = names::branch(self.topic_id, self.partition, last);
+            let page = self.archive.shelf.list(&prefix, Some(&after), PAGE).await?;
+            for object in &page.objects {
+                let name = self.archive.shelf.name(&object.key);
+                let Some(number) = names::number(name, &prefix, 10, ".json") else { continue };
+                let next = last.saturating_add(1);
+                if number != u64::from(next) {
+                    let place = self.archive.shelf.place(&prefix);
+                    return Err(Error::corrupt(place, format!("branch {next}"), number));
+                }
+                last = next;
+                found.push(self.branch(next).await?.ok_or_else(|| self.missing(name))?);
+            }
+            if !page.more {
+                return Ok(found);
+            }
+        }
+    }
+
+    /// The record of a branch, and its hash.
+    ///
+    /// # Errors
+    /// Of the store; [`Error::Mistaken`] for a record of another place.
+    pub async fn branch(&self, branch: u32) -> Result<Option<(BranchRecord, Hash)>> {
+        let name = names::branch(self.topic_id, self.partition, branch);
+        let Some((record, bytes)) = self.archive.shelf.record::<BranchRecord>(&name).await? else {
+            return Ok(None);
+        };
+        self.check_branch(&name, branch, &record)?;
+        Ok(Some((record, self.archive.hash().of(&[&bytes]))))
+    }
+
+    fn check_branch(&self, name: &str, branch: u32, record: &BranchRecord) -> Result<()> {
+        let found = (record.topic_id, record.partition, record.branch);
+        let expected = (self.topic_id, self.partition, branch);
+        if found == expected {
+            return Ok(());
+        }
+        let place = self.archive.shelf.place(name);
+        Err(Error::mistaken(place, format!("{expected:?}"), format!("{found:?}")))
+    }
+
+    /// Starts a branch, unless its number is taken.
+    ///
+    /// # Errors
+    /// Of the store; [`Error::Mistaken`] for a record of another partition.
+    pub async fn start_branch(&self, record: &BranchRecord) -> Result<Started> {
+        let name = names::branch(self.topic_id, self.partition, record.branch);
+        self.check_branch(&name, record.branch, record)?;
+        let damaged = self.archive.shelf.damaged(&name);
+        let bytes = record.encode().map_err(&damaged)?;
+        match self.archive.shelf.create(&name, Bytes::from(bytes)).await? {
+            Created::Ours => Ok(Started::Ours),
+            Created::Other(found) => {
+                let found = BranchRecord::decode(&found).map_err(&damaged)?;
+                self.check_branch(&name, record.branch, &found)?;
+                Ok(Started::Taken(Box::new(found)))
+            }
+        }
+    }
+
+    /// A name that sorts before that of every object from `from` on, and behind those before it.
+    fn before(&self, branch: u32, from: i64) -> String {
+        match from.checked_sub(1) {
+            Some(last @ 0..) => self.object_name(branch, last),
+            _ => {
+                let prefix = names::chain_prefix(self.topic_id, self.partition, branch);
+                prefix.trim_end_matches('/').to_owned()
+            }
+        }
+    }
+
+    /// Where the chain ends now. `start` is where it begins; `from` is the first offset of an object of it that
+    /// is known, or `start`.
+    ///
+    /// # Errors
+    /// Of the store; whatever makes the last object none of this chain.
+    pub async fn chain_end(&self, branch: u32, start: i64, from: i64) -> Result<ChainEnd> {
+        let prefix = names::chain_prefix(self.topic_id, self.partition, branch);
+        let mut after = Some(self.before(branch, from));
+        let mut last = None;
+        loop {
+            let page = self.archive.shelf.list(&prefix, after.as_deref(), PAGE).await?;
+            let names = page.objects.iter().map(|object| self.archive.shelf.name(&object.key));
+            last = names.filter_map(|name| names::first_offset(name, &prefix)).next_back().or(last);
+            match page.objects.last() {
+                Some(object) if page.more => after = Some(self.archive.shelf.name(&object.key).to_owned()),
+                _ => break,
+            }
+        }
+        let Some(first_offset) = last else {
+            if from > start {
+                return Err(self.missing(&self.object_name(branch, from)));
+            }
+            return Ok(ChainEnd { end_offset: start, last: None });
+        };
+        let name = self.object_name(branch, first_offset);
+        let head = self.head(branch, first_offset).await?.ok_or_else(|| self.missing(&name))?;
+        Ok(ChainEnd { end_offset: head.end_offset(), last: Some(Box::new(head)) })
+    }
+
+    /// The names of the chain from `from` on, one page: first offsets, with what the store says of them, and
+    /// whether more follow.
+    pub(crate) async fn page(&self, branch: u32, from: i64) -> Result<(Vec<(i64, ObjectMeta)>, bool)> {
+        let prefix = names::chain_prefix(self.topic_id, self.partition, branch);
+        let mut after = Some(self.before(branch, from));
+        loop {
+            let page = self.archive.shelf.list(&prefix, after.as_deref(), PAGE).await?;
+            let next = page.objects.last().map(|object| self.archive.shelf.name(&object.key).to_owned());
+            let found: Vec<_> = page
+                .objects
+                .into_iter()
+                .filter_map(|o| Some((names::first_offset(self.archive.shelf.name(&o.key), &prefix)?, o)))
+                .collect();
+            if !found.is_empty() || !page.more {
+                return Ok((found, page.more));
+            }
+            after = next;
+        }
+    }
+
+    /// The epoch of the last record before the chain's end, whose last object is `last`: by its footer, or by the
+    /// branch's record where it has none.
+    ///
+    /// # Errors
+    /// Of the store; whatever makes the object or the record none of this branch.
+    pub async fn last_epoch(&self, branch: &BranchState, last: Option<ObjectEntry>) -> Result<Option<i32>> {
+        let epochs: Vec<EpochEntry> = match last {
+            Some(object) => {
+                let name = self.object_name(branch.branch, object.first_offset);
+                let head = self.head(branch.branch, object.first_offset).await?;
+                let head = head.ok_or_else(|| self.missing(&name))?;
+                head.epochs().iter().copied().map(EpochEntry::from).collect()
+            }
+            None if branch.branch == 0 => Vec::new(),
+            None => {
+                let name = names::branch(self.topic_id, self.partition, branch.branch);
+                let found = self.branch(branch.branch).await?.ok_or_else(|| self.missing(&name))?;
+                found.0.leader_epochs
+            }
+        };
+        Ok(epoch_before(&epochs, branch.end_offset))
+    }
+
+    /// Commits a whole object at `first_offset`, which must be the chain's end.
+    ///
+    /// # Errors
+    /// [`Error::Mistaken`] and others for an object that does not belong there: nothing was sent. Of the store:
+    /// whether it was committed is not known, and the chain's end tells.
+    pub async fn commit(&self, branch: u32, first_offset: i64, object: Bytes) -> Result<Commit> {
+        let name = self.object_name(branch, first_offset);
+        let bytes = object.len() as u64;
+        let ours = ObjectHead::read(self.archive.hash(), self.place(first_offset), &name, &object, bytes)?;
+        let options = PutOptions { create: Create::IfAbsent, storage_class: None };
+        let key = self.archive.shelf.key(&name)?;
+        let outcome = self.archive.shelf.store().put(&key, object, &options).await;
+        self.settle(branch, first_offset, ours.footer.object_id, outcome).await
+    }
+
+    /// What became of an object of ours that was put, uploaded or copied to `first_offset` by create-if-absent.
+    /// An answer that was lost is found out.
+    ///
+    /// # Errors
+    /// `outcome`'s, where the name is free or can't be looked at; whatever makes what is there none of this chain.
+    pub async fn settle(
+        &self,
+        branch: u32,
+        first_offset: i64,
+        object_id: Id,
+        outcome: varve_store::Result<ObjectMeta>,
+    ) -> Result<Commit> {
+        let Err(error) = outcome else { return Ok(Commit::Committed) };
+        match self.head(branch, first_offset).await {
+            Ok(Some(head)) if head.footer.object_id == object_id => Ok(Commit::Committed),
+            Ok(Some(head)) => Ok(Commit::Lost(Box::new(head))),
+            // What the store had to say of the commit tells more than what it says of the look.
+            Ok(None) | Err(Error::Store(_)) => Err(error.into()),
+            Err(other) => Err(other),
+        }
+    }
+
+    /// Where `branch` begins, by its record.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] where there is no such branch.
+    pub async fn start_offset(&self, branch: u32) -> Result<i64> {
+        if branch == 0 {
+            return Ok(0);
+        }
+        let name = names::branch(self.topic_id, self.partition, branch);
+        let found = self.branch(branch).await?.ok_or_else(|| self.missing(&name))?;
+        Ok(found.0.start_offset)
+    }
+
+    pub(crate) fn missing(&self, name: &str) -> Error {
+        Error::Missing { object: self.archive.shelf.place(name) }
+    }
+}
+
+impl BranchState {
+    /// Before its first object.
+    pub(crate) fn of(record: &BranchRecord, hash: Hash) -> Self {
+        Self {
+            branch: record.branch,
+            parent: record.parent,
+            start_offset: record.start_offset,
+            end_offset: record.start_offset,
+            record: Some(hash),
+            ..Self::first()
+        }
+    }
+}

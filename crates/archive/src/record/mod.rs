@@ -1,0 +1,15 @@
+//! The records of an archive, one kind a file: bytes to types and back. Pure.
+
+pub mod archive;
+pub mod branch;
+pub mod bundle;
+pub mod gap;
+pub mod node;
+pub mod object;
+pub mod pruned;
+pub mod snapshot;
+pub mod state;
+pub mod topic;
+
+pub(crate) const SMALL_MAX_BYTES: u64 = 64 << 10;
+pub(crate) const MANIFEST_MAX_BYTES: u64 = 16 << 20;

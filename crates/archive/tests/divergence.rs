@@ -1,0 +1,59 @@
+//! Verdicts over epochs, case by case of the table in docs/ARCHIVE-FORMAT.md.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use varve_archive::{ChainEpochs, LeaderAnswer, Verdict};
+use varve_format::EpochStart;
+
+fn chain(epochs: &[(i32, i64)], end: i64) -> ChainEpochs {
+    let epochs: Vec<_> = epochs
+        .iter()
+        .map(|(epoch, start_offset)| EpochStart { epoch: *epoch, start_offset: *start_offset })
+        .collect();
+    ChainEpochs::new(&epochs, end)
+}
+
+fn answer(leader_epoch: i32, known: Option<(i32, i64)>) -> LeaderAnswer {
+    LeaderAnswer { leader_epoch, known, log_end_offset: 77 }
+}
+
+#[test]
+fn the_same_epoch_up_to_the_end_continues() {
+    let chain = chain(&[(1, 0), (3, 50)], 100);
+    assert_eq!(chain.last_epoch(), Some(3));
+    assert_eq!(chain.judge(3, answer(5, Some((3, 100))), true), Verdict::Continues);
+    assert_eq!(chain.judge(3, answer(3, Some((3, 130))), true), Verdict::Continues);
+    assert_eq!(chain.judge(3, answer(5, Some((3, 99))), true), Verdict::DivergesAt(99));
+}
+
+#[test]
+fn an_old_leader_is_stale() {
+    assert_eq!(chain(&[(3, 0)], 10).judge(3, answer(2, Some((2, 50))), true), Verdict::Stale);
+}
+
+#[test]
+fn an_older_epoch_that_both_have_is_where_they_part() {
+    let chain = chain(&[(1, 0), (3, 50)], 100);
+    assert_eq!(chain.judge(3, answer(5, Some((1, 70))), true), Verdict::DivergesAt(50));
+    assert_eq!(chain.judge(3, answer(5, Some((1, 40))), true), Verdict::DivergesAt(40));
+}
+
+#[test]
+fn an_epoch_that_the_chain_lacks_asks_on() {
+    let chain = chain(&[(1, 0), (4, 50)], 100);
+    assert_eq!(chain.judge(4, answer(5, Some((2, 60))), true), Verdict::Ask(1));
+    assert_eq!(chain.judge(1, answer(5, Some((1, 55))), true), Verdict::DivergesAt(50));
+    assert_eq!(chain.judge(4, answer(5, Some((0, 60))), false), Verdict::NeedsEpochsBelow(0));
+    assert_eq!(chain.judge(4, answer(5, Some((0, 60))), true), Verdict::DivergesAt(0));
+}
+
+#[test]
+fn epochs_without_a_record_in_the_chain_count_for_nothing() {
+    assert_eq!(chain(&[(1, 0), (3, 100)], 100).last_epoch(), Some(1));
+    assert_eq!(chain(&[], 100).last_epoch(), None);
+}
+
+#[test]
+fn a_leader_without_epochs_is_as_long_as_its_log() {
+    let chain = chain(&[(1, 0)], 100);
+    assert_eq!(chain.judge(1, answer(5, None), true), Verdict::DivergesAt(77));
+}
