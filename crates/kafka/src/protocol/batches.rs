@@ -22,15 +22,18 @@ impl Batch {
     }
 
     pub fn check_crc(&self) -> Result<()> {
-        let found = self.crc_found();
-        if found == self.header.crc {
+        Self::compare_crc(&self.header, self.position, self.crc_found())
+    }
+
+    pub(super) fn compare_crc(header: &BatchHeader, position: u64, found: u32) -> Result<()> {
+        if found == header.crc {
             return Ok(());
         }
         Err(ProtocolError::corrupt(
             "record batch (CRC32C)",
-            self.position,
-            format!("{:08x}", self.header.crc),
-            format!("{found:08x} (base offset {})", self.header.base_offset),
+            position,
+            format!("{:08x}", header.crc),
+            format!("{found:08x} (base offset {})", header.base_offset),
         ))
     }
 }

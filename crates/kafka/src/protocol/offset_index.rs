@@ -13,6 +13,14 @@ pub struct OffsetIndexEntry {
     pub position: u32,
 }
 
+impl OffsetIndexEntry {
+    /// Appends the entry as it is in the file. The offset is at most [`i32::MAX`] after the base.
+    pub(super) fn encode(self, base_offset: i64, file: &mut Vec<u8>) {
+        file.extend((self.offset.wrapping_sub(base_offset) as i32).to_be_bytes());
+        file.extend(self.position.to_be_bytes());
+    }
+}
+
 /// All entries. The zeros with which a broker pads the index of its active segment are left out.
 pub fn parse_offset_index(bytes: &[u8], base_offset: i64) -> Result<Vec<OffsetIndexEntry>> {
     check_length(WHAT, bytes, OFFSET_INDEX_ENTRY_BYTES)?;

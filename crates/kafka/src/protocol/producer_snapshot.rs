@@ -1,5 +1,6 @@
-//! `.snapshot`: the state of each producer at a segment's begin. Version i16 (1), CRC32C u32 of all that
-//! follows it, count i32, and entries of 46 bytes.
+//! `.snapshot`: the state of each producer at the offset that the file is named by, a segment's begin (a plug-in
+//! for tiered storage gets a segment's log with the snapshot of its *end*). Version i16 (1), CRC32C u32 of all
+//! that follows it, count i32, and entries of 46 bytes.
 
 use super::cursor::Cursor;
 use super::error::{ProtocolError, Result};
@@ -63,6 +64,29 @@ pub fn parse_producer_snapshot(bytes: &[u8]) -> Result<Vec<ProducerEntry>> {
     Ok(entries)
 }
 
+/// The file with these entries, in this order.
+pub fn encode_producer_snapshot(entries: &[ProducerEntry]) -> Vec<u8> {
+    let mut file = VERSION.to_be_bytes().to_vec();
+    file.extend([0; 4]);
+    // So many that the count doesn't fit would take 98 GB.
+    file.extend((entries.len() as i32).to_be_bytes());
+    for entry in entries {
+        file.extend(entry.producer_id.to_be_bytes());
+        file.extend(entry.producer_epoch.to_be_bytes());
+        file.extend(entry.last_sequence.to_be_bytes());
+        file.extend(entry.last_offset.to_be_bytes());
+        file.extend(entry.offset_delta.to_be_bytes());
+        file.extend(entry.timestamp_ms.to_be_bytes());
+        file.extend(entry.coordinator_epoch.to_be_bytes());
+        file.extend(entry.current_txn_first_offset.unwrap_or(-1).to_be_bytes());
+    }
+    let crc = crc32c::crc32c(file.get(CRC_COVERS_FROM..).unwrap_or_default());
+    if let Some(field) = file.get_mut(2..CRC_COVERS_FROM) {
+        field.copy_from_slice(&crc.to_be_bytes());
+    }
+    file
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -87,6 +111,8 @@ mod tests {
         let entries = parse_producer_snapshot(&bytes).unwrap();
         assert_eq!((entries[0].producer_id, entries[0].last_sequence), (4002, 17));
         assert_eq!(entries[0].current_txn_first_offset, None);
+        assert_eq!(encode_producer_snapshot(&entries), bytes);
+        assert_eq!(parse_producer_snapshot(&encode_producer_snapshot(&[])), Ok(vec![]));
         for bit in 0..bytes.len() * 8 {
             let mut flipped = bytes.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);

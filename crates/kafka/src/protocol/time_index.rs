@@ -14,6 +14,14 @@ pub struct TimeIndexEntry {
     pub offset: i64,
 }
 
+impl TimeIndexEntry {
+    /// Appends the entry as it is in the file. The offset is at most [`i32::MAX`] after the base.
+    pub(super) fn encode(self, base_offset: i64, file: &mut Vec<u8>) {
+        file.extend(self.timestamp_ms.to_be_bytes());
+        file.extend((self.offset.wrapping_sub(base_offset) as i32).to_be_bytes());
+    }
+}
+
 /// All entries. The zeros with which a broker pads the index of its active segment are left out.
 pub fn parse_time_index(bytes: &[u8], base_offset: i64) -> Result<Vec<TimeIndexEntry>> {
     check_length(WHAT, bytes, TIME_INDEX_ENTRY_BYTES)?;

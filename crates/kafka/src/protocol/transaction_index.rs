@@ -17,6 +17,16 @@ pub struct AbortedTransaction {
     pub last_stable_offset: i64,
 }
 
+impl AbortedTransaction {
+    /// Appends the entry as it is in the file.
+    pub(super) fn encode(self, file: &mut Vec<u8>) {
+        file.extend(VERSION.to_be_bytes());
+        for field in [self.producer_id, self.first_offset, self.last_offset, self.last_stable_offset] {
+            file.extend(field.to_be_bytes());
+        }
+    }
+}
+
 pub fn parse_transaction_index(bytes: &[u8]) -> Result<Vec<AbortedTransaction>> {
     check_length(WHAT, bytes, TRANSACTION_INDEX_ENTRY_BYTES)?;
     let mut c = Cursor::new(WHAT, 0, bytes);
