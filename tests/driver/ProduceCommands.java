@@ -32,6 +32,7 @@ final class ProduceCommands {
     void register(Map<String, Driver.Command> commands) {
         commands.put("produce", this::produce);
         commands.put("produce_transactions", this::produceTransactions);
+        commands.put("open_transaction", this::openTransaction);
     }
 
     private void produce(JsonNode in, ObjectNode out) throws Exception {
@@ -74,6 +75,20 @@ final class ProduceCommands {
                 producer.commitTransaction();
             }
         }
+        sending.report(out);
+    }
+
+    /** Leaves the transaction open: nobody reads its records. */
+    private void openTransaction(JsonNode in, ObjectNode out) throws Exception {
+        KafkaProducer<byte[], byte[]> producer = producer(in, Clients.text(in, "transactional_id"));
+        producers.put(key(in) + Clients.text(in, "transactional_id"), producer);
+        producer.initTransactions();
+        Sending sending = new Sending(producer, partition(in), new Content(in));
+        producer.beginTransaction();
+        for (long i = 0; i < in.get("records_per_transaction").asLong(); i++) {
+            sending.send(i, Ledger.Outcome.ABORTED);
+        }
+        producer.flush();
         sending.report(out);
     }
 
@@ -170,13 +185,14 @@ final class ProduceCommands {
     }
 
     private static String key(JsonNode in) {
-        return String.join("|", bootstrap(in), in.path("compression").asText("none"), in.path("batch_bytes").asText(""), in.path("linger_ms").asText(""));
+        return String.join("|", bootstrap(in), in.path("compression").asText("none"), in.path("batch_bytes").asText(""), in.path("linger_ms").asText(""), in.path("idempotent").asText("true"));
     }
 
     private static KafkaProducer<byte[], byte[]> producer(JsonNode in, String transactionalId) {
         Properties properties = new Properties();
         properties.put("bootstrap.servers", bootstrap(in));
         properties.put("acks", "all");
+        properties.put("enable.idempotence", in.path("idempotent").asText("true"));
         properties.put("compression.type", in.path("compression").asText("none"));
         properties.put("batch.size", in.path("batch_bytes").asText("16384"));
         properties.put("linger.ms", in.path("linger_ms").asText("5"));
@@ -186,6 +202,7 @@ final class ProduceCommands {
         properties.put("reconnect.backoff.max.ms", "500");
         if (transactionalId != null) {
             properties.put("transactional.id", transactionalId);
+            properties.put("transaction.timeout.ms", in.path("transaction_timeout_ms").asText("60000"));
         }
         return new KafkaProducer<>(properties, new ByteArraySerializer(), new ByteArraySerializer());
     }

@@ -113,6 +113,8 @@ pub struct Produce {
     pub batch_bytes: u32,
     /// 0 is as fast as it goes.
     pub records_per_second: u64,
+    /// Without it, batches have no producer id.
+    pub idempotent: bool,
 }
 
 impl Default for Produce {
@@ -131,6 +133,7 @@ impl Default for Produce {
             timestamp_step_ms: 1,
             batch_bytes: 16_384,
             records_per_second: 0,
+            idempotent: true,
         }
     }
 }
@@ -388,6 +391,14 @@ impl<'a> Client<'a> {
 
     pub fn produce_transactions(&self, topic: &str, transactions: &Transactions) -> Result<Produced> {
         self.call_for("produce_transactions", topic, transactions)
+    }
+
+    /// One transaction that nobody ends: of `transactions`, the number and the aborts don't count.
+    pub fn open_transaction(&self, topic: &str, transactions: &Transactions) -> Result<Produced> {
+        let mut open = serde_json::to_value(transactions)?;
+        // The longest that brokers allow, so that none aborts it meanwhile.
+        open["transaction_timeout_ms"] = 900_000.into();
+        self.call_for("open_transaction", topic, open)
     }
 
     pub fn consume(&self, topic: &str, consume: &Consume) -> Result<Consumed> {
