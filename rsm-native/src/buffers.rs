@@ -19,8 +19,13 @@ pub struct Buffers {
     state: Mutex<State>,
 }
 
+/// Held by a copy: while there is one, buffers are kept for the next part.
+#[derive(Debug)]
+pub struct Lease(Arc<Buffers>);
+
 #[derive(Debug, Default)]
 struct State {
+    leases: usize,
     idle: Vec<MmapMut>,
     idle_bytes: usize,
     used_bytes: usize,
@@ -47,6 +52,11 @@ pub struct Buffer {
 impl Buffers {
     pub fn new(budget: Arc<Budget>) -> Arc<Self> {
         Arc::new(Self { budget, state: Mutex::default() })
+    }
+
+    pub fn lease(self: &Arc<Self>) -> Lease {
+        self.state.lock().leases += 1;
+        Lease(self.clone())
     }
 
     /// A buffer of `size` bytes, when its turn has come.
@@ -137,12 +147,23 @@ impl Drop for Buffer {
         let Some(bytes) = self.bytes.take() else { return };
         let mut state = self.pool.state.lock();
         state.used_bytes -= bytes.len();
-        if state.used_bytes == 0 {
-            // No copy runs: the memory goes back to the system.
-            *state = State::default();
-        } else {
+        if state.leases > 0 {
             state.idle_bytes += bytes.len();
             state.idle.push(bytes);
+        }
+    }
+}
+
+impl Drop for Lease {
+    /// After the last copy the memory goes back to the system.
+    fn drop(&mut self) {
+        let mut state = self.0.state.lock();
+        state.leases -= 1;
+        if state.leases == 0 {
+            state.idle_bytes = 0;
+            let idle = std::mem::take(&mut state.idle);
+            drop(state);
+            drop(idle);
         }
     }
 }
@@ -162,6 +183,7 @@ mod tests {
         };
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
+            let lease = pool.lease();
             let kept = pool.take(100).await.unwrap();
             for size in [300, 90, 200, 300, 450, 10] {
                 let some = [pool.take(size).await.unwrap(), pool.take(size).await.unwrap()];
@@ -171,7 +193,11 @@ mod tests {
                 assert!(held() <= 1000 && held() > 100);
             }
             drop(kept);
-            assert_eq!((held(), pool.budget.used()), (0, 0));
+            assert!(held() > 100 && pool.budget.used() == 0);
+            drop(lease);
+            assert_eq!(held(), 0);
+            drop(pool.take(100).await.unwrap());
+            assert_eq!(held(), 0, "nothing is kept without a copy");
         });
     }
 }

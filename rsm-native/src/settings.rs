@@ -210,7 +210,7 @@ const MEMORY: &[Setting] = &[
     ),
     setting(
         "prefetch.max.bytes",
-        Some("33554432"),
+        Some("67108864"),
         Allowed::Number { min: 0, max: 1 << 32 },
         "How far read-ahead grows for one reader; 0 turns it off.",
     ),

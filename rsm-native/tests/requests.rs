@@ -128,7 +128,7 @@ fn read_ahead_grows_and_stops() {
     };
     read_up_to(&stream, 1000, 1000).unwrap();
     let first = ahead(1000);
-    assert!(first <= 3 * CHUNK, "a small read had {first} bytes fetched");
+    assert!(first <= 5 * CHUNK, "a small read had {first} bytes fetched");
     read_up_to(&stream, 4 * PART, 1 << 20).unwrap();
     let then = ahead(4 * PART);
     assert!(then > first, "{then} bytes ahead after 4 MiB, {first} at first");

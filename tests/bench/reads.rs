@@ -11,6 +11,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use varve_format::ExtentKind;
 use varve_rsm::wire::SegmentMetadata;
+use varve_store::Operation;
 
 use crate::measure::{Pairs, Sample, at_once, quantile};
 use crate::segment::Source;
@@ -241,7 +242,11 @@ fn indexes(args: &Args, place: &Place, source: &Source) -> Result<()> {
     ] {
         stage.index(&metadata, kind)?;
     }
-    println!("{name:<52} {:.1} ms, {} requests", start.elapsed().as_secs_f64() * 1e3, stage.counts.calls());
+    println!(
+        "{name:<52} {:.1} ms, {} requests",
+        start.elapsed().as_secs_f64() * 1e3,
+        stage.counts.of(Operation::Get).calls
+    );
     fresh.drop(&metadata)
 }
 

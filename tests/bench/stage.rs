@@ -19,7 +19,14 @@ use crate::lean;
 #[expect(clippy::large_enum_variant, reason = "there is one at a time")]
 pub(crate) enum Place {
     File(Scratch),
-    S3 { minio: Minio, bucket: Bucket, proxy: Option<(Toxiproxy, Proxy)> },
+    S3 { minio: Minio, bucket: Bucket, proxy: Option<Delay> },
+}
+
+/// Two proxies of one server before the store: through one, answers come later.
+pub(crate) struct Delay {
+    _toxiproxy: Toxiproxy,
+    delayed: Proxy,
+    undelayed: Proxy,
 }
 
 /// Reads so many bytes at a position, and tells how long that took.
@@ -42,9 +49,10 @@ impl Place {
             0 => None,
             ms => {
                 let toxiproxy = Toxiproxy::start()?;
-                let proxy = toxiproxy.proxy("s3", minio.port)?;
-                proxy.add_latency(ms)?;
-                Some((toxiproxy, proxy))
+                let delayed = toxiproxy.proxy("delayed", minio.port)?;
+                let undelayed = toxiproxy.proxy("undelayed", minio.port)?;
+                delayed.add_latency(ms)?;
+                Some(Delay { _toxiproxy: toxiproxy, delayed, undelayed })
             }
         };
         Ok(Self::S3 { minio, bucket, proxy })
@@ -88,13 +96,13 @@ impl Place {
     fn port(&self) -> Option<u16> {
         match self {
             Self::File(_) => None,
-            Self::S3 { minio, proxy, .. } => Some(proxy.as_ref().map_or(minio.port, |(_, p)| p.port)),
+            Self::S3 { minio, proxy, .. } => Some(proxy.as_ref().map_or(minio.port, |d| d.delayed.port)),
         }
     }
 
     /// The limit of copying a file here; those that run at once have each their own number.
     pub(crate) fn lean_copy(&self, from: &Path, number: u32) -> Result<()> {
-        let name = format!("lean.copy.{number}");
+        let name = format!("lean-{number}.copy");
         match (self, self.port()) {
             (Self::File(scratch), _) => lean::copy_file(from, &scratch.path().join(name)),
             (_, Some(port)) => lean::upload(port, &format!("/{BUCKET}/{name}"), from, 8 << 20, 4),
@@ -148,9 +156,10 @@ impl Stage {
         Self::over(&place.tier(place.port())?, more)
     }
 
-    /// Past the proxy.
+    /// Through a proxy that does nothing.
     pub(crate) fn undelayed(place: &Place) -> Result<Self> {
-        Self::over(&place.tier(None)?, &[])
+        let Place::S3 { proxy: Some(delay), .. } = place else { bail!("nothing delays this store") };
+        Self::over(&place.tier(Some(delay.undelayed.port))?, &[])
     }
 
     fn over(tier: &Tier, more: &[(&str, String)]) -> Result<Self> {

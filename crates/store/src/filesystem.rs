@@ -10,6 +10,7 @@
 //! * Symbolic links below the root are neither followed nor listed. The root itself may be one.
 //! * All system calls run on blocking threads; what a dropped future began there runs to its end.
 
+mod handles;
 mod list;
 mod read;
 mod staging;
@@ -41,8 +42,8 @@ const LIMITS: Limits = Limits {
     max_parts: 1 << 24,
     max_put_bytes: 1 << 40,
     max_object_bytes: 1 << 43,
-    preferred_part_bytes: 1 << 20,
-    preferred_parallel_parts: 2,
+    preferred_part_bytes: 2 << 20,
+    preferred_parallel_parts: 1,
 };
 
 /// See the module.
@@ -149,6 +150,7 @@ impl Tree {
         if stat_file(&dir, name).map_err(|errno| at.failed("examining the file", errno))?.is_none() {
             return Ok(None);
         }
+        self.handles.forget(key.as_str());
         match unlinkat(&dir, name, AtFlags::empty()) {
             Ok(()) => {}
             Err(Errno::NOENT) => return Ok(None),

@@ -9,7 +9,7 @@ use varve_format::Finished;
 use varve_store::{Create, PutOptions, Upload};
 
 use super::{Job, READ_BYTES, WHAT};
-use crate::buffers::Buffer;
+use crate::buffers::{Buffer, Lease};
 use crate::error::{Error, Kind, Result};
 
 /// Cuts what is written into parts and sends them: one PUT where all fits into one.
@@ -20,6 +20,7 @@ pub(super) struct Output<'a> {
     options: PutOptions,
     plain_bytes: u64,
     buffer: Option<Buffer>,
+    _lease: Lease,
     parts: u32,
     parallel: usize,
     tasks: JoinSet<varve_store::Result<()>>,
@@ -58,6 +59,7 @@ impl<'a> Output<'a> {
             },
             plain_bytes,
             buffer: None,
+            _lease: job.copier.buffers.lease(),
             parts: 0,
             parallel: limits.preferred_parallel_parts.max(1),
             tasks: JoinSet::new(),

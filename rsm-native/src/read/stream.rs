@@ -48,6 +48,9 @@ struct State {
     closed: bool,
 }
 
+/// Asked for at once where a read begins at a segment's beginning.
+const FIRST_CHUNKS: u64 = 4;
+
 #[derive(Clone, Copy)]
 struct Shape {
     frame: u64,
@@ -86,10 +89,11 @@ impl LogStream {
         };
         if start == 0 {
             state.sequential = true;
-            state.window = reader
-                .tracker
-                .resume_over(segment.topic_id, segment.partition, segment.start_offset)
-                .unwrap_or(0);
+            // Who begins at the beginning reads on: no round trips are spent on finding out.
+            let resumed =
+                reader.tracker.resume_over(segment.topic_id, segment.partition, segment.start_offset);
+            let chunk = u64::from(reader.config.policy(&segment.topic).chunk_bytes);
+            state.window = resumed.unwrap_or((FIRST_CHUNKS * chunk).min(reader.config.prefetch_max_bytes));
         }
         if let Some(stopped) = reader.tracker.resume(segment.id, start) {
             state.sequential = true;

@@ -11,11 +11,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
 use rustix::buffer::spare_capacity;
-use rustix::fs::{Mode, OFlags, fstat, openat};
+use rustix::fs::{Mode, OFlags, Stat, fstat, openat};
 use rustix::io::{Errno, pread};
 use tokio::task::JoinHandle;
 
-use super::tree::{At, Tree, etag_of, is_file, split};
+use super::tree::{At, Tree, etag_of, is_file, split, stat_file};
 use crate::contract::{GetRange, GetResult, Result};
 use crate::error::Kind;
 use crate::key::Key;
@@ -36,23 +36,47 @@ impl Tree {
     pub(super) fn open_file(&self, key: &Key, range: GetRange, at: &At) -> Result<Opened> {
         let (parent, name) = split(key.as_str());
         let dir = self.find_dir(parent, at)?.ok_or_else(|| at.absent())?;
-        // NONBLOCK: a named pipe in the tree must not hang us.
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = match openat(&dir, name, flags, Mode::empty()) {
-            Ok(file) => file,
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NXIO) => return Err(at.absent()),
-            Err(errno) => return Err(at.failed("opening the file", errno)),
-        };
-        let stat = fstat(&file).map_err(|errno| at.failed("examining the file", errno))?;
-        if !is_file(&stat) {
-            return Err(at.absent());
-        }
+        // A little of a file, at some place in it, is no sequence that the kernel should read ahead of.
+        let sequence = !matches!(range, GetRange::Bounded { start, end } if end - start <= PIECE_BYTES);
+        let (file, stat) = self.open_or_find(key, name, &dir, sequence, at)?;
         let size_bytes = stat.st_size as u64;
         let Some(range) = range.resolve(size_bytes) else {
             return Err(at.error(Kind::InvalidRange, format!("{range:?} of a file of {size_bytes} bytes")));
         };
         let first = read_piece(&file, range.start, range.end, at)?;
-        Ok(Opened { file: Arc::new(file), first, range, size_bytes, etag: etag_of(&stat) })
+        Ok(Opened { file, first, range, size_bytes, etag: etag_of(&stat) })
+    }
+
+    /// A file that was read a moment ago, if it is still what the name leads to; else it is opened.
+    fn open_or_find(
+        &self,
+        key: &Key,
+        name: &str,
+        dir: &OwnedFd,
+        sequence: bool,
+        at: &At,
+    ) -> Result<(Arc<OwnedFd>, Stat)> {
+        let found = stat_file(dir, name).map_err(|errno| at.failed("examining the file", errno))?;
+        let stat = found.ok_or_else(|| at.absent())?;
+        if sequence && let Some(file) = self.handles.find(key.as_str(), &stat) {
+            return Ok((file, stat));
+        }
+        // NONBLOCK: a named pipe in the tree must not hang us.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = match openat(dir, name, flags, Mode::empty()) {
+            Ok(file) => Arc::new(file),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NXIO) => return Err(at.absent()),
+            Err(errno) => return Err(at.failed("opening the file", errno)),
+        };
+        // It may be another one by now.
+        let stat = fstat(&file).map_err(|errno| at.failed("examining the file", errno))?;
+        if !is_file(&stat) {
+            return Err(at.absent());
+        }
+        if sequence {
+            self.handles.keep(key.as_str(), &stat, &file);
+        }
+        Ok((file, stat))
     }
 }
 

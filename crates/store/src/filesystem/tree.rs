@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 use rustix::fs::{
@@ -15,6 +16,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use super::handles::Handles;
 use crate::contract::{ObjectMeta, Result};
 use crate::error::{Error, Kind};
 use crate::key::Key;
@@ -67,11 +69,12 @@ pub(super) struct Tree {
     /// Directories whose entry in their parent is known to outlive a crash, by path, with their identity: a
     /// directory that was removed and made again by another process is another one.
     durable: Mutex<HashMap<String, (u64, u64)>>,
+    pub(super) handles: Arc<Handles>,
 }
 
 impl Tree {
     pub(super) fn new(root: PathBuf, url: String) -> Self {
-        Self { root, url, durable: Mutex::default() }
+        Self { root, url, durable: Mutex::default(), handles: Arc::default() }
     }
 
     pub(super) fn at(&self, operation: impl Into<String>, name: &str) -> At {
