@@ -23,7 +23,8 @@ pub struct ScramCredential {
 
 impl Client {
     pub async fn list_scram_users(&self) -> AdminResult<Found<ScramUser>> {
-        let request = DescribeUserScramCredentialsRequest::default().with_users(None);
+        // None named is all. Null would be too, but a broker that denies it then fails and never answers.
+        let request = DescribeUserScramCredentialsRequest::default().with_users(Some(Vec::new()));
         let needs = NeededAcl::on_cluster("Describe");
         let answer = any_broker(self, "SCRAM users", needs, &request, |a| a.error_code).await?;
         let mut found = Found::default();
