@@ -10,6 +10,8 @@ use varve_format::EpochStart;
 pub struct ChainEpochs {
     epochs: Vec<EpochStart>,
     end_offset: i64,
+    /// Of the branch's record: leaders before this one have another history.
+    seen_under: i32,
 }
 
 /// A leader's answer to OffsetForLeaderEpoch.
@@ -19,6 +21,7 @@ pub struct LeaderAnswer {
     pub leader_epoch: i32,
     /// The largest epoch that it knows up to the one asked for, and that one's end; `None` if it knows none.
     pub known: Option<(i32, i64)>,
+    pub log_start_offset: i64,
     pub log_end_offset: i64,
 }
 
@@ -28,8 +31,11 @@ pub enum Verdict {
     Continues,
     /// The leader that answered is an old one: look for the leader anew, append nothing.
     Stale,
-    /// A branch is to be started at this offset.
+    /// A branch is to be started at this offset, with the chain's branch as its parent.
     DivergesAt(i64),
+    /// A branch without a parent is to be started at this offset, the log start: the leader deleted what could
+    /// tell how much of what is before is the same.
+    StartsAnewAt(i64),
     /// Ask for this epoch next.
     Ask(i32),
     /// The chain's epochs below this one are needed: read them from earlier objects.
@@ -40,7 +46,19 @@ impl ChainEpochs {
     /// `epochs` ascend, and are all that the chain has from the first of them on; `end_offset` is the chain's.
     pub fn new(epochs: &[EpochStart], end_offset: i64) -> Self {
         let epochs = epochs.iter().filter(|e| e.start_offset < end_offset).copied().collect();
-        Self { epochs, end_offset }
+        Self { epochs, end_offset, seen_under: -1 }
+    }
+
+    /// With the leader epoch that the branch's record names.
+    #[must_use]
+    pub fn seen_under(self, leader_epoch: i32) -> Self {
+        Self { seen_under: leader_epoch, ..self }
+    }
+
+    /// Whether a leader of this epoch is too old to go on with the chain. To be asked also where there is no
+    /// epoch to compare.
+    pub fn is_stale(&self, leader_epoch: i32) -> bool {
+        leader_epoch < self.seen_under || self.last_epoch().is_some_and(|last| leader_epoch < last)
     }
 
     /// The epoch to ask for first; `None` if there is nothing to compare.
@@ -50,9 +68,18 @@ impl ChainEpochs {
 
     /// `complete` says that the chain has no epochs before those given.
     pub fn judge(&self, asked: i32, answer: LeaderAnswer, complete: bool) -> Verdict {
-        if self.last_epoch().is_some_and(|last| answer.leader_epoch < last) {
+        if self.is_stale(answer.leader_epoch) {
             return Verdict::Stale;
         }
+        match self.compare(asked, answer, complete) {
+            Verdict::DivergesAt(at) if at <= answer.log_start_offset => {
+                Verdict::StartsAnewAt(answer.log_start_offset)
+            }
+            verdict => verdict,
+        }
+    }
+
+    fn compare(&self, asked: i32, answer: LeaderAnswer, complete: bool) -> Verdict {
         // A leader without epochs was emptied, or keeps messages of an old format: its end is all there is.
         let (epoch, leader_end) = answer.known.unwrap_or((asked, answer.log_end_offset));
         let index = self.epochs.partition_point(|e| e.epoch < epoch);

@@ -13,7 +13,7 @@ fn chain(epochs: &[(i32, i64)], end: i64) -> ChainEpochs {
 }
 
 fn answer(leader_epoch: i32, known: Option<(i32, i64)>) -> LeaderAnswer {
-    LeaderAnswer { leader_epoch, known, log_end_offset: 77 }
+    LeaderAnswer { leader_epoch, known, log_start_offset: -1, log_end_offset: 77 }
 }
 
 #[test]
@@ -56,4 +56,21 @@ fn epochs_without_a_record_in_the_chain_count_for_nothing() {
 fn a_leader_without_epochs_is_as_long_as_its_log() {
     let chain = chain(&[(1, 0)], 100);
     assert_eq!(chain.judge(1, answer(5, None), true), Verdict::DivergesAt(77));
+}
+
+#[test]
+fn below_the_log_start_nothing_is_known_to_be_shared() {
+    let chain = chain(&[(1, 0)], 100);
+    let answer = LeaderAnswer { log_start_offset: 40, ..answer(3, Some((1, 40))) };
+    assert_eq!(chain.judge(1, answer, true), Verdict::StartsAnewAt(40));
+    let later = LeaderAnswer { known: Some((1, 41)), ..answer };
+    assert_eq!(chain.judge(1, later, true), Verdict::DivergesAt(41));
+    let behind = LeaderAnswer { log_start_offset: 120, known: Some((1, 120)), ..answer };
+    assert_eq!(chain.judge(1, behind, true), Verdict::Continues, "a gap follows");
+}
+
+#[test]
+fn a_leader_from_before_the_branch_is_stale() {
+    let chain = chain(&[], 10).seen_under(4);
+    assert!(chain.is_stale(3) && !chain.is_stale(4));
 }
