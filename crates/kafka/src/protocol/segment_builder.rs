@@ -6,7 +6,8 @@
 //! `index.interval.bytes` and, through the expiry of producers, of the clock. What a living broker made can
 //! differ from it:
 //!
-//! * offset and time index: see `segment_indexes`: another choice of entries after a restart, and on followers;
+//! * offset and time index: another choice of entries in the segment that was active at a restart, and before
+//!   3.9.2 on followers: see `segment_indexes`;
 //! * producer snapshot: recovery drops idle producers at each segment's begin, a living broker each ten minutes
 //!   and when it starts; without expiry both are the same, byte for byte, up to what `hash_order` says;
 //! * transaction index: a follower that appends several batches at once may note a last stable offset that is
