@@ -333,7 +333,7 @@ impl LogStream {
         state.asked = state.asked.max(at);
         // Over the border, for one who is well under way.
         if at >= state.log_bytes
-            && state.window > shape.chunk
+            && state.window > FIRST_CHUNKS * shape.chunk
             && !self.segment.asked_next.swap(true, Ordering::Relaxed)
         {
             self.reader.fetch_next(&self.segment, self.segment.end_offset.saturating_add(1));
