@@ -37,7 +37,8 @@ impl Tree {
         let (parent, name) = split(key.as_str());
         let dir = self.find_dir(parent, at)?.ok_or_else(|| at.absent())?;
         // A little of a file, at some place in it, is no sequence that the kernel should read ahead of.
-        let sequence = !matches!(range, GetRange::Bounded { start, end } if end - start <= PIECE_BYTES);
+        let sequence =
+            !matches!(range, GetRange::Bounded { start, end } if end.saturating_sub(start) <= PIECE_BYTES);
         let (file, stat) = self.open_or_find(key, name, &dir, sequence, at)?;
         let size_bytes = stat.st_size as u64;
         let Some(range) = range.resolve(size_bytes) else {
@@ -56,9 +57,11 @@ impl Tree {
         sequence: bool,
         at: &At,
     ) -> Result<(Arc<OwnedFd>, Stat)> {
-        let found = stat_file(dir, name).map_err(|errno| at.failed("examining the file", errno))?;
-        let stat = found.ok_or_else(|| at.absent())?;
-        if sequence && let Some(file) = self.handles.find(key.as_str(), &stat) {
+        if sequence
+            && let Some(stat) =
+                stat_file(dir, name).map_err(|errno| at.failed("examining the file", errno))?
+            && let Some(file) = self.handles.find(key.as_str(), &stat)
+        {
             return Ok((file, stat));
         }
         // NONBLOCK: a named pipe in the tree must not hang us.
@@ -68,7 +71,6 @@ impl Tree {
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NXIO) => return Err(at.absent()),
             Err(errno) => return Err(at.failed("opening the file", errno)),
         };
-        // It may be another one by now.
         let stat = fstat(&file).map_err(|errno| at.failed("examining the file", errno))?;
         if !is_file(&stat) {
             return Err(at.absent());
