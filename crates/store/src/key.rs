@@ -1,6 +1,7 @@
 //! Names of objects inside a store. A key is a relative path that is safe on every store, the filesystem
 //! included: whoever holds a [`Key`] need not check it again.
 
+use std::borrow::Borrow;
 use std::fmt;
 
 use crate::error::{Error, Kind};
@@ -44,6 +45,13 @@ impl Key {
             }
         }
         None
+    }
+}
+
+/// Keys are in the order of their text.
+impl Borrow<str> for Key {
+    fn borrow(&self) -> &str {
+        &self.0
     }
 }
 

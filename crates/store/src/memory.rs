@@ -164,10 +164,12 @@ impl Store for MemoryStore {
 
     async fn list(&self, prefix: &str, start_after: Option<&Key>, max_keys: usize) -> Result<ListPage> {
         let objects = self.shelf.objects.lock();
-        let from = start_after.map_or(Bound::Unbounded, Bound::Excluded);
+        let from = match start_after {
+            Some(key) if key.as_str() >= prefix => Bound::Excluded(key.as_str()),
+            _ => Bound::Included(prefix),
+        };
         let mut found = objects
-            .range::<Key, _>((from, Bound::Unbounded))
-            .skip_while(|(key, _)| !key.as_str().starts_with(prefix))
+            .range::<str, _>((from, Bound::Unbounded))
             .take_while(|(key, _)| key.as_str().starts_with(prefix))
             .map(|(_, stored)| stored.meta.clone());
         let page = found.by_ref().take(max_keys.max(1)).collect();

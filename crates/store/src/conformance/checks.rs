@@ -334,7 +334,7 @@ pub(super) async fn odd_keys(room: Room) -> Checked {
     }
     let listed: BTreeSet<Key> =
         room.store.list(&room.folder, None, 1000).await?.objects.into_iter().map(|o| o.key).collect();
-    let lost: Vec<&Key> = keys.iter().filter(|key| !listed.contains(key)).collect();
+    let lost: Vec<&Key> = keys.iter().filter(|key| !listed.contains(*key)).collect();
     expect(lost.is_empty(), || format!("a listing lacks {lost:?}"))?;
     for outcome in room.store.delete_many(&keys).await? {
         outcome?;
