@@ -67,35 +67,57 @@ impl<'a> Fresh<'a> {
     fn drop(&self, metadata: &SegmentMetadata) -> Result<()> {
         self.writer.delete(metadata)
     }
+
+    /// What `read` takes of a segment made for it.
+    fn sample(&self, cool: bool, read: impl FnOnce(&SegmentMetadata) -> Result<()>) -> Result<Sample> {
+        let metadata = self.next(cool)?;
+        let sample = Sample::of(|| read(&metadata))?;
+        self.drop(&metadata)?;
+        Ok(sample)
+    }
+
+    /// Ours against the limit, each of a segment of its own; prints also the requests of our last run.
+    fn compare(
+        &self,
+        args: &Args,
+        name: &str,
+        cool: bool,
+        times: u64,
+        ours: impl Fn(&Stage, &SegmentMetadata) -> Result<()>,
+    ) -> Result<()> {
+        let (stage, bytes) = (Stage::open(self.place, &[])?, self.source.bytes);
+        let mut requests = 0;
+        let pairs = Pairs::run(
+            args.runs,
+            bytes * times,
+            || {
+                let mut before = 0;
+                let sample = self.sample(cool, |metadata| {
+                    before = stage.counts.calls();
+                    ours(&stage, metadata)
+                })?;
+                requests = stage.counts.calls() - before;
+                Ok(sample)
+            },
+            || {
+                self.sample(cool, |metadata| {
+                    let key = key_of(metadata);
+                    (0..times).try_for_each(|_| self.place.lean_read(&key, bytes))
+                })
+            },
+        )?;
+        pairs.print(name);
+        println!("{:<52} {requests} requests", "");
+        Ok(())
+    }
 }
 
 fn sequential(args: &Args, place: &Place, source: &Source, cool: bool, name: &str, read: Read) -> Result<()> {
     if !args.wants(name) {
         return Ok(());
     }
-    let (fresh, stage, bytes) = (Fresh::new(place, source)?, Stage::open(place, &[])?, source.bytes);
-    let mut requests = 0;
-    let pairs = Pairs::run(
-        args.runs,
-        bytes,
-        || {
-            let metadata = fresh.next(cool)?;
-            let before = stage.counts.calls();
-            let sample = Sample::of(|| read(&stage, &metadata, bytes))?;
-            requests = stage.counts.calls() - before;
-            fresh.drop(&metadata)?;
-            Ok(sample)
-        },
-        || {
-            let metadata = fresh.next(cool)?;
-            let sample = Sample::of(|| place.lean_read(&key_of(&metadata), bytes))?;
-            fresh.drop(&metadata)?;
-            Ok(sample)
-        },
-    )?;
-    pairs.print(name);
-    println!("{:<52} {requests} requests", "");
-    Ok(())
+    let ours = |stage: &Stage, metadata: &SegmentMetadata| read(stage, metadata, source.bytes);
+    Fresh::new(place, source)?.compare(args, name, cool, 1, ours)
 }
 
 /// The same read by us, with and without the delay.
@@ -106,12 +128,7 @@ fn delayed(args: &Args, place: &Place, source: &Source) -> Result<()> {
     }
     let (fresh, bytes) = (Fresh::new(place, source)?, source.bytes);
     let (ours, undelayed) = (Stage::open(place, &[])?, Stage::undelayed(place)?);
-    let read = |stage: &Stage| {
-        let metadata = fresh.next(true)?;
-        let sample = Sample::of(|| stage.read(&metadata, 0, bytes))?;
-        fresh.drop(&metadata)?;
-        Ok(sample)
-    };
+    let read = |stage: &Stage| fresh.sample(true, |metadata| stage.read(metadata, 0, bytes));
     Pairs::run(args.runs, bytes, || read(&ours), || read(&undelayed))?.print(name);
     Ok(())
 }
@@ -145,30 +162,10 @@ fn ten_readers(args: &Args, place: &Place, source: &Source) -> Result<()> {
     if !args.wants(name) {
         return Ok(());
     }
-    let (fresh, stage, bytes) = (Fresh::new(place, source)?, Stage::open(place, &[])?, source.bytes);
-    let mut requests = 0;
-    let pairs = Pairs::run(
-        args.runs,
-        bytes * 10,
-        || {
-            let metadata = fresh.next(false)?;
-            let before = stage.counts.calls();
-            let sample = Sample::of(|| at_once(10, |_| stage.read(&metadata, 0, bytes)).map(drop))?;
-            requests = stage.counts.calls() - before;
-            fresh.drop(&metadata)?;
-            Ok(sample)
-        },
-        || {
-            let metadata = fresh.next(false)?;
-            let key = key_of(&metadata);
-            let sample = Sample::of(|| (0..10).try_for_each(|_| place.lean_read(&key, bytes)))?;
-            fresh.drop(&metadata)?;
-            Ok(sample)
-        },
-    )?;
-    pairs.print(name);
-    println!("{:<52} {requests} requests", "");
-    Ok(())
+    let ours = |stage: &Stage, metadata: &SegmentMetadata| {
+        at_once(10, |_| stage.read(metadata, 0, source.bytes)).map(drop)
+    };
+    Fresh::new(place, source)?.compare(args, name, false, 10, ours)
 }
 
 fn warm(args: &Args, place: &Place, source: &Source) -> Result<()> {
