@@ -1,0 +1,142 @@
+//! What a configuration is once it was checked: nothing here needs to be looked at twice.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use url::Url;
+use varve_archive::HashAlgorithm;
+use varve_format::Compression;
+use varve_kafka::client::{ClientConfig, Secret};
+
+use super::topics::TopicPatterns;
+
+/// Where from, where to, and how.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub source: ClientConfig,
+    pub archive: ArchiveConfig,
+    pub topics: TopicPatterns,
+    pub segments: SegmentsConfig,
+    pub journal: JournalConfig,
+    pub snapshots: SnapshotsConfig,
+    pub limits: LimitsConfig,
+    /// Archivers of one group share the partitions; without it, this one takes them all.
+    pub group: Option<GroupConfig>,
+    pub schema_registry: Option<SchemaRegistryConfig>,
+    pub metrics: MetricsConfig,
+    pub log: LogConfig,
+    pub state: StateConfig,
+}
+
+#[derive(Clone)]
+pub struct ArchiveConfig {
+    /// Without user, password, query.
+    pub url: String,
+    /// For [`varve_store::open`], checked by it already; may hold secrets.
+    pub store_settings: BTreeMap<String, String>,
+    /// Of an archive that is created now: one that exists has its own.
+    pub hash: HashAlgorithm,
+    pub chunk_bytes: u32,
+    pub compression: Compression,
+    pub storage_class: Option<String>,
+}
+
+impl fmt::Debug for ArchiveConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let secret = |name: &str| varve_store::settings().iter().any(|s| s.name == name && s.secret);
+        let shown = |(name, value): (_, _)| (name, if secret(name) { "[hidden]" } else { value });
+        let pairs = self.store_settings.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        f.debug_struct("ArchiveConfig")
+            .field("url", &self.url)
+            .field("store_settings", &pairs.map(shown).collect::<BTreeMap<_, _>>())
+            .field("hash", &self.hash)
+            .field("chunk_bytes", &self.chunk_bytes)
+            .field("compression", &self.compression)
+            .field("storage_class", &self.storage_class)
+            .finish()
+    }
+}
+
+/// When a partition's segment is closed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SegmentsConfig {
+    pub bytes: u64,
+    /// With less than this at the RPO, a partition goes into the journal.
+    pub min_bytes: u64,
+    pub age: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JournalConfig {
+    /// Recovery point objective: the longest that a batch waits to be in the archive.
+    pub rpo: Duration,
+    /// This archiver's name, part of object keys.
+    pub name: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotsConfig {
+    /// Zero: only at the end, and when asked.
+    pub interval: Duration,
+    /// How long one waits for the archive to reach the ends of the logs, before it names what lags.
+    pub wait: Duration,
+    /// PKCS#8, PEM or DER, of an Ed25519 key.
+    pub signing_key_file: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LimitsConfig {
+    pub memory_bytes: u64,
+    /// Bytes a second; 0: none.
+    pub read_rate: u64,
+    /// Bytes a second; 0: none.
+    pub upload_rate: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupConfig {
+    pub id: String,
+    pub session_timeout: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub struct SchemaRegistryConfig {
+    pub url: Url,
+    /// Both or neither.
+    pub login: Option<(String, Secret)>,
+    pub ca_file: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MetricsConfig {
+    pub listen: Option<SocketAddr>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogConfig {
+    pub format: LogFormat,
+    pub level: tracing::Level,
+}
+
+/// What of the cluster's state snapshots hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateConfig {
+    pub topics: bool,
+    pub groups: bool,
+    pub acls: bool,
+    pub users: bool,
+    pub quotas: bool,
+    pub configs: bool,
+    pub features: bool,
+    pub schemas: bool,
+}
