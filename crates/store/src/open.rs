@@ -18,6 +18,46 @@ const SCHEMES: &str = "file:///directory, s3://bucket/prefix, memory://name";
 /// (see [`settings`](crate::settings)); an unknown one, or a wrong value, is [`Kind::Invalid`]. Nothing is sent
 /// yet: whether the store answers shows with the first call.
 pub async fn open(url: &str, given: &BTreeMap<String, String>) -> Result<SharedStore> {
+    let parsed = parse_url(url)?;
+    let values = |scheme| Values::parse(scheme, given);
+    match parsed.scheme() {
+        "memory" => {
+            values("memory")?;
+            Ok(Arc::new(MemoryStore::named(parsed.host_str().unwrap_or_default())))
+        }
+        "file" => {
+            values("file")?;
+            let path = parsed.to_file_path().map_err(|()| no_directory(url))?;
+            let store = tokio::task::spawn_blocking(move || FilesystemStore::open(path)).await;
+            match store {
+                Ok(store) => Ok(Arc::new(store?)),
+                Err(error) => Err(Error::new(Kind::Other, "open", url, error.to_string())),
+            }
+        }
+        "s3" => Ok(Arc::new(S3Store::open(&parsed, &values("s3")?).await?)),
+        other => Err(unknown_scheme(url, other)),
+    }
+}
+
+/// All that [`open`] would refuse without asking the store, so that it can be told at once.
+pub fn check(url: &str, given: &BTreeMap<String, String>) -> Vec<Error> {
+    let parsed = match parse_url(url) {
+        Ok(parsed) => parsed,
+        Err(flaw) => return vec![flaw],
+    };
+    if !["memory", "file", "s3"].contains(&parsed.scheme()) {
+        return vec![unknown_scheme(url, parsed.scheme())];
+    }
+    let (values, mut flaws) = Values::examine(parsed.scheme(), given);
+    match parsed.scheme() {
+        "file" if parsed.to_file_path().is_err() => flaws.push(no_directory(url)),
+        "s3" => flaws.extend(S3Store::check(&parsed, &values)),
+        _ => {}
+    }
+    flaws
+}
+
+fn parse_url(url: &str) -> Result<Url> {
     let parsed = Url::parse(url.trim()).map_err(|error| invalid(url, &format!("is no URL ({error})")))?;
     if !parsed.username().is_empty() || parsed.password().is_some() {
         let mut bare = parsed.clone();
@@ -27,27 +67,41 @@ pub async fn open(url: &str, given: &BTreeMap<String, String>) -> Result<SharedS
     if parsed.query().is_some() || parsed.fragment().is_some() {
         return Err(invalid(url, "holds ? or #, which mean nothing in a store's URL"));
     }
-    let values = |scheme| Values::parse(scheme, given);
-    match parsed.scheme() {
-        "memory" => {
-            values("memory")?;
-            Ok(Arc::new(MemoryStore::named(parsed.host_str().unwrap_or_default())))
-        }
-        "file" => {
-            values("file")?;
-            let path =
-                parsed.to_file_path().map_err(|()| invalid(url, "names no directory of this machine"))?;
-            let store = tokio::task::spawn_blocking(move || FilesystemStore::open(path)).await;
-            match store {
-                Ok(store) => Ok(Arc::new(store?)),
-                Err(error) => Err(Error::new(Kind::Other, "open", url, error.to_string())),
-            }
-        }
-        "s3" => Ok(Arc::new(S3Store::open(&parsed, &values("s3")?).await?)),
-        other => Err(invalid(url, &format!("begins with {other}://, which no store has"))),
-    }
+    Ok(parsed)
+}
+
+fn no_directory(url: &str) -> Error {
+    invalid(url, "names no directory of this machine")
+}
+
+fn unknown_scheme(url: &str, scheme: &str) -> Error {
+    invalid(url, &format!("begins with {scheme}://, which no store has"))
 }
 
 fn invalid(url: &str, flaw: &str) -> Error {
     Error::new(Kind::Invalid, "open", url, format!("the store's URL {flaw}: expected one of {SCHEMES}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_flaws_are_told_at_once() {
+        let check = |url: &str, pairs: &[(&str, &str)]| -> Vec<_> {
+            let given = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            check(url, &given).iter().map(ToString::to_string).collect()
+        };
+        let flaws = check("s3://bucket:80/", &[("s3.regoin", "x"), ("s3.timeout.ms", "soon")]);
+        assert!(
+            flaws.len() == 3 && flaws[0].contains("s3.region?") && flaws[2].contains("port"),
+            "{flaws:?}"
+        );
+        let flaws = check("s3://bucket", &[("s3.access.key.id", "x")]);
+        assert!(flaws.len() == 1 && flaws[0].contains("s3.secret.access.key"), "{flaws:?}");
+        assert!(check("file:///there", &[("s3.region", "x")])[0].contains("belongs to"));
+        assert!(check("ftp://there", &[])[0].contains("ftp://"));
+        assert!(check("s3://me:hush@bucket", &[]).iter().all(|flaw| !flaw.contains("hush")));
+        assert_eq!(check("s3://bucket/a/b", &[("s3.region", "x")]), Vec::<String>::new());
+    }
 }

@@ -72,6 +72,11 @@ impl S3Store {
         let retry = Retry::new(config.max_attempts, config.timeout);
         Ok(Self { inner: Arc::new(Inner { config, client, retry }) })
     }
+
+    /// What [`open`](Self::open) would refuse before it asks anyone.
+    pub(crate) fn check(url: &Url, values: &Values<'_>) -> Option<Error> {
+        Config::parse(url, values).err()
+    }
 }
 
 impl Inner {

@@ -4,146 +4,94 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::error::{Error, Kind};
+use crate::setting::{Setting, SettingKind, nearest};
 
-/// What a value may be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SettingKind {
-    Text,
-    Url,
-    Boolean,
-    /// A whole number, both ends included.
-    Integer {
-        min: u64,
-        max: u64,
-    },
-    Choice(&'static [&'static str]),
-}
-
-impl fmt::Display for SettingKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            SettingKind::Text => f.write_str("text"),
-            SettingKind::Url => f.write_str("URL"),
-            SettingKind::Boolean => f.write_str("true or false"),
-            SettingKind::Integer { min, max } => write!(f, "{min} to {max}"),
-            SettingKind::Choice(words) => f.write_str(&words.join(", ")),
-        }
-    }
-}
-
-/// One setting of a store.
-#[derive(Clone, Copy, Debug)]
-pub struct Setting {
-    pub name: &'static str,
-    /// Of the URLs that it goes with.
-    pub scheme: &'static str,
-    pub kind: SettingKind,
-    /// As it would be written; `None` where something outside decides, as `doc` says.
-    pub default: Option<&'static str>,
-    pub doc: &'static str,
-    /// Never printed.
-    pub secret: bool,
-}
-
-const fn s3(
-    name: &'static str,
-    kind: SettingKind,
-    default: Option<&'static str>,
-    doc: &'static str,
-) -> Setting {
-    Setting { name, scheme: "s3", kind, default, doc, secret: false }
-}
-
-const fn secret(setting: Setting) -> Setting {
-    Setting { secret: true, ..setting }
-}
+/// Text of no certain kind.
+const TEXT: SettingKind = SettingKind::Text("text");
 
 const MINUTES_10_MS: u64 = 600_000;
 
+/// Each name begins with the scheme of the URLs that it goes with.
 const SETTINGS: &[Setting] = &[
-    s3(
+    Setting::new(
         "s3.access.key.id",
-        SettingKind::Text,
+        TEXT,
         None,
         "Access key. Without it the AWS SDK's chain is asked: environment, profile, web identity, container, instance.",
     ),
-    s3(
+    Setting::new(
         "s3.checksum",
         SettingKind::Choice(&["crc32c", "none"]),
         Some("crc32c"),
         "Checksum sent with every body for the store to check. Buckets with object lock need one; `none` is for servers that refuse it.",
     ),
-    s3(
+    Setting::new(
         "s3.connect.timeout.ms",
         SettingKind::Integer { min: 1, max: MINUTES_10_MS },
         Some("5000"),
         "Longest wait for a connection.",
     ),
-    s3(
+    Setting::new(
         "s3.endpoint.url",
         SettingKind::Url,
         None,
         "Address of a store that is not AWS, with its scheme: `https://minio.example:9000`. Without it, AWS in the region.",
     ),
-    s3(
+    Setting::new(
         "s3.max.attempts",
         SettingKind::Integer { min: 1, max: 100 },
         Some("6"),
         "How often a request is sent in all before its error is reported. Only what may pass by itself is sent again: throttling, 5xx, timeouts, broken connections.",
     ),
-    s3(
+    Setting::new(
         "s3.part.size.bytes",
         SettingKind::Integer { min: 5 << 20, max: 5 << 30 },
         Some("16777216"),
         "Preferred size of a part of an upload.",
     ),
-    s3(
+    Setting::new(
         "s3.path.style",
         SettingKind::Boolean,
         None,
         "Whether the bucket stands in the path instead of the host name. Default: true with `s3.endpoint.url`, else false.",
     ),
-    s3(
+    Setting::new(
         "s3.profile",
-        SettingKind::Text,
+        TEXT,
         None,
         "Profile of the AWS configuration files. Default: `AWS_PROFILE`, else `default`.",
     ),
-    s3(
+    Setting::new(
         "s3.region",
-        SettingKind::Text,
+        TEXT,
         None,
         "Region of the bucket. Default: the AWS SDK's chain; `us-east-1` with `s3.endpoint.url` if that knows none.",
     ),
-    secret(s3(
-        "s3.secret.access.key",
-        SettingKind::Text,
-        None,
-        "Secret key that belongs to `s3.access.key.id`.",
-    )),
-    secret(s3("s3.session.token", SettingKind::Text, None, "Session token of temporary keys.")),
-    s3(
+    Setting::new("s3.secret.access.key", TEXT, None, "Secret key that belongs to `s3.access.key.id`.")
+        .secret(),
+    Setting::new("s3.session.token", TEXT, None, "Session token of temporary keys.").secret(),
+    Setting::new(
         "s3.sse",
         SettingKind::Choice(&["AES256", "aws:kms", "aws:kms:dsse"]),
         None,
         "Server-side encryption asked for with every write. Default: the bucket's.",
     ),
-    s3("s3.sse.kms.key.id", SettingKind::Text, None, "Key of the KMS for `s3.sse`."),
-    s3(
+    Setting::new("s3.sse.kms.key.id", TEXT, None, "Key of the KMS for `s3.sse`."),
+    Setting::new(
         "s3.storage.class",
-        SettingKind::Text,
+        TEXT,
         None,
         "Storage class of what is written, where nothing else is said: `STANDARD_IA`, `GLACIER_IR` … Default: the bucket's.",
     ),
-    s3(
+    Setting::new(
         "s3.timeout.ms",
         SettingKind::Integer { min: 1, max: MINUTES_10_MS },
         Some("30000"),
         "Longest silence of the store: until an answer begins, and between two pieces of a body. Sending a body gets a second more for every 128 KiB.",
     ),
-    s3(
+    Setting::new(
         "s3.tls.ca.file",
-        SettingKind::Text,
+        TEXT,
         None,
         "PEM file of certificate authorities to trust besides the system's.",
     ),
@@ -161,23 +109,21 @@ pub(crate) struct Values<'a> {
 
 impl<'a> Values<'a> {
     pub(crate) fn parse(scheme: &str, given: &'a BTreeMap<String, String>) -> Result<Self, Error> {
+        let (values, flaws) = Self::examine(scheme, given);
+        flaws.into_iter().next().map_or(Ok(values), Err)
+    }
+
+    /// What is right of them, and all that is wrong.
+    pub(crate) fn examine(scheme: &str, given: &'a BTreeMap<String, String>) -> (Self, Vec<Error>) {
         let mut values = BTreeMap::new();
+        let mut flaws = Vec::new();
         for (name, value) in given {
-            let Some(setting) = SETTINGS.iter().find(|setting| setting.name == name) else {
-                return Err(invalid(name, unknown(name)));
-            };
-            if setting.scheme != scheme {
-                let detail = format!(
-                    "belongs to stores {}://, this store's URL begins with {scheme}://",
-                    setting.scheme
-                );
-                return Err(invalid(name, detail));
+            match parse_one(scheme, name, value.trim()) {
+                Ok((name, value)) => _ = values.insert(name, value),
+                Err(flaw) => flaws.push(flaw),
             }
-            let value = value.trim();
-            check(setting, value)?;
-            values.insert(setting.name, value);
         }
-        Ok(Self { values })
+        (Self { values }, flaws)
     }
 
     pub(crate) fn text(&self, name: &str) -> Option<&'a str> {
@@ -198,6 +144,18 @@ impl<'a> Values<'a> {
     }
 }
 
+fn parse_one<'a>(scheme: &str, name: &str, value: &'a str) -> Result<(&'static str, &'a str), Error> {
+    let setting = SETTINGS.iter().find(|setting| setting.name == name);
+    let setting = setting.ok_or_else(|| invalid(name, unknown(name)))?;
+    let theirs = setting.name.split('.').next().unwrap_or_default();
+    if theirs != scheme {
+        let detail = format!("belongs to stores {theirs}://, this store's URL begins with {scheme}://");
+        return Err(invalid(name, detail));
+    }
+    setting.check(value).map_err(|problem| invalid(name, problem))?;
+    Ok((setting.name, setting.kind.canonical(value)))
+}
+
 fn default_of(name: &str) -> Option<&'static str> {
     SETTINGS.iter().find(|setting| setting.name == name)?.default
 }
@@ -206,33 +164,9 @@ pub(crate) fn invalid(name: &str, detail: impl Into<String>) -> Error {
     Error::new(Kind::Invalid, "configuration", name, detail)
 }
 
-fn check(setting: &Setting, value: &str) -> Result<(), Error> {
-    let fits = match setting.kind {
-        SettingKind::Text => !value.is_empty(),
-        SettingKind::Url => {
-            url::Url::parse(value).is_ok_and(|url| url.has_host() && url.scheme().starts_with("http"))
-        }
-        SettingKind::Boolean => value.eq_ignore_ascii_case("true") || value.eq_ignore_ascii_case("false"),
-        SettingKind::Integer { min, max } => value.parse::<u64>().is_ok_and(|n| (min..=max).contains(&n)),
-        SettingKind::Choice(words) => words.contains(&value),
-    };
-    if fits {
-        return Ok(());
-    }
-    let shown = if setting.secret { "the value".to_owned() } else { format!("{value:?}") };
-    let allowed = match setting.kind {
-        SettingKind::Text => "any text but an empty one".to_owned(),
-        SettingKind::Url => "a URL that begins with https:// or http://".to_owned(),
-        kind => kind.to_string(),
-    };
-    Err(invalid(setting.name, format!("{shown} is not allowed: expected {allowed}")))
-}
-
 fn unknown(name: &str) -> String {
-    let distance = |known: &str| strsim::levenshtein(known, name);
-    let nearest = SETTINGS.iter().map(|setting| setting.name).min_by_key(|known| distance(known));
-    match nearest {
-        Some(near) if distance(near) <= near.len() / 3 => format!("no such setting; did you mean {near}?"),
+    match nearest(name, SETTINGS.iter().map(|setting| setting.name)) {
+        Some((near, true)) => format!("no such setting; did you mean {near}?"),
         _ => {
             let names: Vec<_> = SETTINGS.iter().map(|setting| setting.name).collect();
             format!("no such setting; there are {}", names.join(", "))
@@ -275,9 +209,10 @@ mod tests {
     #[test]
     fn the_table_is_sorted_and_its_defaults_are_valid() {
         assert!(SETTINGS.is_sorted_by_key(|setting| setting.name));
+        assert!(SETTINGS.iter().all(|setting| setting.name.starts_with("s3.")));
         for setting in SETTINGS {
             if let Some(default) = setting.default {
-                check(setting, default).unwrap();
+                setting.check(default).unwrap();
             }
         }
     }
