@@ -23,6 +23,9 @@ pub enum Error {
     Requires { object: String, names: String },
     #[error("invalid {what}: {found} (allowed: {allowed})")]
     Invalid { what: &'static str, found: String, allowed: String },
+    /// What concerns a piece of a partition's history.
+    #[error("offsets {first_offset} to {}: {source}", end_offset.saturating_sub(1))]
+    Offsets { first_offset: i64, end_offset: i64, source: Box<Error> },
     #[error("{object}: gave up after {tries} tries, each time another writer was first")]
     Contended { object: String, tries: u32 },
 }
@@ -63,6 +66,15 @@ impl Error {
             Self::Missing { .. } => Kind::NotFound,
             Self::Requires { .. } | Self::Invalid { .. } => Kind::Invalid,
             Self::Contended { .. } => Kind::Retry,
+            Self::Offsets { source, .. } => source.kind(),
+        }
+    }
+
+    /// Of the offsets from the first up to the end; what is already said is not said again.
+    pub(crate) fn at_offsets(self, first_offset: i64, end_offset: i64) -> Self {
+        match self {
+            Self::Offsets { .. } => self,
+            other => Self::Offsets { first_offset, end_offset, source: Box::new(other) },
         }
     }
 

@@ -15,12 +15,14 @@ mod hash;
 mod head;
 mod journal;
 mod lineage;
+mod log;
 mod manifest;
 pub mod names;
 mod partition;
 mod prune;
 mod read;
 pub mod record;
+mod sections;
 mod shelf;
 mod snapshots;
 mod tree;
@@ -34,6 +36,9 @@ pub use hash::{Hash, HashAlgorithm};
 pub use head::{ObjectHead, Place};
 pub use journal::{BundleBuilder, BundleName, continuation};
 pub use lineage::{Stretch, lineage};
+pub use log::{
+    ArchivedLog, ArchivedObject, JournalView, LogReader, LogStream, Piece, PieceContent, PieceObject, Pieces,
+};
 pub use manifest::ChainObjects;
 pub use partition::{ChainEnd, Commit, Partition, Started};
 pub use prune::Pruned;

@@ -104,9 +104,15 @@ impl Archive {
 
     /// The objects of a chain, in order: block by block, so that memory is bounded by one path of blocks.
     pub fn objects<'a>(&'a self, state: &'a BranchState) -> ChainObjects<'a> {
-        let mut stack: Vec<(u8, BlockRef)> = state.blocks().map(|(l, b)| (l, b.clone())).collect();
+        self.objects_from(state, i64::MIN)
+    }
+
+    /// The same, from the object on that holds `offset`: blocks before are not read.
+    pub fn objects_from<'a>(&'a self, state: &'a BranchState, offset: i64) -> ChainObjects<'a> {
+        let blocks = state.blocks().filter(|(_, b)| b.end_offset > offset);
+        let mut stack: Vec<(u8, BlockRef)> = blocks.map(|(l, b)| (l, b.clone())).collect();
         stack.reverse();
-        ChainObjects { archive: self, stack, ready: Vec::new(), tail: Some(state.tail.as_slice()) }
+        ChainObjects { archive: self, offset, stack, ready: Vec::new(), tail: Some(state.tail.as_slice()) }
     }
 
     /// The last object of a chain.
@@ -131,6 +137,8 @@ impl Archive {
 #[derive(Debug)]
 pub struct ChainObjects<'a> {
     archive: &'a Archive,
+    /// What ends at it or before is passed over.
+    offset: i64,
     /// What comes next is last.
     stack: Vec<(u8, BlockRef)>,
     ready: Vec<ObjectEntry>,
@@ -149,7 +157,8 @@ impl ChainObjects<'_> {
                 Some((level, reference)) => {
                     let block = self.archive.block(level, &reference).await?;
                     let below = level.saturating_sub(1);
-                    self.stack.extend(block.blocks.into_iter().rev().map(|b| (below, b)));
+                    let wanted = block.blocks.into_iter().filter(|b| b.end_offset > self.offset).rev();
+                    self.stack.extend(wanted.map(|b| (below, b)));
                     block.objects
                 }
                 None => match self.tail.take() {
@@ -157,6 +166,7 @@ impl ChainObjects<'_> {
                     None => return Ok(None),
                 },
             };
+            objects.retain(|o| o.end_offset > self.offset);
             objects.reverse();
             self.ready = objects;
         }

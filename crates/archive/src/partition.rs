@@ -211,6 +211,31 @@ impl<'a> Partition<'a> {
         }
     }
 
+    /// How many objects the store has of a chain from `from` on, and their bytes: by names alone.
+    ///
+    /// # Errors
+    /// Of the store.
+    pub async fn tally(&self, branch: u32, from: i64) -> Result<(u64, u64)> {
+        let (mut objects, mut bytes, mut from) = (0_u64, 0_u64, from);
+        loop {
+            let (page, more) = self.page(branch, from).await?;
+            objects = objects.saturating_add(page.len() as u64);
+            bytes = page.iter().fold(bytes, |sum, (_, meta)| sum.saturating_add(meta.size_bytes));
+            match page.last() {
+                Some((last, _)) if more => from = last.saturating_add(1),
+                _ => return Ok((objects, bytes)),
+            }
+        }
+    }
+
+    /// Where the first object of the chain begins that does not begin below `from`.
+    pub(crate) async fn first_from(&self, branch: u32, from: i64) -> Result<Option<i64>> {
+        let prefix = names::chain_prefix(self.topic_id, self.partition, branch);
+        let parse = |name: &str| names::first_offset(name, &prefix);
+        let found = self.archive.shelf.first(&prefix, Some(self.before(branch, from)), parse).await?;
+        Ok(found.map(|(first, _)| first))
+    }
+
     /// The epoch of the last record before the chain's end, whose last object is `last`: by its footer, or by the
     /// branch's record where it has none.
     ///

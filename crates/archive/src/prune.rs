@@ -39,6 +39,12 @@ impl Pruned {
         let ranges = self.by_branch.get(&(topic_id, partition, branch));
         ranges.is_some_and(|r| r.iter().any(|(from, to)| (*from..*to).contains(&first_offset)))
     }
+
+    /// Where the pruned range ends that holds `offset`.
+    pub fn end_of(&self, topic_id: Id, partition: i32, branch: u32, offset: i64) -> Option<i64> {
+        let ranges = self.by_branch.get(&(topic_id, partition, branch))?;
+        ranges.iter().filter(|(from, to)| (*from..*to).contains(&offset)).map(|(_, to)| *to).max()
+    }
 }
 
 impl Archive {

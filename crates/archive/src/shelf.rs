@@ -36,6 +36,10 @@ impl Shelf {
         self.store.as_ref()
     }
 
+    pub(crate) fn shared(&self) -> SharedStore {
+        SharedStore::clone(&self.store)
+    }
+
     pub fn key(&self, name: &str) -> Result<Key> {
         Ok(Key::new(format!("{}{name}", self.root))?)
     }
