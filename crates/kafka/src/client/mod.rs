@@ -12,6 +12,7 @@
 pub mod admin;
 mod cluster;
 mod config;
+mod config_keys;
 mod connection;
 mod error;
 mod fetch;
@@ -32,6 +33,7 @@ mod topic_reader;
 
 pub use cluster::Client;
 pub use config::{ClientConfig, HostPort, Sasl, SaslMechanism, SecurityProtocol, TlsFiles};
+pub use config_keys::ClientKey;
 pub use connection::Connection;
 pub use error::{ClientError, Result};
 pub use fetch::{FetchFrom, FetchedPartition};
@@ -43,4 +45,5 @@ pub use metadata::{BrokerNode, ClusterMetadata, PartitionMetadata, TopicMetadata
 pub use oauth::Oauth;
 pub use properties::parse_properties;
 pub use secret::Secret;
+pub use tls::client_tls;
 pub use topic_reader::{TopicBatches, TopicReader};

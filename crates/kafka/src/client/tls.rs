@@ -9,7 +9,7 @@ use super::config::TlsFiles;
 use super::error::{ClientError, Result};
 
 /// Reads the files once; certificates that change on disk need a new client.
-pub(crate) fn client_tls(files: &TlsFiles) -> Result<Arc<rustls::ClientConfig>> {
+pub fn client_tls(files: &TlsFiles) -> Result<Arc<rustls::ClientConfig>> {
     let mut roots = rustls::RootCertStore::empty();
     match &files.ca {
         None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),

@@ -52,6 +52,17 @@ impl AdminError {
     pub fn is_not_authorized(&self) -> bool {
         matches!(self, Self::NotAuthorized { .. })
     }
+
+    /// What was asked for is not there: deleted since it was listed, perhaps.
+    pub fn is_gone(&self) -> bool {
+        let Self::Client(ClientError::Kafka { code, .. }) = self else { return false };
+        matches!(
+            code,
+            ResponseError::UnknownTopicOrPartition
+                | ResponseError::UnknownTopicId
+                | ResponseError::GroupIdNotFound
+        )
+    }
 }
 
 /// The ACL that a reader lacks: `operation` on a resource, in Kafka's words.

@@ -3,18 +3,21 @@
 //! Answers are plain structs in a stable order, in Kafka's words. What may not be read, and what a broker does
 //! not support, is an error of its own kind or named in [`Found::missing`]: nothing is left out silently where
 //! Kafka lets us know. Where it does not (topics that we may not describe are not there for us, nor the offsets
-//! that a group has in them), the call's description says so. Nothing is changed on the cluster.
+//! that a group has in them), the call's description says so; `hidden_topics` finds such topics. Nothing is changed on the cluster.
 
 mod acls;
 mod cluster_state;
+mod config_resources;
 mod configs;
 mod error;
 mod group_offsets;
 mod groups;
+mod hidden_topics;
 mod leaders;
 mod offsets;
 mod quotas;
 mod routed;
+mod share_offsets;
 mod topics;
 mod users;
 
