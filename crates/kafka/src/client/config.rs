@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::config_keys::{ClientKey, KEYS};
 use super::error::{ClientError, Result};
 use super::oauth::Oauth;
 use super::secret::Secret;
@@ -117,39 +118,6 @@ pub struct ClientConfig {
     pub fetch_max_wait_ms: i32,
 }
 
-/// Keys that are read here. Anything else is refused.
-const KEYS: [&str; 29] = [
-    "bootstrap.servers",
-    "client.id",
-    "default.api.timeout.ms",
-    "fetch.max.bytes",
-    "fetch.max.wait.ms",
-    "https.ca.location",
-    "max.partition.fetch.bytes",
-    "receive.message.max.bytes",
-    "request.timeout.ms",
-    "retry.backoff.max.ms",
-    "retry.backoff.ms",
-    "sasl.jaas.config",
-    "sasl.mechanism",
-    "sasl.mechanisms",
-    "sasl.oauthbearer.client.credentials.client.id",
-    "sasl.oauthbearer.client.credentials.client.secret",
-    "sasl.oauthbearer.client.id",
-    "sasl.oauthbearer.client.secret",
-    "sasl.oauthbearer.extensions",
-    "sasl.oauthbearer.method",
-    "sasl.oauthbearer.scope",
-    "sasl.oauthbearer.token.endpoint.url",
-    "sasl.password",
-    "sasl.username",
-    "security.protocol",
-    "socket.connection.setup.timeout.ms",
-    "ssl.ca.location",
-    "ssl.certificate.location",
-    "ssl.key.location",
-];
-
 /// Java's keys for what is given in another way here.
 const ELSEWHERE: [(&str, &str); 3] = [
     ("ssl.truststore.", "give the CA's certificates as a PEM file by ssl.ca.location"),
@@ -158,6 +126,11 @@ const ELSEWHERE: [(&str, &str); 3] = [
 ];
 
 impl ClientConfig {
+    /// Keys that are read here. Anything else is refused.
+    pub fn keys() -> &'static [ClientKey] {
+        &KEYS
+    }
+
     /// The last of several values of one key counts.
     pub fn from_pairs<K: AsRef<str>, V: AsRef<str>>(pairs: impl IntoIterator<Item = (K, V)>) -> Result<Self> {
         let mut values = Values::default();
@@ -167,20 +140,19 @@ impl ClientConfig {
         let security_protocol = values.security_protocol()?;
         let config = Self {
             bootstrap_servers: values.bootstrap_servers()?,
-            client_id: values.get("client.id").unwrap_or("varve").to_owned(),
+            client_id: values.word("client.id").to_owned(),
             security_protocol,
             sasl: values.sasl(security_protocol)?,
             tls: values.tls(security_protocol)?,
-            request_timeout: values.duration("request.timeout.ms", 30_000)?,
-            connect_timeout: values.duration("socket.connection.setup.timeout.ms", 10_000)?,
-            api_timeout: values.duration("default.api.timeout.ms", 60_000)?,
-            retry_backoff: values.duration("retry.backoff.ms", 100)?,
-            retry_backoff_max: values.duration("retry.backoff.max.ms", 1_000)?,
-            receive_message_max_bytes: values.number("receive.message.max.bytes", 100_000_000, 1_000)?
-                as usize,
-            fetch_max_bytes: values.number("fetch.max.bytes", 16 << 20, 1)?,
-            max_partition_fetch_bytes: values.number("max.partition.fetch.bytes", 1 << 20, 1)?,
-            fetch_max_wait_ms: values.number("fetch.max.wait.ms", 500, 0)?,
+            request_timeout: values.duration("request.timeout.ms")?,
+            connect_timeout: values.duration("socket.connection.setup.timeout.ms")?,
+            api_timeout: values.duration("default.api.timeout.ms")?,
+            retry_backoff: values.duration("retry.backoff.ms")?,
+            retry_backoff_max: values.duration("retry.backoff.max.ms")?,
+            receive_message_max_bytes: values.number("receive.message.max.bytes", 1_000)? as usize,
+            fetch_max_bytes: values.number("fetch.max.bytes", 1)?,
+            max_partition_fetch_bytes: values.number("max.partition.fetch.bytes", 1)?,
+            fetch_max_wait_ms: values.number("fetch.max.wait.ms", 0)?,
         };
         let wait = Duration::from_millis(u64::from(config.fetch_max_wait_ms.unsigned_abs()));
         if wait >= config.request_timeout {
@@ -196,21 +168,27 @@ struct Values(std::collections::HashMap<&'static str, zeroize::Zeroizing<String>
 
 impl Values {
     fn add(&mut self, key: &str, value: &str) -> Result<()> {
-        if let Some(known) = KEYS.iter().find(|k| **k == key) {
-            self.0.insert(known, zeroize::Zeroizing::new(value.to_owned()));
+        if let Some(known) = KEYS.iter().find(|known| known.name == key) {
+            self.0.insert(known.name, zeroize::Zeroizing::new(value.to_owned()));
             return Ok(());
         }
         if let Some((_, advice)) = ELSEWHERE.iter().find(|(prefix, _)| key.starts_with(prefix)) {
             return Err(ClientError::config(key, *advice));
         }
-        let nearest =
-            KEYS.iter().max_by(|a, b| strsim::jaro_winkler(key, a).total_cmp(&strsim::jaro_winkler(key, b)));
-        let nearest = nearest.copied().unwrap_or_default();
+        let likeness = |known: &str| strsim::jaro_winkler(key, known);
+        let names = KEYS.iter().map(|known| known.name);
+        let nearest = names.max_by(|a, b| likeness(a).total_cmp(&likeness(b))).unwrap_or_default();
         Err(ClientError::config(key, format!("unknown key; the nearest known one is {nearest}")))
     }
 
     fn get(&self, key: &str) -> Option<&str> {
         self.0.get(key).map(|v| v.as_str())
+    }
+
+    /// Of a key that has a default.
+    fn word(&self, key: &str) -> &str {
+        let default = || KEYS.iter().find(|known| known.name == key)?.default;
+        self.get(key).or_else(default).unwrap_or_default()
     }
 
     fn bootstrap_servers(&self) -> Result<Vec<HostPort>> {
@@ -224,7 +202,7 @@ impl Values {
     }
 
     fn security_protocol(&self) -> Result<SecurityProtocol> {
-        let text = self.get("security.protocol").unwrap_or("PLAINTEXT");
+        let text = self.word("security.protocol");
         match text.to_ascii_uppercase().as_str() {
             "PLAINTEXT" => Ok(SecurityProtocol::Plaintext),
             "SSL" => Ok(SecurityProtocol::Ssl),
@@ -334,8 +312,8 @@ impl Values {
         Ok(files)
     }
 
-    fn number(&self, key: &'static str, default: i32, min: i32) -> Result<i32> {
-        let Some(text) = self.get(key) else { return Ok(default) };
+    fn number(&self, key: &'static str, min: i32) -> Result<i32> {
+        let text = self.word(key);
         match text.parse() {
             Ok(n) if n >= min => Ok(n),
             _ => Err(ClientError::config(
@@ -345,8 +323,8 @@ impl Values {
         }
     }
 
-    fn duration(&self, key: &'static str, default_ms: i32) -> Result<Duration> {
-        Ok(Duration::from_millis(u64::from(self.number(key, default_ms, 1)?.unsigned_abs())))
+    fn duration(&self, key: &'static str) -> Result<Duration> {
+        Ok(Duration::from_millis(u64::from(self.number(key, 1)?.unsigned_abs())))
     }
 }
 
@@ -371,6 +349,11 @@ mod tests {
     #[test]
     fn defaults_and_servers() {
         let c = config(&[]).unwrap();
+        assert_eq!((c.client_id.as_str(), c.fetch_max_bytes, c.fetch_max_wait_ms), ("varve", 16 << 20, 500));
+        assert_eq!(
+            (c.request_timeout, c.retry_backoff),
+            (Duration::from_secs(30), Duration::from_millis(100))
+        );
         assert_eq!(c.bootstrap_servers[1].to_string(), "[::1]:9093");
         assert_eq!(c.security_protocol, SecurityProtocol::Plaintext);
         assert!(ClientConfig::from_pairs([("client.id", "x")]).is_err());

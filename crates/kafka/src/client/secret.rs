@@ -12,7 +12,7 @@ impl Secret {
         Self(Zeroizing::new(value.into()))
     }
 
-    pub(crate) fn reveal(&self) -> &str {
+    pub fn reveal(&self) -> &str {
         &self.0
     }
 }
