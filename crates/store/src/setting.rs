@@ -189,7 +189,7 @@ impl Setting {
 
 /// The known name that is most like `name`, and whether it is like enough to be meant.
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<(&'a str, bool)> {
-    let by_distance = known.into_iter().map(|known| (strsim::levenshtein(known, name), known));
+    let by_distance = known.into_iter().map(|known| (strsim::osa_distance(known, name), known));
     let (distance, near) = by_distance.min_by_key(|(distance, _)| *distance)?;
     Some((near, distance <= near.len() / 3))
 }
@@ -305,6 +305,7 @@ mod tests {
             "the value is not allowed: expected a whole number from 0 to 9"
         );
         assert_eq!(nearest("regoin", ["region", "profile"]), Some(("region", true)));
+        assert_eq!(nearest("rop", ["name", "rpo"]), Some(("rpo", true)));
         assert_eq!(nearest("banana", ["region", "profile"]).map(|(_, like)| like), Some(false));
     }
 }
