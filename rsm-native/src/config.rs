@@ -145,15 +145,15 @@ impl<'a> Values<'a> {
     /// The value, else the default; one of those that are allowed.
     fn checked(&self, key: &str) -> Result<Option<&'a str>> {
         match (self.text(key), settings::find(key)) {
-            (Some(text), Some(setting)) if !setting.allowed.holds(text) => {
-                Err(Error::config(key, text, &setting.allowed.to_string()))
+            (Some(text), Some(setting)) if !setting.kind.holds(text) => {
+                Err(Error::config(key, text, &setting.kind.to_string()))
             }
             (text, _) => Ok(text),
         }
     }
 
     fn required(&self, key: &str) -> Result<String> {
-        let allowed = || settings::find(key).map(|s| s.allowed.to_string()).unwrap_or_default();
+        let allowed = || settings::find(key).map(|s| s.kind.to_string()).unwrap_or_default();
         let value = self.checked(key)?.map(str::to_owned);
         value.ok_or_else(|| Error::config(key, "", &format!("must be set: {}", allowed())))
     }
@@ -226,7 +226,7 @@ impl<'a> Values<'a> {
         let regex = Regex::new(&format!("^(?:{pattern})$"))
             .map_err(|e| Error::config(&key, pattern, &format!("{PATTERN} ({e})")))?;
         let mut merged = self.0.clone();
-        for key in settings::topic_keys() {
+        for &key in settings::BY_TOPIC {
             if let Some(value) = self.0.get(&format!("rules.{name}.{key}")) {
                 merged.insert(key.to_owned(), value.clone());
             }

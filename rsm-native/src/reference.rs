@@ -1,23 +1,19 @@
-//! The reference pages, made from the tables that the code itself goes by: [`crate::settings`],
-//! `varve_store::settings` and [`crate::metrics::beans`]. `cargo xtask docs` writes them, and a test fails
-//! where a file differs.
+//! The plug-in's part of the reference, made from the tables that the code itself goes by: [`crate::settings`],
+//! `varve_store::settings` and [`crate::metrics::beans`]. `cargo xtask docs` writes it, and a test fails where a
+//! file differs.
 
 use std::fmt::Write as _;
 
-use varve_store::SettingKind;
+use varve_store::Setting;
+use varve_store::setting_page::{self, code, section, table};
 
 use crate::metrics::beans::{ALERTS, Attribute, CACHE, MEMORY, OPERATION, OPERATIONS, TOPIC};
-use crate::settings::{Allowed, GROUPS, Setting};
-
-/// Path from the tree's root, and contents.
-pub fn pages() -> [(&'static str, String); 2] {
-    [("docs/CONFIG.md", config()), ("docs/METRICS.md", metrics())]
-}
+use crate::settings::{BY_TOPIC, GROUPS};
 
 const PREFIX: &str = "rsm.config.";
 
 const CONFIG_INTRO: &str = "\
-# Configuration
+# The broker's plug-in
 
 All keys of the broker's plug-in, as they are pasted into `server.properties`. The first part, `rsm.config.`, is \
 Kafka's default of `remote.log.storage.manager.impl.prefix`.
@@ -58,17 +54,18 @@ const RULES_OUTCOME: &str = "\
 `media-2026` is stored as it is, at full speed. `audit.logins` is encrypted, and compressed where that helps. All \
 others are compressed where that helps, each copy at 50 MiB a second at most. A rule may hold: ";
 
-fn config() -> String {
+/// Of docs/CONFIG.md.
+pub fn config() -> String {
     let mut page = CONFIG_INTRO.to_owned();
     for group in GROUPS {
         let rows = group.settings.iter().map(setting_row).collect::<Vec<_>>();
         section(&mut page, group.title, &["key", "default", "allowed", "by topic", "what it does"], &rows);
     }
-    let stores = varve_store::settings().iter().map(store_row).collect::<Vec<_>>();
-    section(&mut page, "S3", &["key", "default", "allowed", "what it does"], &stores);
-    let keys = crate::settings::topic_keys().map(code).collect::<Vec<_>>().join(", ");
+    let stores = varve_store::settings().iter().map(|s| setting_page::row(PREFIX, s)).collect::<Vec<_>>();
+    section(&mut page, "S3", setting_page::HEAD, &stores);
+    let keys = BY_TOPIC.iter().map(|key| code(key)).collect::<Vec<_>>().join(", ");
     let _ = write!(page, "\n{RULES}\n```properties\n{RULES_EXAMPLE}```\n{RULES_OUTCOME}{keys}.\n");
-    page + "\nMade by `cargo xtask docs` from the tables that the plug-in itself goes by.\n"
+    page
 }
 
 const METRICS_INTRO: &str = "\
@@ -92,7 +89,8 @@ Kafka's own `kafka.server:type=BrokerTopicMetrics,name=Remote*` count the same w
 `RemoteCopyLagBytes` and `RemoteCopyLagSegments` (what waits to be copied) are the ones to watch beside these.
 ";
 
-fn metrics() -> String {
+/// docs/METRICS.md.
+pub fn metrics() -> String {
     let mut page = METRICS_INTRO.to_owned();
     let operations = OPERATIONS.iter().map(|o| vec![code(o.name), o.doc.to_owned()]).collect::<Vec<_>>();
     section(&mut page, "`operation=`", &["operation", "what is counted"], &operations);
@@ -121,97 +119,10 @@ fn rows<T>(attributes: &[Attribute<T>]) -> Vec<Vec<String>> {
 }
 
 fn setting_row(setting: &Setting) -> Vec<String> {
-    let default = match setting.default {
-        _ if setting.required => "**must be set**".to_owned(),
-        default => default_cell(setting.key, default),
-    };
-    let allowed = match setting.allowed {
-        Allowed::Text(what) => what.to_owned(),
-        Allowed::OneOf(words) => either(words),
-        Allowed::Number { min, max: u64::MAX } => format!("{} or more", amount(setting.key, min)),
-        Allowed::Number { min, max } => between(setting.key, min, max),
-        Allowed::MultipleOf { step, max } => {
-            format!("a multiple of {}, up to {}", amount(setting.key, step), amount(setting.key, max))
-        }
-        Allowed::PowerOfTwo { min, max } => format!("a power of two, {}", between(setting.key, min, max)),
-        Allowed::Name { .. } => setting.allowed.to_string().replace("_ and -", "`_` and `-`"),
-    };
-    let by_topic = if setting.by_topic { "yes" } else { "" };
-    vec![
-        code(&format!("{PREFIX}{}", setting.key)),
-        default,
-        allowed,
-        by_topic.to_owned(),
-        setting.doc.to_owned(),
-    ]
-}
-
-fn store_row(setting: &varve_store::Setting) -> Vec<String> {
-    let allowed = match setting.kind {
-        SettingKind::Choice(words) => either(words),
-        SettingKind::Integer { min, max } => between(setting.name, min, max),
-        SettingKind::Boolean => either(&["true", "false"]),
-        SettingKind::Text | SettingKind::Url => setting.kind.to_string(),
-    };
-    let secret = if setting.secret { "**Secret.** " } else { "" };
-    let default = default_cell(setting.name, setting.default);
-    vec![code(&format!("{PREFIX}{}", setting.name)), default, allowed, format!("{secret}{}", setting.doc)]
-}
-
-fn default_cell(key: &str, default: Option<&str>) -> String {
-    match default {
-        None => "–".to_owned(),
-        Some(text) => match (text.parse(), spoken(key, text.parse().unwrap_or_default())) {
-            (Ok::<u64, _>(_), Some(said)) => format!("`{text}` ({said})"),
-            _ => code(text),
-        },
-    }
-}
-
-fn between(key: &str, min: u64, max: u64) -> String {
-    if min == max { amount(key, min) } else { format!("{} to {}", amount(key, min), amount(key, max)) }
-}
-
-/// A number as it is written, and as it is said.
-fn amount(key: &str, number: u64) -> String {
-    match spoken(key, number) {
-        Some(said) => format!("{number} ({said})"),
-        None => number.to_string(),
-    }
-}
-
-/// Bytes and times in the largest unit that is whole; by the key's name, which tells the unit.
-fn spoken(key: &str, number: u64) -> Option<String> {
-    let units: &[(u64, &str)] = if key.contains(".bytes") {
-        &[(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")]
-    } else if key.ends_with(".ms") {
-        &[(3_600_000, "h"), (60_000, "min"), (1_000, "s")]
-    } else {
-        &[]
-    };
-    let whole = units.iter().find(|(unit, _)| number >= *unit && number.is_multiple_of(*unit));
-    whole.map(|(unit, name)| format!("{} {name}", number / unit))
-}
-
-fn either(words: &[&str]) -> String {
-    words.iter().map(|word| code(word)).collect::<Vec<_>>().join(", ")
-}
-
-fn code(text: &str) -> String {
-    format!("`{text}`")
-}
-
-fn section(page: &mut String, title: &str, head: &[&str], rows: &[Vec<String>]) {
-    let _ = write!(page, "\n## {title}\n\n");
-    table(page, head, rows);
-}
-
-fn table(page: &mut String, head: &[&str], rows: &[Vec<String>]) {
-    let _ = writeln!(page, "| {} |\n|{}", head.join(" | "), "---|".repeat(head.len()));
-    for row in rows {
-        let cells: Vec<_> = row.iter().map(|cell| cell.replace('|', "\\|")).collect();
-        let _ = writeln!(page, "| {} |", cells.join(" | "));
-    }
+    let by_topic = if BY_TOPIC.contains(&setting.name) { "yes" } else { "" };
+    let mut row = setting_page::row(PREFIX, setting);
+    row.insert(row.len() - 1, by_topic.to_owned());
+    row
 }
 
 #[cfg(test)]
@@ -227,7 +138,7 @@ mod tests {
     fn each_key_has_its_row() {
         let page = config();
         let keys =
-            crate::settings::all().map(|s| s.key).chain(varve_store::settings().iter().map(|s| s.name));
+            crate::settings::all().map(|s| s.name).chain(varve_store::settings().iter().map(|s| s.name));
         for key in keys {
             assert_eq!(page.matches(&format!("\n| `rsm.config.{key}` |")).count(), 1, "{key}");
         }

@@ -29,7 +29,7 @@ fn every_version_of_the_workspace_is_used_by_a_member() {
 
 #[test]
 fn reference_pages_are_what_the_code_makes() {
-    for (path, text) in varve_rsm::reference::pages() {
+    for (path, text) in varve_tests::reference_pages() {
         let there = read(path);
         let differs = there.lines().zip(text.lines()).find(|(there, made)| there != made);
         assert!(

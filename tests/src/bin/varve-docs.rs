@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 
 fn main() -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    for (path, text) in varve_rsm::reference::pages() {
+    for (path, text) in varve_tests::reference_pages() {
         if fs::read_to_string(root.join(path)).is_ok_and(|there| there == text) {
             println!("{path}: as it was");
         } else {
