@@ -1,0 +1,285 @@
+//! From checked values to the typed configuration, with the rules that hold between them.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use url::Url;
+use varve_archive::HashAlgorithm;
+use varve_format::Compression;
+use varve_kafka::client::{ClientConfig, ClientError, Secret};
+
+use super::model::{
+    ArchiveConfig, Config, GroupConfig, JournalConfig, LimitsConfig, LogConfig, LogFormat, MetricsConfig,
+    SchemaRegistryConfig, SegmentsConfig, SnapshotsConfig, StateConfig,
+};
+use super::settings;
+use super::topics::{TopicPattern, TopicPatterns};
+use super::values::Values;
+
+/// zstd's; a higher one costs more than it saves on what producers send.
+const ZSTD_LEVEL: i32 = 1;
+
+/// `None` where a flaw was found; each is in `values` then. `host` is this machine's name.
+pub(super) fn build(values: &mut Values, host: &str) -> Option<Config> {
+    require(values);
+    // All of it, though one part may have failed: a person sees all flaws at once.
+    let source = source(values);
+    let archive = archive(values);
+    let topics = topics(values);
+    let segments = segments(values);
+    let journal = journal(values, host);
+    let snapshots = snapshots(values);
+    let limits = limits(values);
+    let group = group(values);
+    let schema_registry = schema_registry(values);
+    let metrics = metrics(values);
+    let (log, state) = (log(values), state(values));
+    check_times(values, &segments, &journal);
+    check_sizes(values, &segments, &archive, &limits);
+    let source = source.filter(|_| !values.has_flaws())?;
+    Some(Config {
+        source,
+        archive,
+        topics,
+        segments,
+        journal,
+        snapshots,
+        limits,
+        group,
+        schema_registry,
+        metrics,
+        log,
+        state,
+    })
+}
+
+fn require(values: &mut Values) {
+    for section in settings::SECTIONS {
+        for setting in section.own().iter().filter(|setting| setting.required) {
+            if !values.is_given(section.name, setting.name) {
+                values.refuse(section.name, setting.name, format!("must be set: {}", setting.kind));
+            }
+        }
+    }
+}
+
+fn source(values: &mut Values) -> Option<ClientConfig> {
+    match ClientConfig::from_pairs(values.of_others("source").iter().map(|(key, text)| (*key, text.as_str())))
+    {
+        Ok(config) => Some(config),
+        Err(ClientError::Config { key, problem }) => {
+            values.refuse("source", &key, problem);
+            None
+        }
+        Err(error) => {
+            values.refuse("source", "bootstrap.servers", error.to_string());
+            None
+        }
+    }
+}
+
+fn archive(values: &mut Values) -> ArchiveConfig {
+    let url = values.text("archive", "url").map(|url| url.trim().to_owned()).unwrap_or_default();
+    let others = values.of_others("archive").into_iter();
+    let store_settings: BTreeMap<_, _> =
+        others.map(|(key, text)| (key.to_owned(), text.trim().to_owned())).collect();
+    if !url.is_empty() {
+        for flaw in varve_store::check(&url, &store_settings) {
+            let of_setting = store_settings.contains_key(&flaw.object) || flaw.object.starts_with("s3.");
+            let key = if of_setting { flaw.object.as_str() } else { "url" };
+            values.refuse("archive", key, flaw.detail);
+        }
+    }
+    let word = |key| values.text("archive", key);
+    ArchiveConfig {
+        url,
+        store_settings,
+        hash: match word("hash").as_ref().map(|word| word.as_str()) {
+            Some("sha256") => HashAlgorithm::Sha256,
+            _ => HashAlgorithm::Blake3,
+        },
+        chunk_bytes: u32::try_from(values.bytes("archive", "chunk.size.bytes")).unwrap_or_default(),
+        compression: match word("compression").as_ref().map(|word| word.as_str()) {
+            Some("zstd") => Compression::Zstd { level: ZSTD_LEVEL },
+            Some("auto") => Compression::Auto { level: ZSTD_LEVEL },
+            _ => Compression::None,
+        },
+        storage_class: word("storage.class").map(|class| class.to_string()),
+    }
+}
+
+fn topics(values: &mut Values) -> TopicPatterns {
+    let mut patterns = |key: &'static str| {
+        let texts = values.list("topics", key).unwrap_or_default().to_vec();
+        let mut parsed = Vec::with_capacity(texts.len());
+        for text in texts {
+            match TopicPattern::parse(&text) {
+                Ok(pattern) => parsed.push(pattern),
+                Err(problem) => {
+                    values.refuse("topics", key, format!("pattern {:?} {problem}", text.as_str()))
+                }
+            }
+        }
+        parsed
+    };
+    let (include, exclude) = (patterns("include"), patterns("exclude"));
+    if values.list("topics", "include").is_some_and(<[_]>::is_empty)
+        && !values.is_refused("topics", "include")
+    {
+        values.refuse("topics", "include", "is empty: nothing would be archived; [\"*\"] is all topics");
+    }
+    TopicPatterns::new(include, exclude)
+}
+
+fn segments(values: &Values) -> SegmentsConfig {
+    SegmentsConfig {
+        bytes: values.bytes("segments", "bytes"),
+        min_bytes: values.bytes("segments", "min.bytes"),
+        age: values.duration("segments", "age"),
+    }
+}
+
+fn journal(values: &Values, host: &str) -> JournalConfig {
+    let given = values.text("journal", "name").map(|name| name.to_string());
+    JournalConfig { rpo: values.duration("journal", "rpo"), name: given.unwrap_or_else(|| safe_name(host)) }
+}
+
+/// A host's name as an archiver's.
+pub(super) fn safe_name(host: &str) -> String {
+    let safe = |c: char| if c.is_ascii_alphanumeric() || "_-".contains(c) { c } else { '-' };
+    let name: String = host.chars().map(safe).take(settings::ARCHIVER_NAME_MAX_BYTES).collect();
+    if name.is_empty() { "archiver".to_owned() } else { name }
+}
+
+fn snapshots(values: &Values) -> SnapshotsConfig {
+    SnapshotsConfig {
+        interval: values.duration("snapshots", "interval"),
+        wait: values.duration("snapshots", "wait"),
+        signing_key_file: path(values, "snapshots", "signing.key.file"),
+    }
+}
+
+fn path(values: &Values, section: &'static str, key: &'static str) -> Option<PathBuf> {
+    values.text(section, key).map(|text| PathBuf::from(text.as_str()))
+}
+
+fn limits(values: &Values) -> LimitsConfig {
+    LimitsConfig {
+        memory_bytes: values.bytes("limits", "memory.bytes"),
+        read_rate: values.bytes("limits", "read.rate.bytes.per.second"),
+        upload_rate: values.bytes("limits", "upload.rate.bytes.per.second"),
+    }
+}
+
+/// Keys that do nothing without another one are refused.
+fn needs(values: &mut Values, section: &'static str, key: &'static str, others: &[&'static str]) {
+    if !values.is_given(section, key) {
+        for &other in others {
+            if values.is_given(section, other) {
+                values.refuse(section, other, format!("does nothing without {section}.{key}"));
+            }
+        }
+    }
+}
+
+fn group(values: &mut Values) -> Option<GroupConfig> {
+    needs(values, "group", "id", &["session.timeout"]);
+    let id = values.text("group", "id")?.to_string();
+    Some(GroupConfig { id, session_timeout: values.duration("group", "session.timeout") })
+}
+
+fn schema_registry(values: &mut Values) -> Option<SchemaRegistryConfig> {
+    const SECTION: &str = "schema.registry";
+    needs(values, SECTION, "url", &["user", "password", "ca.file"]);
+    let url = Url::parse(&values.text(SECTION, "url")?).ok()?;
+    if !url.username().is_empty() || url.password().is_some() {
+        values.refuse(
+            SECTION,
+            "url",
+            "holds a user or password: schema.registry.user and .password are for these",
+        );
+    }
+    let login = match (values.text(SECTION, "user"), values.text(SECTION, "password")) {
+        (Some(user), Some(password)) => Some((user.to_string(), Secret::new(password.as_str()))),
+        (None, None) => None,
+        (Some(_), None) => {
+            values.refuse(SECTION, "password", "missing: schema.registry.user is given");
+            None
+        }
+        (None, Some(_)) => {
+            values.refuse(SECTION, "user", "missing: schema.registry.password is given");
+            None
+        }
+    };
+    Some(SchemaRegistryConfig { url, login, ca_file: path(values, SECTION, "ca.file") })
+}
+
+fn metrics(values: &mut Values) -> MetricsConfig {
+    let Some(text) = values.text("metrics", "listen") else { return MetricsConfig::default() };
+    let listen = text.trim().parse().ok();
+    if listen.is_none() {
+        let problem = format!("{:?} is not allowed: expected address:port, as 127.0.0.1:9644", text.as_str());
+        values.refuse("metrics", "listen", problem);
+    }
+    MetricsConfig { listen }
+}
+
+fn log(values: &Values) -> LogConfig {
+    let word = |key| values.text("log", key);
+    LogConfig {
+        format: match word("format").as_ref().map(|word| word.as_str()) {
+            Some("json") => LogFormat::Json,
+            _ => LogFormat::Text,
+        },
+        level: word("level").and_then(|word| word.parse().ok()).unwrap_or(tracing::Level::INFO),
+    }
+}
+
+fn state(values: &Values) -> StateConfig {
+    let given = values.list("state", "include");
+    let holds = |part: &str| given.is_none_or(|list| list.iter().any(|word| word.as_str() == part));
+    StateConfig {
+        topics: holds("topics"),
+        groups: holds("groups"),
+        acls: holds("acls"),
+        users: holds("users"),
+        quotas: holds("quotas"),
+        configs: holds("configs"),
+        features: holds("features"),
+        schemas: holds("schemas"),
+    }
+}
+
+/// What contradicts another key would never do what was meant.
+fn check_times(values: &mut Values, segments: &SegmentsConfig, journal: &JournalConfig) {
+    if segments.age < journal.rpo {
+        let problem = format!("{} is less than journal.rpo, {}", seconds(segments.age), seconds(journal.rpo));
+        values.refuse("segments", "age", problem);
+    }
+}
+
+fn check_sizes(
+    values: &mut Values,
+    segments: &SegmentsConfig,
+    archive: &ArchiveConfig,
+    limits: &LimitsConfig,
+) {
+    if segments.min_bytes > segments.bytes {
+        let problem =
+            format!("{} bytes are more than segments.bytes, {}", segments.min_bytes, segments.bytes);
+        values.refuse("segments", "min.bytes", problem);
+    }
+    let quarter = limits.memory_bytes / 4;
+    if u64::from(archive.chunk_bytes) > quarter {
+        let problem = format!(
+            "{} bytes are more than a quarter of limits.memory.bytes, {quarter}",
+            archive.chunk_bytes
+        );
+        values.refuse("archive", "chunk.size.bytes", problem);
+    }
+}
+
+fn seconds(time: Duration) -> String {
+    format!("{}s", time.as_secs())
+}
