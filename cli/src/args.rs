@@ -31,6 +31,9 @@ pub(crate) enum Command {
     /// Try a store.
     #[command(subcommand)]
     Store(StoreCommand),
+    /// Look into a configuration.
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// Print the completions of a shell.
     Completion(CompletionArgs),
     /// Print the man page, or write all of them into a directory.
@@ -61,6 +64,12 @@ pub(crate) enum StoreCommand {
     ///
     /// Works under a prefix of its own, writes some tens of MiB, and removes them at the end.
     Check(CheckArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Check an archiver's configuration, and print what holds: defaults filled in, secrets hidden.
+    Check(ConfigCheckArgs),
 }
 
 /// How to reach a store.
@@ -171,6 +180,18 @@ pub(crate) struct CheckArgs {
     #[command(flatten)]
     pub(crate) store: StoreArgs,
     /// JSON: a line for each promise.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ConfigCheckArgs {
+    /// The YAML file; docs/CONFIG.md has all of its keys.
+    pub(crate) file: PathBuf,
+    /// A key that counts more than in the file. May be repeated.
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE", value_parser = key_value)]
+    pub(crate) sets: Vec<(String, String)>,
+    /// JSON: one object.
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -16,7 +16,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{Cli, Command, SegmentCommand, StoreCommand, TierCommand};
+use args::{Cli, Command, ConfigCommand, SegmentCommand, StoreCommand, TierCommand};
 
 /// What a command that ran to its end found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +48,7 @@ async fn run(command: Command) -> anyhow::Result<Verdict> {
         Command::Segment(SegmentCommand::Extract(args)) => command::segment_extract::run(args).await,
         Command::Tier(TierCommand::Scrub(args)) => command::tier_scrub::run(args).await,
         Command::Store(StoreCommand::Check(args)) => command::store_check::run(args).await,
+        Command::Config(ConfigCommand::Check(args)) => command::config_check::run(&args),
         Command::Completion(args) => command::completion::run(&args),
         Command::Man(args) => command::man::run(&args),
     }

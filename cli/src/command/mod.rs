@@ -1,6 +1,7 @@
 //! One file for each command.
 
 pub(crate) mod completion;
+pub(crate) mod config_check;
 pub(crate) mod man;
 pub(crate) mod segment_extract;
 pub(crate) mod segment_inspect;
