@@ -37,6 +37,23 @@ pub(crate) fn toxiproxy() -> Result<PathBuf> {
     Ok(available("toxiproxy", dir)?.join("toxiproxy-server"))
 }
 
+/// A Schema Registry over franz-go's package: `tests/registry/`.
+pub(crate) fn registry() -> Result<PathBuf> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("registry");
+    let mut text = Vec::new();
+    for file in ["main.go", "go.mod", "go.sum"] {
+        text.extend(std::fs::read(source.join(file))?);
+    }
+    // The name follows from the source, so an edited server is built anew.
+    let dir = cache::ensure(&format!("servers/registry-{:016x}", fingerprint(&text)), |dir| {
+        let mut go = Command::new("go");
+        go.current_dir(&source).args(["build", "-trimpath", "-ldflags", "-s -w", "-o"]).arg(dir).arg(".");
+        go.env("CGO_ENABLED", "0").env("GOTOOLCHAIN", "local").env("GOFLAGS", "-buildvcs=false");
+        run(&mut go)
+    });
+    Ok(available("the Schema Registry", dir)?.join("registry"))
+}
+
 fn go_install(into: &Path, package: &str, version: &str, binary: &str) -> Result<()> {
     let mut go = Command::new("go");
     go.args(["install", "-trimpath", "-ldflags", "-s -w"]).arg(format!("{package}@{version}"));

@@ -1,0 +1,93 @@
+//! A Schema Registry: franz-go's, which keeps schemas in memory and speaks Confluent's REST API.
+//!
+//! It takes any schema as compatible.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+
+use crate::ports::free_port;
+use crate::process::Process;
+use crate::scratch::Scratch;
+use crate::{http, install};
+
+#[derive(Debug)]
+pub struct Registry {
+    /// Open to all.
+    pub port: u16,
+    /// With TLS and a login, over the same schemas.
+    pub secure_port: u16,
+    _process: Process,
+    scratch: Scratch,
+}
+
+impl Registry {
+    pub const USER: &str = "ann";
+    pub const PASSWORD: &str = "not-a-secret";
+    pub const TOKEN: &str = "not-a-token";
+
+    pub fn start() -> Result<Self> {
+        let (port, secure_port) = (free_port()?, free_port()?);
+        let scratch = Scratch::new("registry")?;
+        let dir = scratch.path();
+        certificates(dir)?;
+        let basic = STANDARD.encode(format!("{}:{}", Self::USER, Self::PASSWORD));
+        let mut command = Command::new(install::registry()?);
+        command.current_dir(dir);
+        command.args(["-open", &format!("127.0.0.1:{port}")]);
+        command.args(["-secure", &format!("127.0.0.1:{secure_port}")]);
+        command.args(["-certificate", "server.pem", "-key", "server.key"]);
+        command.args(["-authorization", &format!("Basic {basic}")]);
+        command.args(["-authorization", &format!("Bearer {}", Self::TOKEN)]);
+        let mut process = Process::start("registry", command, &dir.join("registry.log"))?;
+        process
+            .wait_ready(Duration::from_secs(20), || http::request("GET", port, "/subjects", "").is_ok())?;
+        Ok(Self { port, secure_port, _process: process, scratch })
+    }
+
+    /// Whom to trust as the one with TLS.
+    pub fn ca_file(&self) -> PathBuf {
+        self.scratch.path().join("ca.pem")
+    }
+
+    /// Returns the schema's id.
+    pub fn register(&self, subject: &str, schema: &Value) -> Result<i64> {
+        let path = format!("/subjects/{subject}/versions");
+        let answer = http::request("POST", self.port, &path, &schema.to_string())?;
+        let answer: Value = serde_json::from_str(&answer)?;
+        answer["id"].as_i64().context("no id")
+    }
+
+    pub fn set_compatibility(&self, subject: &str, level: &str) -> Result<()> {
+        let body = json!({"compatibility": level}).to_string();
+        http::request("PUT", self.port, &format!("/config/{subject}"), &body).map(drop)
+    }
+
+    pub fn set_mode(&self, subject: &str, mode: &str) -> Result<()> {
+        let body = json!({"mode": mode}).to_string();
+        http::request("PUT", self.port, &format!("/mode/{subject}"), &body).map(drop)
+    }
+
+    /// Softly.
+    pub fn delete(&self, path: &str) -> Result<()> {
+        http::request("DELETE", self.port, &format!("/subjects/{path}"), "").map(drop)
+    }
+}
+
+/// A CA and the server's certificate for 127.0.0.1.
+fn certificates(dir: &Path) -> Result<()> {
+    let steps = [
+        "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=ca -keyout ca.key -out ca.pem",
+        "req -newkey rsa:2048 -nodes -subj /CN=registry -addext subjectAltName=IP:127.0.0.1 -keyout server.key -out server.csr",
+        "x509 -req -in server.csr -copy_extensions copy -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -out server.pem",
+    ];
+    for step in steps {
+        install::run(Command::new("openssl").current_dir(dir).args(step.split(' ')))?;
+    }
+    Ok(())
+}
