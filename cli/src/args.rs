@@ -1,5 +1,7 @@
 //! The command line. What is said here is what `--help`, the man pages and the completions say.
 
+pub(crate) mod archive;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,6 +11,8 @@ use clap::{Args, Parser, Subcommand};
 use varve_format::KeyRing;
 use varve_kafka::client::parse_properties;
 use zeroize::Zeroizing;
+
+use archive::{ArchiveVerifyArgs, CatArgs, DiffArgs, LsArgs, SnapshotsArgs};
 
 /// Tiered storage, archive and restore for Apache Kafka.
 ///
@@ -34,6 +38,16 @@ pub(crate) enum Command {
     /// Look into a configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// List an archive's topics; or a topic's partitions, with branches, ends and gaps.
+    Ls(LsArgs),
+    /// List an archive's snapshots, which are its recovery points; or say all of one.
+    Snapshots(SnapshotsArgs),
+    /// Print the records of any archived range. No cluster is needed.
+    Cat(CatArgs),
+    /// Prove a snapshot: the chain of snapshots, signatures, every manifest, every object.
+    Verify(ArchiveVerifyArgs),
+    /// Compare two snapshots, or the archive with a living cluster.
+    Diff(DiffArgs),
     /// Print the completions of a shell.
     Completion(CompletionArgs),
     /// Print the man page, or write all of them into a directory.

@@ -3,6 +3,7 @@
 //! Exit codes: 0 done and all is well, 1 done and something was found (corruption, orphans, broken promises
 //! of a store), 2 it could not be done.
 
+mod archive;
 mod args;
 mod command;
 mod location;
@@ -49,6 +50,11 @@ async fn run(command: Command) -> anyhow::Result<Verdict> {
         Command::Tier(TierCommand::Scrub(args)) => command::tier_scrub::run(args).await,
         Command::Store(StoreCommand::Check(args)) => command::store_check::run(args).await,
         Command::Config(ConfigCommand::Check(args)) => command::config_check::run(&args),
+        Command::Ls(args) => command::archive_ls::run(args).await,
+        Command::Snapshots(args) => command::archive_snapshots::run(args).await,
+        Command::Cat(args) => command::archive_cat::run(args).await,
+        Command::Verify(args) => command::archive_verify::run(args).await,
+        Command::Diff(args) => command::archive_diff::run(args).await,
         Command::Completion(args) => command::completion::run(&args),
         Command::Man(args) => command::man::run(&args),
     }

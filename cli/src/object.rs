@@ -6,10 +6,10 @@
 use bytes::{Buf, BytesMut};
 use futures::TryStreamExt;
 use varve_format::{
-    DataKey, Decoder, Digest, DigestAlgorithm, Extent, Footer, KEY_RECORD_MAX_BYTES, KeyRecord, KeyRing,
-    ObjectKey, TRAILER_BYTES, Trailer, key_record_name,
+    DataKey, Decoder, Digest, DigestAlgorithm, EncryptionInfo, Extent, Footer, Id, KEY_RECORD_MAX_BYTES,
+    KeyRecord, KeyRing, ObjectKey, TRAILER_BYTES, Trailer, key_record_name,
 };
-use varve_store::{GetRange, Key, Kind, SharedStore};
+use varve_store::{GetRange, Key, Kind, SharedStore, Store};
 
 /// Most footers and indexes fit in it, so that one request opens an object.
 const TAIL_BYTES: u64 = 256 << 10;
@@ -98,9 +98,10 @@ impl SegmentObject {
         let mut footer = Footer::decode(footer_bytes, &trailer).map_err(fail)?;
         let object_key = match (&footer.encryption, ring) {
             (Some(encryption), Some(ring)) => {
-                let data_key = data_key(store, &footer, ring)
-                    .await
-                    .map_err(|detail| ObjectError::Key { object: name.clone(), detail })?;
+                let data_key =
+                    data_key(store.as_ref(), &footer.info.cluster_id, footer.info.topic_id, encryption, ring)
+                        .await
+                        .map_err(|detail| ObjectError::Key { object: name.clone(), detail })?;
                 let object_key = data_key.object_key(&encryption.salt, footer.object_id).map_err(fail)?;
                 footer.unlock(footer_bytes, &object_key, trailer.footer_offset).map_err(fail)?;
                 Some(object_key)
@@ -213,9 +214,15 @@ impl SegmentObject {
     }
 }
 
-async fn data_key(store: &SharedStore, footer: &Footer, ring: &KeyRing) -> Result<DataKey, String> {
-    let Some(encryption) = &footer.encryption else { return Err("the object is not encrypted".to_owned()) };
-    let name = key_record_name(&footer.info.cluster_id, footer.info.topic_id, &encryption.period);
+/// Of a topic and period: fetched from the store, and opened with the ring.
+pub(crate) async fn data_key(
+    store: &dyn Store,
+    cluster_id: &str,
+    topic_id: Id,
+    encryption: &EncryptionInfo,
+    ring: &KeyRing,
+) -> Result<DataKey, String> {
+    let name = key_record_name(cluster_id, topic_id, &encryption.period);
     let key = Key::new(name).map_err(|e| e.to_string())?;
     let got = store.get(&key, GetRange::Bounded { start: 0, end: KEY_RECORD_FETCH_BYTES }).await;
     let got = got.map_err(|e| match e.kind {
@@ -224,7 +231,7 @@ async fn data_key(store: &SharedStore, footer: &Footer, ring: &KeyRing) -> Resul
     })?;
     let bytes = got.bytes().await.map_err(|e| e.to_string())?;
     let record = KeyRecord::decode(&bytes).map_err(|e| format!("{key}: {e}"))?;
-    record.check_is(footer.info.topic_id, &encryption.period).map_err(|e| format!("{key}: {e}"))?;
+    record.check_is(topic_id, &encryption.period).map_err(|e| format!("{key}: {e}"))?;
     let data_key = record.unwrap(ring).map_err(|e| format!("{key}: {e}"))?;
     if data_key.id != encryption.data_key_id {
         return Err(format!(

@@ -1,0 +1,138 @@
+//! What a range of a partition's history holds, batch by batch.
+
+use std::ops::Range;
+
+use anyhow::Result;
+use varve_archive::record::gap::{GapReason, GapRecord};
+use varve_archive::{ArchivedLog, ArchivedObject, Kind, Piece, PieceContent};
+use varve_kafka::protocol::{Batch, OldMessageSet};
+
+use super::{BatchReader, Found, KeyCache};
+
+/// Runs of 4 MiB that are fetched ahead.
+const READ_AHEAD: usize = 4;
+/// A bundle that expires between the walk and the reading is looked for in the chain instead.
+const TRIES_MAX: u32 = 3;
+
+/// Something in the history. Of a batch the records at `offsets` count, and no others.
+#[derive(Debug)]
+pub(crate) enum Event {
+    Batch {
+        batch: Batch,
+        offsets: Range<i64>,
+    },
+    OldSet(OldMessageSet),
+    /// Not archived; the reason is sealed in an encrypted object without its key.
+    Gap {
+        offsets: Range<i64>,
+        record: Option<GapRecord>,
+    },
+    Pruned {
+        offsets: Range<i64>,
+    },
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct History<'a> {
+    pub(crate) log: &'a ArchivedLog,
+    pub(crate) keys: &'a KeyCache,
+}
+
+impl History<'_> {
+    /// Gives `sink` what lies in `offsets`, until it says that it has enough. Where `since_ms` is given, what is
+    /// known to be older may be left out.
+    pub(crate) async fn each(
+        &self,
+        offsets: Range<i64>,
+        since_ms: Option<i64>,
+        mut sink: impl FnMut(Event) -> Result<bool>,
+    ) -> Result<()> {
+        let (mut pieces, mut tries) = (self.log.pieces(offsets.start), 0);
+        while let Some(piece) = pieces.next().await? {
+            if piece.first_offset >= offsets.end {
+                return Ok(());
+            }
+            let opened = match self.log.open(&piece).await {
+                Err(e) if self.has_expired(&piece, &e) && tries < TRIES_MAX => {
+                    tries += 1;
+                    pieces = self.log.pieces(piece.first_offset);
+                    continue;
+                }
+                opened => opened?,
+            };
+            let wanted = piece.first_offset.max(offsets.start)..piece.end_offset.min(offsets.end);
+            let go_on = match opened {
+                None => sink(Event::Pruned { offsets: wanted })?,
+                Some(mut object) => {
+                    self.keys.unlock(&mut object).await?;
+                    match piece.content {
+                        PieceContent::Gap(_) => {
+                            let record = self.gap(&object).await?;
+                            sink(Event::Gap { offsets: wanted, record })?
+                        }
+                        _ => self.segment(&object, wanted, since_ms, &mut sink).await?,
+                    }
+                }
+            };
+            if !go_on {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn has_expired(&self, piece: &Piece, error: &varve_archive::Error) -> bool {
+        error.kind() == Kind::NotFound && piece.object().is_some_and(|o| o.is_from_journal())
+    }
+
+    /// `None` of one that stays sealed.
+    pub(crate) async fn gap(&self, object: &ArchivedObject) -> Result<Option<GapRecord>> {
+        if object.encryption().is_some() && !self.keys.has_ring() {
+            return Ok(None);
+        }
+        Ok(object.gap().await?)
+    }
+
+    async fn segment(
+        &self,
+        object: &ArchivedObject,
+        wanted: Range<i64>,
+        since_ms: Option<i64>,
+        sink: &mut impl FnMut(Event) -> Result<bool>,
+    ) -> Result<bool> {
+        let mut from = wanted.start;
+        if let Some(since_ms) = since_ms {
+            match object.offset_at(since_ms).await? {
+                None => return Ok(true),
+                Some(offset) => from = from.max(offset),
+            }
+        }
+        let position = object.position(from).await?;
+        let mut batches = BatchReader::new(object.name(), object.read(position, READ_AHEAD)?);
+        while let Some(found) = batches.next().await? {
+            let (last, event) = match found {
+                Found::Batch(batch) if batch.header.base_offset >= wanted.end => return Ok(true),
+                Found::Batch(batch) => {
+                    (batch.header.last_offset(), Event::Batch { batch, offsets: wanted.clone() })
+                }
+                Found::OldSet(set) => (set.last_offset, Event::OldSet(set)),
+            };
+            if last >= wanted.start && !sink(event)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// As in the record.
+pub(crate) fn reason(record: Option<&GapRecord>) -> &'static str {
+    match record.map(|r| r.reason) {
+        None => "sealed",
+        Some(GapReason::LogStart) => "log-start",
+        Some(GapReason::Compacted) => "compacted",
+        Some(GapReason::Corrupt) => "corrupt",
+        Some(GapReason::Lost) => "lost",
+    }
+}

@@ -1,0 +1,36 @@
+//! What the commands that look into an archive share.
+
+mod batches;
+mod history;
+mod key_cache;
+mod lag;
+mod outcomes;
+mod printed;
+mod table;
+mod topics;
+mod tree_diff;
+mod trust;
+mod when;
+
+pub(crate) use batches::{BatchReader, Found};
+pub(crate) use history::{Event, History, reason};
+pub(crate) use key_cache::KeyCache;
+pub(crate) use lag::{PartitionLag, lags};
+pub(crate) use outcomes::Outcomes;
+pub(crate) use printed::{Printer, given_bytes};
+pub(crate) use table::Table;
+pub(crate) use topics::{Topic, find_topic, split_partition, topics};
+pub(crate) use tree_diff::{PartitionChange, PartitionSummary, changes};
+pub(crate) use trust::trusted_keys;
+pub(crate) use when::{PartitionLog, When, logs};
+
+use varve_archive::Archive;
+
+use crate::args::archive::ArchiveUrl;
+use crate::location;
+
+/// The archive's root is the store's.
+pub(crate) async fn open(args: &ArchiveUrl) -> anyhow::Result<Archive> {
+    let store = location::open_store(&args.url, &args.store.settings()?).await?;
+    Ok(Archive::open(store, "").await?)
+}
