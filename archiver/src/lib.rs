@@ -4,5 +4,27 @@
 //! journal holds what is not worth a segment yet; snapshots name it all, with the cluster's state. Whatever is
 //! held in memory can be read again: a crash at any point leaves what was committed, and nothing else.
 
+mod clock;
 pub mod config;
+mod discovery;
+mod error;
+mod journal;
+mod memory;
+mod opening;
+mod progress;
+mod recovery_point;
+mod rescue;
+mod running;
+mod segment;
+mod service;
+mod sharing;
+mod signing;
+mod standing;
 pub mod state;
+mod tail;
+mod upload;
+mod worker;
+
+pub use error::{Error, Result};
+pub use progress::{PartitionProgress, Progress};
+pub use service::{Archiver, Outcome};

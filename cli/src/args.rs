@@ -35,6 +35,9 @@ pub(crate) enum Command {
     /// Try a store.
     #[command(subcommand)]
     Store(StoreCommand),
+    /// Keep an archive.
+    #[command(subcommand)]
+    Archive(ArchiveCommand),
     /// Look into a configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -78,6 +81,14 @@ pub(crate) enum StoreCommand {
     ///
     /// Works under a prefix of its own, writes some tens of MiB, and removes them at the end.
     Check(CheckArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ArchiveCommand {
+    /// Archive topics, and the state of their cluster, until it is stopped.
+    ///
+    /// TERM and Ctrl-C end it in an orderly way: what is held goes into the archive first.
+    Run(ArchiveRunArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -194,6 +205,22 @@ pub(crate) struct CheckArgs {
     #[command(flatten)]
     pub(crate) store: StoreArgs,
     /// JSON: a line for each promise.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ArchiveRunArgs {
+    /// The YAML file; docs/CONFIG.md has all of its keys.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// A key that counts more than in the file. May be repeated.
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE", value_parser = key_value)]
+    pub(crate) set: Vec<(String, String)>,
+    /// Up to the ends that the logs have now; then a snapshot, then the end.
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// JSON, with --once: one object.
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -7,6 +7,7 @@ mod archive;
 mod args;
 mod command;
 mod location;
+mod logging;
 mod object;
 mod output;
 mod progress;
@@ -17,7 +18,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{Cli, Command, ConfigCommand, SegmentCommand, StoreCommand, TierCommand};
+use args::{ArchiveCommand, Cli, Command, ConfigCommand, SegmentCommand, StoreCommand, TierCommand};
 
 /// What a command that ran to its end found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +49,7 @@ async fn run(command: Command) -> anyhow::Result<Verdict> {
         Command::Segment(SegmentCommand::Verify(args)) => command::segment_verify::run(args).await,
         Command::Segment(SegmentCommand::Extract(args)) => command::segment_extract::run(args).await,
         Command::Tier(TierCommand::Scrub(args)) => command::tier_scrub::run(args).await,
+        Command::Archive(ArchiveCommand::Run(args)) => command::archive_run::run(args).await,
         Command::Store(StoreCommand::Check(args)) => command::store_check::run(args).await,
         Command::Config(ConfigCommand::Check(args)) => command::config_check::run(&args),
         Command::Ls(args) => command::archive_ls::run(args).await,

@@ -9,6 +9,7 @@
 //! * The ledger of the [`Driver`] holds what was acknowledged; reading back is always compared with it, so
 //!   that no test has to trust what a broker says of its own data.
 
+mod archive;
 mod cache;
 mod cluster;
 mod driver;
@@ -29,6 +30,7 @@ mod tier;
 mod toxiproxy;
 mod wait;
 
+pub use archive::{ArchiveDir, ArchivedObject, Compared, RawLog, Running, plain_client, runtime, varve};
 pub use cluster::{Cluster, ClusterBuilder};
 pub use driver::{
     At, Client, Consume, Consumed, Driver, Produce, Produced, SegmentState, TierSegment, TopicInfo,

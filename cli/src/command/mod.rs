@@ -1,5 +1,6 @@
 //! One file for each command.
 
+pub(crate) mod archive_run;
 pub(crate) mod archive_cat;
 pub(crate) mod archive_diff;
 pub(crate) mod archive_ls;

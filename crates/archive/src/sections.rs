@@ -19,7 +19,7 @@ impl Archive {
         let mut found = BTreeMap::new();
         let logs = footer.chunks().len();
         let (Some(first), None) = (footer.extents.get(logs), &footer.encryption) else { return Ok(found) };
-        let (start, end) = (first.stored_offset, head.trailer.data_end);
+        let (start, end) = (first.stored_offset, head.trailer.footer_offset);
         let key = self.shelf.key(&head.name)?;
         let stored = match start < end {
             true => self.shelf.store().get(&key, GetRange::Bounded { start, end }).await?.bytes().await?,

@@ -62,13 +62,17 @@ impl Encoder {
     ///
     /// # Errors
     /// [`Error::Invalid`] for sizes or a period out of bounds, a plan of another chunk size, more frames than
-    /// a footer can describe, or a zstd level that does not exist.
+    /// a footer can describe, a zstd level that does not exist, or encryption of a log whose length is not known:
+    /// each frame's tag vouches for the number of frames.
     pub fn new(options: WriteOptions, plan: Plan) -> Result<Self> {
         check_sizes(options.frame_bytes, options.chunk_bytes).map_err(Flaw::invalid)?;
         if let Some(e) = &options.encryption {
             check_period(&e.period).map_err(Flaw::invalid)?;
         }
         let frame_count = plan.frame_count(&options)?;
+        if plan.open && options.encryption.is_some() {
+            return Err(Error::invalid("encryption", "a log of unknown length", "a log of known length"));
+        }
         let key =
             options.encryption.as_ref().map(|e| e.key.object_key(&e.salt, options.object_id)).transpose()?;
         let zstd = match options.compression {
@@ -99,9 +103,46 @@ impl Encoder {
 
     /// Plain bytes that the next frame takes; `None` when all were taken.
     pub fn next_frame_bytes(&self) -> Option<usize> {
-        let (_, bytes) = self.plan.extents.get(self.extents.len().checked_sub(1)?)?;
-        let left = bytes - self.taken;
+        let extent = self.extents.last()?;
+        let left = extent.plain_bytes - self.taken;
         (left > 0).then(|| left.min(self.options.frame_bytes.into()) as usize)
+    }
+
+    /// Stored bytes so far: where the next frame will lie.
+    pub fn stored_bytes(&self) -> u64 {
+        self.stored
+    }
+
+    /// Ends a log whose length was not known: `rest_bytes` of it are still to come, in one frame of less than
+    /// the full size, or none. `sections` follow, as in [`Plan::new`].
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for another rest, or what [`Plan::new`] and [`Encoder::new`] would refuse.
+    pub fn end_log(&mut self, rest_bytes: u64, sections: &[(ExtentKind, u64)]) -> Result<()> {
+        if !self.plan.open || rest_bytes >= self.next_frame_bytes().unwrap_or(0) as u64 {
+            return Err(Error::invalid("rest of the log", rest_bytes, "less than a frame, once"));
+        }
+        let before = (self.extents.len().saturating_sub(1)) as u64 * u64::from(self.options.chunk_bytes);
+        let plan = Plan::new(before + self.taken + rest_bytes, self.options.chunk_bytes, sections)?;
+        self.frame_count = plan.frame_count(&self.options)?;
+        self.plan = plan;
+        // The chunk that was begun is shorter than was thought, or is not there at all.
+        let last = self.taken + rest_bytes;
+        match self.extents.last_mut() {
+            Some(extent) if last > 0 => {
+                extent.plain_bytes = last;
+                if rest_bytes == 0 {
+                    self.end_extent();
+                    self.begin_extents();
+                }
+            }
+            _ => {
+                self.extents.pop();
+                self.hasher = None;
+                self.begin_extents();
+            }
+        }
+        Ok(())
     }
 
     /// Takes the next frame, of exactly [`Encoder::next_frame_bytes`], where the stored bytes are the plain ones.
@@ -142,7 +183,7 @@ impl Encoder {
     /// [`Error::Invalid`] if frames are missing, `info` holds what the format does not allow (see
     /// [`SegmentInfo::check`]), or the footer would exceed its limit.
     pub fn finish(self, info: SegmentInfo, out: &mut Vec<u8>) -> Result<Finished> {
-        if self.next_frame_bytes().is_some() || self.extents.len() != self.plan.extents.len() {
+        if self.plan.open || self.next_frame_bytes().is_some() || self.extents.len() != self.plan.extents.len() {
             return Err(Error::invalid(
                 "finish",
                 format!("{} of {} frames", self.frames, self.frame_count),
@@ -260,7 +301,7 @@ impl Encoder {
 
     /// Begins the next extent, and ends at once those that are empty.
     fn begin_extents(&mut self) {
-        while let Some((kind, plain_bytes)) = self.plan.extents.get(self.extents.len()).copied() {
+        while let Some((kind, plain_bytes)) = self.next_extent() {
             let plain_offset = match kind {
                 ExtentKind::Log => self.extents.len() as u64 * u64::from(self.options.chunk_bytes),
                 _ => 0,
@@ -283,6 +324,13 @@ impl Encoder {
             }
             self.end_extent();
         }
+    }
+
+    fn next_extent(&self) -> Option<(ExtentKind, u64)> {
+        if self.plan.open {
+            return Some((ExtentKind::Log, self.options.chunk_bytes.into()));
+        }
+        self.plan.extents.get(self.extents.len()).copied()
     }
 
     fn end_extent(&mut self) {

@@ -49,12 +49,21 @@ pub struct Plan {
     pub(crate) extents: Vec<(ExtentKind, u64)>,
     pub(crate) log_bytes: u64,
     pub(crate) chunk_bytes: u32,
+    /// The log goes on until its end is told: `extents` holds what was begun of it.
+    pub(crate) open: bool,
 }
 
 /// What of the footer is kept free for the fields that are not known when an object is begun.
 const INFO_MAX_BYTES: u64 = 64 * 1024;
 /// Head of an extent in the table, and its digest.
 const EXTENT_MIN_BYTES: u64 = 20 + 32;
+
+fn check_chunk(chunk_bytes: u32) -> Result<()> {
+    if chunk_bytes == 0 || chunk_bytes > CHUNK_MAX_BYTES {
+        return Err(Error::invalid("chunk size", chunk_bytes, format!("1 to {CHUNK_MAX_BYTES}")));
+    }
+    Ok(())
+}
 
 impl Plan {
     /// Lengths in plain bytes; `sections` in the order of their kinds; those that do not exist are left out.
@@ -63,9 +72,7 @@ impl Plan {
     /// [`Error::Invalid`] for a section out of order, repeated or above [`SECTION_MAX_BYTES`], for a chunk
     /// size of 0 or above [`CHUNK_MAX_BYTES`], and for more chunks than a footer can describe.
     pub fn new(log_bytes: u64, chunk_bytes: u32, sections: &[(ExtentKind, u64)]) -> Result<Self> {
-        if chunk_bytes == 0 || chunk_bytes > CHUNK_MAX_BYTES {
-            return Err(Error::invalid("chunk size", chunk_bytes, format!("1 to {CHUNK_MAX_BYTES}")));
-        }
+        check_chunk(chunk_bytes)?;
         let chunk = u64::from(chunk_bytes);
         let chunks_max = u64::from(FOOTER_MAX_BYTES) / EXTENT_MIN_BYTES;
         if log_bytes.div_ceil(chunk) > chunks_max {
@@ -89,7 +96,16 @@ impl Plan {
             }
             extents.push((*kind, *bytes));
         }
-        Ok(Self { extents, log_bytes, chunk_bytes })
+        Ok(Self { extents, log_bytes, chunk_bytes, open: false })
+    }
+
+    /// Of a log whose length is not known yet: [`Encoder::end_log`](crate::Encoder::end_log) tells it.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a chunk size out of bounds.
+    pub fn open(chunk_bytes: u32) -> Result<Self> {
+        check_chunk(chunk_bytes)?;
+        Ok(Self { extents: Vec::new(), log_bytes: 0, chunk_bytes, open: true })
     }
 
     /// Kind and plain bytes of each extent.

@@ -55,6 +55,39 @@ fn one_combination(compression: Compression, encrypted: bool, digest: DigestAlgo
     assert_eq!(metadata.object_bytes(), object.len() as u64);
 }
 
+#[test]
+fn a_log_of_unknown_length_gives_the_same_object() {
+    let index = support::mixed(3000, 2000);
+    let sections = [(ExtentKind::OffsetIndex, &index[..]), (ExtentKind::TimeIndex, &[][..])];
+    let sizes = sections.map(|(kind, bytes)| (kind, bytes.len() as u64));
+    for compression in COMPRESSIONS {
+        for log_bytes in [0, 1, 4095, 4096, 4097, 8191, 8192, 8193, 50_000] {
+            let (log, options) =
+                (support::mixed(log_bytes, 0), options(compression, false, DigestAlgorithm::Blake3));
+            let mut encoder = Encoder::new(options.clone(), Plan::open(options.chunk_bytes).unwrap()).unwrap();
+            let mut object = Vec::new();
+            let frames = log.chunks_exact(4096);
+            let rest = frames.remainder();
+            for frame in frames {
+                assert_eq!(encoder.next_frame_bytes(), Some(4096));
+                encoder.frame(frame, &mut object).unwrap();
+            }
+            assert_eq!(encoder.stored_bytes(), object.len() as u64);
+            assert!(encoder.end_log(4096, &sizes).is_err());
+            encoder.end_log(rest.len() as u64, &sizes).unwrap();
+            for bytes in [rest].into_iter().chain(index.chunks(4096)).filter(|bytes| !bytes.is_empty()) {
+                encoder.frame(bytes, &mut object).unwrap();
+            }
+            encoder.finish(info(), &mut object).unwrap();
+            assert!(object == write(&options, &log, &sections).0, "{compression:?}, {log_bytes} bytes");
+        }
+    }
+    let plan = || Plan::open(8192).unwrap();
+    assert!(Encoder::new(options(Compression::None, true, DigestAlgorithm::Blake3), plan()).is_err());
+    let unended = Encoder::new(options(Compression::None, false, DigestAlgorithm::Blake3), plan()).unwrap();
+    assert!(unended.finish(info(), &mut Vec::new()).is_err());
+}
+
 fn id() -> impl Strategy<Value = Id> {
     any::<[u8; 16]>().prop_map(Id)
 }

@@ -194,7 +194,9 @@ impl Building {
         let refuse =
             |what, expected: String, found: i64| Err(ProtocolError::corrupt(what, position, expected, found));
         let next_offset = self.summary.next_offset;
-        if header.base_offset < next_offset {
+        // A log that was cut by DeleteRecords may begin in the midst of its first batch, which is whole.
+        let first = self.summary.first_offset.is_none() && header.next_offset() > next_offset;
+        if header.base_offset < next_offset && !first {
             return refuse(
                 "record batch (base offset)",
                 format!("at least {next_offset}"),

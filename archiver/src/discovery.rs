@@ -1,0 +1,135 @@
+//! Which topics there are, which of them are archived, and who leads them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use varve_archive::V1;
+use varve_archive::record::topic::TopicRecord;
+use varve_format::Id;
+use varve_kafka::client::Client;
+use varve_kafka::client::admin::{ConfigResource, ResourceConfigs};
+
+use crate::clock;
+use crate::config::TopicPatterns;
+use crate::error::{Error, Result};
+use crate::opening::Leader;
+use crate::segment::Topic;
+use crate::tail::Key;
+
+const DELETE_RETENTION_DEFAULT_MS: i64 = clock::DAY_MS;
+const INDEX_INTERVAL_DEFAULT_BYTES: u32 = 4096;
+
+/// A partition that is to be archived.
+#[derive(Clone, Debug)]
+pub(crate) struct Wanted {
+    pub(crate) topic: Arc<Topic>,
+    pub(crate) partition: i32,
+    /// `None` while there is none.
+    pub(crate) leader: Option<Leader>,
+}
+
+impl Wanted {
+    pub(crate) fn key(&self) -> Key {
+        (self.topic.topic_id, self.partition)
+    }
+}
+
+/// Finds topics, and remembers what it has found out about them.
+pub(crate) struct Discovery {
+    client: Client,
+    patterns: TopicPatterns,
+    cluster_id: Option<String>,
+    /// Those that have their record in the archive.
+    known: HashMap<Id, Arc<Topic>>,
+}
+
+impl Discovery {
+    pub(crate) fn new(client: Client, patterns: TopicPatterns) -> Self {
+        Self { client, patterns, cluster_id: None, known: HashMap::new() }
+    }
+
+    /// All partitions of all topics that are wanted, with their leaders of now. Topics that are new get their
+    /// record in the archive first.
+    pub(crate) async fn look(&mut self, archive: &varve_archive::Archive, writer: &str) -> Result<Vec<Wanted>> {
+        let metadata = self.client.metadata(None).await?;
+        let cluster_id = metadata
+            .cluster_id
+            .ok_or_else(|| Error::unexpected("the cluster", "an id", "none"))?;
+        if self.cluster_id.get_or_insert_with(|| cluster_id.clone()) != &cluster_id {
+            return Err(Error::unexpected("the cluster's id", format!("{:?}", self.cluster_id), cluster_id));
+        }
+        let topics: Vec<_> = metadata
+            .topics
+            .into_iter()
+            .filter(|t| t.error.is_none() && self.patterns.wants(&t.name, t.is_internal))
+            .collect();
+        let new: Vec<&str> =
+            topics.iter().filter(|t| !self.known.contains_key(&t.topic_id)).map(|t| t.name.as_str()).collect();
+        let configs = self.configs(&new).await?;
+        for topic in topics.iter().filter(|t| !self.known.contains_key(&t.topic_id)) {
+            let record = TopicRecord {
+                varve_topic: V1,
+                topic_id: topic.topic_id,
+                topic: topic.name.clone(),
+                cluster_id: cluster_id.clone(),
+                partitions: i32::try_from(topic.partitions.len()).ok().filter(|n| *n > 0),
+                writer: writer.to_owned(),
+                created_ms: clock::now_ms(),
+            };
+            archive.add_topic(&record).await?;
+        }
+        for topic in &topics {
+            if !self.known.contains_key(&topic.topic_id) {
+                let found = self::topic(topic.topic_id, &topic.name, &cluster_id, configs.get(&topic.name));
+                self.known.insert(topic.topic_id, Arc::new(found));
+            }
+        }
+        let mut wanted = Vec::new();
+        for topic in &topics {
+            let Some(known) = self.known.get(&topic.topic_id) else { continue };
+            wanted.extend(topic.partitions.iter().map(|p| Wanted {
+                topic: Arc::clone(known),
+                partition: p.partition,
+                leader: p.leader_id.map(|node_id| Leader { node_id, epoch: p.leader_epoch }),
+            }));
+        }
+        Ok(wanted)
+    }
+
+    async fn configs(&self, topics: &[&str]) -> Result<HashMap<String, ResourceConfigs>> {
+        if topics.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let resources: Vec<_> = topics.iter().map(|t| ConfigResource::Topic((*t).to_owned())).collect();
+        let found = self.client.describe_configs(&resources).await?;
+        for missing in &found.missing {
+            tracing::warn!(
+                what = %missing.what, error = %missing.error,
+                "taken for a topic that is not compacted, since its configuration can't be read"
+            );
+        }
+        let named = found.items.into_iter().filter_map(|item| match &item.resource {
+            ConfigResource::Topic(name) => Some((name.clone(), item)),
+            _ => None,
+        });
+        Ok(named.collect())
+    }
+}
+
+fn topic(topic_id: Id, name: &str, cluster_id: &str, configs: Option<&ResourceConfigs>) -> Topic {
+    let value = |name: &str| {
+        let entry = configs?.entries.iter().find(|entry| entry.name == name)?;
+        entry.value.as_deref()
+    };
+    let number = |name: &str| value(name).and_then(|text| text.parse::<i64>().ok());
+    let compacted = value("cleanup.policy").is_some_and(|policy| policy.contains("compact"));
+    let retention_ms = number("delete.retention.ms").unwrap_or(DELETE_RETENTION_DEFAULT_MS);
+    let interval = number("index.interval.bytes").and_then(|n| u32::try_from(n).ok());
+    Topic {
+        topic_id,
+        name: name.to_owned(),
+        cluster_id: cluster_id.to_owned(),
+        delete_retention_ms: compacted.then_some(retention_ms),
+        index_interval_bytes: interval.unwrap_or(INDEX_INTERVAL_DEFAULT_BYTES),
+    }
+}

@@ -1,0 +1,52 @@
+//! What stops an archiver, or one of its partitions.
+
+use varve_kafka::client::ClientError;
+use varve_kafka::client::admin::AdminError;
+use varve_kafka::protocol::ProtocolError;
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Archive(#[from] varve_archive::Error),
+    #[error(transparent)]
+    Store(#[from] varve_store::Error),
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+    #[error(transparent)]
+    State(#[from] crate::state::StateError),
+    #[error(transparent)]
+    Registry(#[from] crate::state::RegistryError),
+    #[error("{what}: {source}")]
+    Segment { what: String, source: varve_format::Error },
+    #[error("{what}: {source}")]
+    Batches { what: String, source: ProtocolError },
+    #[error("{what}: expected {expected}, found {found}")]
+    Unexpected { what: String, expected: String, found: String },
+    #[error("{0} was ended")]
+    Ended(&'static str),
+}
+
+impl Error {
+    pub(crate) fn unexpected(what: impl ToString, expected: impl ToString, found: impl ToString) -> Self {
+        Self::Unexpected { what: what.to_string(), expected: expected.to_string(), found: found.to_string() }
+    }
+
+    /// Whether it may go by itself: then it is tried again, for as long as it takes.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Error::Archive(error) => error.kind() == varve_archive::Kind::Retry,
+            Error::Store(error) => {
+                matches!(error.kind, varve_store::Kind::Unavailable | varve_store::Kind::Truncated)
+            }
+            Error::Client(error) => error.is_retriable() || matches!(error, ClientError::GaveUp { .. }),
+            Error::Admin(error) => !error.is_not_authorized(),
+            Error::Registry(error) => error.is_retriable(),
+            Error::Ended(_) | Error::State(_) => true,
+            Error::Segment { .. } | Error::Batches { .. } | Error::Unexpected { .. } => false,
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! How far everything is, for whoever looks on: the command line, metrics, snapshots.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use varve_archive::record::state::JournalEntry;
+
+use crate::tail::Key;
+
+/// Of one partition.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PartitionProgress {
+    /// Committed up to here.
+    pub archived_end: i64,
+    /// The branch it is in.
+    pub branch: u32,
+    /// What the journal has beyond, in order.
+    pub journal: Vec<JournalEntry>,
+    pub high_watermark: i64,
+    pub log_start_offset: i64,
+    /// Why it can't go on, if it can't.
+    pub trouble: Option<String>,
+}
+
+impl PartitionProgress {
+    /// Safe in the store up to here.
+    pub fn safe_end(&self) -> i64 {
+        self.journal.last().map_or(self.archived_end, |last| last.end_offset.max(self.archived_end))
+    }
+}
+
+#[derive(Debug, Default)]
+pub struct Progress {
+    partitions: Mutex<HashMap<Key, PartitionProgress>>,
+    read_bytes: AtomicU64,
+    commits: AtomicU64,
+    failures: AtomicU64,
+}
+
+impl Progress {
+    pub(crate) fn archived(&self, key: Key, branch: u32, end_offset: i64, journal: Vec<JournalEntry>) {
+        self.commits.fetch_add(1, Ordering::Relaxed);
+        let mut partitions = self.partitions.lock();
+        let progress = partitions.entry(key).or_default();
+        (progress.branch, progress.archived_end, progress.journal) = (branch, end_offset, journal);
+        progress.trouble = None;
+    }
+
+    pub(crate) fn seen(&self, key: Key, high_watermark: i64, log_start_offset: i64, bytes: usize) {
+        self.read_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        let mut partitions = self.partitions.lock();
+        let progress = partitions.entry(key).or_default();
+        (progress.high_watermark, progress.log_start_offset) = (high_watermark, log_start_offset);
+    }
+
+    pub(crate) fn failed(&self, key: Key, error: &impl ToString) {
+        self.failures.fetch_add(1, Ordering::Relaxed);
+        self.partitions.lock().entry(key).or_default().trouble = Some(error.to_string());
+    }
+
+    pub(crate) fn forget(&self, key: Key) {
+        self.partitions.lock().remove(&key);
+    }
+
+    /// Of one partition; `None` if it is not known here.
+    pub fn partition(&self, key: Key) -> Option<PartitionProgress> {
+        self.partitions.lock().get(&key).cloned()
+    }
+
+    pub fn partitions(&self) -> Vec<(Key, PartitionProgress)> {
+        self.partitions.lock().iter().map(|(key, progress)| (*key, progress.clone())).collect()
+    }
+
+    /// Of record batches.
+    pub fn read_bytes(&self) -> u64 {
+        self.read_bytes.load(Ordering::Relaxed)
+    }
+
+    pub fn commits(&self) -> u64 {
+        self.commits.load(Ordering::Relaxed)
+    }
+
+    pub fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
+    }
+}

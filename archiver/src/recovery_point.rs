@@ -1,0 +1,95 @@
+//! A snapshot: the groups' offsets first, then the logs' ends, then a wait until the archive has reached them,
+//! or is named as lagging; then all of it in one record.
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use bytes::Bytes;
+use varve_archive::{NewSnapshot, Record, Snapshot, Target};
+use varve_kafka::client::OffsetSpec;
+use varve_kafka::client::admin::TopicPartition;
+
+use crate::clock;
+use crate::discovery::Wanted;
+use crate::error::{Error, Result};
+use crate::service::{Archiver, WRITER};
+use crate::state::{CollectedGroups, ClusterState, collect_groups, collect_rest};
+use crate::tail::Key;
+
+/// A snapshot that waits for the archive.
+pub(crate) struct Pending {
+    groups: CollectedGroups,
+    /// The logs' ends, read after the groups.
+    pub(crate) ends: HashMap<Key, i64>,
+    pub(crate) until: Instant,
+}
+
+impl Archiver {
+    pub(crate) async fn begin_snapshot(&self, wanted: &[Wanted]) -> Result<Pending> {
+        let groups = collect_groups(&self.client, &self.parts).await?;
+        let ends = self.ends(wanted).await?;
+        Ok(Pending { groups, ends, until: Instant::now() + self.config.snapshots.wait })
+    }
+
+    /// The ends of those logs that have a leader; the others are named in a warning.
+    async fn ends(&self, wanted: &[Wanted]) -> Result<HashMap<Key, i64>> {
+        let partitions: Vec<TopicPartition> =
+            wanted.iter().map(|w| TopicPartition::new(w.topic.name.clone(), w.partition)).collect();
+        let found = self.client.list_offsets_of(&partitions, OffsetSpec::Latest).await?;
+        for missing in &found.missing {
+            tracing::warn!(what = %missing.what, error = %missing.error, "the end of a log is not known");
+        }
+        let by_name: HashMap<(&str, i32), i64> =
+            found.items.iter().filter_map(|o| Some(((o.topic.as_str(), o.partition), o.offset?))).collect();
+        let end = |w: &Wanted| by_name.get(&(w.topic.name.as_str(), w.partition)).copied();
+        Ok(wanted.iter().filter_map(|w| Some((w.key(), end(w)?))).collect())
+    }
+
+    /// Whether the archive, journal included, has all that `pending` waits for.
+    pub(crate) fn is_reached(&self, pending: &Pending) -> bool {
+        let reached = |(key, end): (&Key, &i64)| {
+            self.progress.partition(*key).is_some_and(|progress| progress.safe_end() >= *end)
+        };
+        pending.ends.iter().all(reached)
+    }
+
+    pub(crate) async fn finish_snapshot(&self, pending: Pending) -> Result<Snapshot> {
+        let targets: Vec<Target> = pending.ends.iter().map(|(key, end)| self.target(*key, *end)).collect();
+        let lagging =
+            targets.iter().filter(|t| t.log_end_offset.is_some_and(|end| self.safe_end(t) < end)).count();
+        let rest = collect_rest(&self.client, &self.parts, self.registry.as_ref(), pending.groups).await;
+        let document: ClusterState = rest?;
+        let bytes = document.encode().map_err(|source| {
+            Error::Archive(varve_archive::Error::Record { object: "the cluster's state".to_owned(), source })
+        })?;
+        let new = NewSnapshot {
+            targets: &targets,
+            cluster_state: Some(Bytes::from(bytes)),
+            writer: WRITER,
+            now_ms: clock::now_ms(),
+            signer: self.signer.as_ref(),
+        };
+        let snapshot = self.archive.write_snapshot(&new).await?;
+        tracing::info!(
+            sequence = snapshot.record.sequence, hash = %snapshot.hash, partitions = targets.len(), lagging,
+            "snapshot"
+        );
+        Ok(snapshot)
+    }
+
+    fn safe_end(&self, target: &Target) -> i64 {
+        self.progress.partition((target.topic_id, target.partition)).unwrap_or_default().safe_end()
+    }
+
+    fn target(&self, key: Key, log_end_offset: i64) -> Target {
+        let Some(progress) = self.progress.partition(key) else {
+            return Target { log_end_offset: Some(log_end_offset), ..Target::new(key.0, key.1) };
+        };
+        Target {
+            journal: progress.journal,
+            log_start_offset: Some(progress.log_start_offset),
+            log_end_offset: Some(log_end_offset),
+            ..Target::new(key.0, key.1)
+        }
+    }
+}

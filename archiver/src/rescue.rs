@@ -1,0 +1,85 @@
+//! What the brokers have deleted by now, and only the journal still has, becomes a segment.
+
+use bytes::Bytes;
+use varve_archive::{BundleName, ObjectHead};
+use varve_archive::record::bundle::BundleEntry;
+use varve_format::Decoder;
+use varve_kafka::protocol::Batches;
+
+use crate::error::{Error, Result};
+use crate::memory::Memory;
+use crate::segment::{Lane, SegmentWriter, Style};
+use crate::standing::Standing;
+
+/// `false` where the journal has nothing to go on with. Whoever wins the race, the chain has gone on.
+pub(crate) async fn from_journal(lane: &Lane, style: &Style, standing: &Standing) -> Result<bool> {
+    if standing.journal.is_empty() {
+        return Ok(false);
+    }
+    // Of its own: what the journal holds of one partition is less than a segment.
+    let memory = Memory::new(usize::MAX);
+    let mut writer =
+        SegmentWriter::new(lane.clone(), std::sync::Arc::new(style.clone()), standing.begin(), memory.no_room())?;
+    for entry in &standing.journal {
+        let bundle = BundleName { archiver: entry.archiver.clone(), sequence: entry.sequence };
+        let sought = BundleEntry {
+            topic_id: lane.topic.topic_id,
+            partition: lane.partition,
+            branch: entry.branch,
+            first_offset: entry.first_offset,
+            end_offset: entry.end_offset,
+            position: entry.position,
+            bytes: entry.bytes,
+            footer: entry.footer,
+            leader_epochs: entry.leader_epochs.clone(),
+        };
+        let Some((head, object)) = lane.archive.bundle_object(&bundle, &sought).await? else {
+            // It has expired: the chain went on meanwhile.
+            return Ok(false);
+        };
+        let log = log(&head, &object)?;
+        let from = writer.end_offset();
+        let kept = behind(lane, &log, from)?;
+        let room = memory.no_room();
+        writer.push(&kept, room).await?;
+    }
+    if writer.bytes() == 0 {
+        return Ok(false);
+    }
+    let (closing, _) = writer.close()?;
+    closing.commit().await?;
+    Ok(true)
+}
+
+/// The plain log of an object in memory, each frame checked.
+pub(crate) fn log(head: &ObjectHead, object: &[u8]) -> Result<Vec<u8>> {
+    let fail = |source| Error::Segment { what: head.name.clone(), source };
+    let mut decoder = Decoder::new(&head.footer, None).map_err(fail)?;
+    let mut log = Vec::new();
+    for extent in head.footer.chunks() {
+        for number in extent.first_frame..extent.first_frame + extent.frame_count() {
+            let frame = head.footer.frame(number).map_err(fail)?;
+            let stored = frame.stored.start as usize..frame.stored.end as usize;
+            let stored = object
+                .get(stored)
+                .ok_or_else(|| Error::unexpected(&head.name, "all frames", object.len()))?;
+            let from = log.len();
+            log.resize(from + frame.plain_bytes as usize, 0);
+            decoder.decode(&frame, stored, log.get_mut(from..).unwrap_or_default()).map_err(fail)?;
+        }
+    }
+    Ok(log)
+}
+
+/// The batches that end behind `offset`.
+fn behind(lane: &Lane, log: &[u8], offset: i64) -> Result<Bytes> {
+    let mut position = 0;
+    for batch in Batches::new(Bytes::copy_from_slice(log), 0) {
+        let batch = batch.map_err(|source| Error::Batches { what: lane.to_string(), source })?;
+        if batch.header.next_offset() > offset {
+            break;
+        }
+        position += batch.bytes.len();
+    }
+    Ok(Bytes::copy_from_slice(log.get(position..).unwrap_or_default()))
+}

@@ -1,0 +1,174 @@
+//! One partition in work: what is held of it, and what is under way.
+
+use std::time::Instant;
+
+use varve_archive::record::state::JournalEntry;
+use varve_format::{EpochStart, Id};
+
+use crate::memory::Room;
+use crate::opening::Leader;
+use crate::segment::{Begin, Lane, SegmentWriter};
+
+/// Topic id and partition.
+pub(crate) type Key = (Id, i32);
+
+/// Batches that are in memory, or on their way, and not visible in the store.
+#[derive(Default)]
+pub(crate) enum Hold {
+    #[default]
+    Nothing,
+    /// As they came: little.
+    Small { records: Vec<u8>, room: Room },
+    /// In the making.
+    Stream(Box<SegmentWriter>),
+}
+
+/// What comes next, once nothing is held and nothing is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    Read,
+    /// Look at the store again; the source may have refused to go on.
+    Open { refused: bool },
+    /// Ask the service who leads it now.
+    Move,
+    /// All that was wanted is in the store.
+    Done,
+}
+
+/// How much of what is held the journal has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Saved {
+    /// Of [`Hold::Small`]'s records.
+    pub(crate) bytes: usize,
+    pub(crate) end_offset: i64,
+    /// The last epoch before `end_offset`.
+    pub(crate) epoch: Option<EpochStart>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Opening,
+    Reading,
+    /// Its reading waits until the commit under way has landed.
+    Full,
+    /// Nothing is read; what is held is on its way, then comes [`Next`].
+    Ending,
+    /// Waits for the service, or for a time.
+    Resting,
+}
+
+pub(crate) struct Tail {
+    pub(crate) lane: Lane,
+    pub(crate) leader: Leader,
+    pub(crate) phase: Phase,
+    pub(crate) next: Next,
+    /// Reading ends here, if anywhere.
+    pub(crate) stop_at: Option<i64>,
+    /// All that the journal has of it.
+    pub(crate) entries: Vec<JournalEntry>,
+    pub(crate) seen_ms: Option<i64>,
+    /// What the next segment begins with: the end of the chain, or of the commit under way.
+    pub(crate) begin: Begin,
+    /// Committed up to here.
+    pub(crate) chain_end: i64,
+    pub(crate) next_offset: i64,
+    pub(crate) hold: Hold,
+    /// Where what is held begins: behind `begin`, if what is between is in the journal and no longer in memory.
+    pub(crate) hold_base: i64,
+    /// The first of what is in memory alone.
+    pub(crate) held_since: Option<Instant>,
+    pub(crate) saved: Saved,
+    /// A part of it is on its way into the journal.
+    pub(crate) saving: bool,
+    /// The first of what is in no segment.
+    pub(crate) uncut_since: Option<Instant>,
+    /// Read again from the chain's end up to here, to be cut there.
+    pub(crate) cut_at: Option<i64>,
+    /// A commit is under way.
+    pub(crate) closing: bool,
+    /// Answers to what was asked before this are of no use any more.
+    pub(crate) generation: u64,
+    pub(crate) failures: u32,
+    pub(crate) rest_until: Option<Instant>,
+    pub(crate) log_start_offset: i64,
+    pub(crate) high_watermark: i64,
+    pub(crate) last_stable_offset: i64,
+}
+
+impl Tail {
+    pub(crate) fn new(lane: Lane, leader: Leader, stop_at: Option<i64>) -> Self {
+        Self {
+            lane,
+            leader,
+            phase: Phase::Opening,
+            next: Next::Read,
+            stop_at,
+            entries: Vec::new(),
+            seen_ms: None,
+            begin: Begin::default(),
+            chain_end: 0,
+            next_offset: 0,
+            hold: Hold::Nothing,
+            hold_base: 0,
+            held_since: None,
+            saved: Saved::default(),
+            saving: false,
+            uncut_since: None,
+            cut_at: None,
+            closing: false,
+            generation: 0,
+            failures: 0,
+            rest_until: None,
+            log_start_offset: 0,
+            high_watermark: 0,
+            last_stable_offset: 0,
+        }
+    }
+
+    pub(crate) fn key(&self) -> Key {
+        (self.lane.topic.topic_id, self.lane.partition)
+    }
+
+    pub(crate) fn held_bytes(&self) -> u64 {
+        match &self.hold {
+            Hold::Nothing => 0,
+            Hold::Small { records, .. } => records.len() as u64,
+            Hold::Stream(writer) => writer.bytes(),
+        }
+    }
+
+    pub(crate) fn is_at_stop(&self) -> bool {
+        self.stop_at.is_some_and(|stop| self.next_offset >= stop)
+    }
+
+    /// Whether what is held goes on from the chain's end, and can be committed.
+    pub(crate) fn is_attached(&self) -> bool {
+        self.hold_base == self.begin.offset
+    }
+
+    /// Of what is held, what neither a segment nor the journal has.
+    pub(crate) fn unsaved(&self) -> &[u8] {
+        match &self.hold {
+            Hold::Small { records, .. } => records.get(self.saved.bytes..).unwrap_or_default(),
+            _ => &[],
+        }
+    }
+
+    /// What is held was taken away, and what follows begins at `offset`, behind `epoch`.
+    pub(crate) fn hold_from(&mut self, offset: i64, epoch: Option<EpochStart>) {
+        self.hold = Hold::Nothing;
+        self.hold_base = offset;
+        self.held_since = None;
+        self.saved = Saved { bytes: 0, end_offset: offset, epoch };
+    }
+
+    /// Forgets what is held: it will be read again.
+    pub(crate) fn drop_hold(&mut self) {
+        self.hold = Hold::Nothing;
+        self.held_since = None;
+        self.closing = false;
+        self.saving = false;
+        self.cut_at = None;
+        self.generation += 1;
+    }
+}

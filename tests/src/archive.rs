@@ -1,0 +1,332 @@
+//! An archive held against the brokers: raw batches as fetched, byte for byte, and every offset accounted for.
+//! The archive is read here by its names and footers alone, not by what is to be tested.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use varve_format::{Decoder, ExtentKind, Footer, TRAILER_BYTES, Trailer};
+use varve_kafka::client::{Client, ClientConfig};
+use varve_kafka::protocol::Batches;
+
+use crate::process::Process;
+
+/// A file-based archive and the archivers that write it.
+#[derive(Debug)]
+pub struct ArchiveDir {
+    path: PathBuf,
+    config: PathBuf,
+}
+
+/// One object of a chain.
+#[derive(Clone, Debug)]
+pub struct ArchivedObject {
+    pub path: PathBuf,
+    pub footer: Footer,
+    pub log: Vec<u8>,
+    /// The record of a gap.
+    pub gap: Option<String>,
+}
+
+impl ArchivedObject {
+    pub fn first_offset(&self) -> i64 {
+        self.footer.info.base_offset
+    }
+
+    pub fn end_offset(&self) -> i64 {
+        self.footer.info.last_offset + 1
+    }
+}
+
+/// Of one partition.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RawLog {
+    pub start_offset: i64,
+    pub end_offset: i64,
+    pub batches: Vec<u8>,
+}
+
+impl ArchiveDir {
+    /// `extra` is YAML of further sections, each at the left margin.
+    pub fn new(scratch: &Path, bootstrap: &str, extra: &str) -> Result<Self> {
+        let path = scratch.join("archive");
+        std::fs::create_dir_all(&path)?;
+        let config = scratch.join("archive.yaml");
+        let text = format!(
+            "source: {{ bootstrap.servers: \"{bootstrap}\" }}\narchive: {{ url: \"file://{}\" }}\n{extra}\n",
+            path.display()
+        );
+        std::fs::write(&config, text)?;
+        Ok(Self { path, config })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn url(&self) -> String {
+        format!("file://{}", self.path.display())
+    }
+
+    pub fn config(&self) -> &Path {
+        &self.config
+    }
+
+    /// `varve archive run --once`, to its end; what it printed.
+    pub fn run_once(&self, extra: &[&str]) -> Result<String> {
+        let config = self.config.display().to_string();
+        let args = [&["archive", "run", "-c", &config, "--once", "--json"], extra].concat();
+        let output = Command::new(varve()?).args(&args).output()?;
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        ensure!(output.status.success(), "varve {args:?}: {}\n{out}\n{err}", output.status);
+        Ok(out.into_owned())
+    }
+
+    /// `varve archive run`, until it is stopped.
+    pub fn start(&self, log: &Path, extra: &[&str]) -> Result<Running> {
+        let mut command = Command::new(varve()?);
+        command.args(["archive", "run", "-c"]).arg(&self.config).args(extra);
+        Ok(Running(Process::start("varve archive run", command, log)?))
+    }
+
+    /// The objects of one branch in the order of their names, each checked to follow the one before.
+    pub fn chain(&self, topic_id: &str, partition: i32, branch: u32) -> Result<Vec<ArchivedObject>> {
+        let dir = self.path.join(format!("topics/{topic_id}/{partition}/{branch}"));
+        if !dir.is_dir() {
+            return Ok(Vec::new());
+        }
+        let mut paths: Vec<PathBuf> =
+            std::fs::read_dir(&dir)?.map(|e| Ok(e?.path())).collect::<Result<_>>()?;
+        paths.retain(|path| path.extension().is_some_and(|e| e == "varve"));
+        paths.sort();
+        let objects: Vec<ArchivedObject> = paths.iter().map(|path| object(path)).collect::<Result<_>>()?;
+        for pair in objects.windows(2) {
+            ensure!(
+                pair[0].end_offset() == pair[1].first_offset(),
+                "{} ends at {}, the next is {}",
+                pair[0].path.display(),
+                pair[0].end_offset(),
+                pair[1].path.display()
+            );
+        }
+        Ok(objects)
+    }
+
+    /// Branches that have objects.
+    pub fn branches(&self, topic_id: &str, partition: i32) -> Result<Vec<u32>> {
+        let dir = self.path.join(format!("topics/{topic_id}/{partition}"));
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(&dir).with_context(|| dir.display().to_string())? {
+            found.extend(entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()));
+        }
+        found.sort_unstable();
+        Ok(found)
+    }
+
+    /// What the current branch of a partition goes back to: its parents' objects below where it begins, then its own.
+    pub fn history(&self, topic_id: &str, partition: i32) -> Result<Vec<ArchivedObject>> {
+        let dir = self.path.join(format!("topics/{topic_id}/{partition}/branches"));
+        let mut records: BTreeMap<u32, serde_json::Value> = BTreeMap::new();
+        if dir.is_dir() {
+            for entry in std::fs::read_dir(&dir)? {
+                let record: serde_json::Value = serde_json::from_slice(&std::fs::read(entry?.path())?)?;
+                let number = record["branch"].as_u64().context("a branch without a number")?;
+                records.insert(u32::try_from(number)?, record);
+            }
+        }
+        let mut branch = records.keys().next_back().copied().unwrap_or(0);
+        let (mut history, mut below) = (Vec::new(), i64::MAX);
+        loop {
+            let mut chain = self.chain(topic_id, partition, branch)?;
+            chain.retain(|object| object.first_offset() < below);
+            if let Some(last) = chain.last_mut() {
+                // Its records behind the cut are another history's.
+                let kept = before(&last.log, below)?.len();
+                last.log.truncate(kept);
+                last.footer.info.last_offset = last.footer.info.last_offset.min(below - 1);
+            }
+            chain.append(&mut history);
+            history = chain;
+            let Some(record) = records.get(&branch) else { break };
+            below = record["start_offset"].as_i64().context("a branch without a start")?;
+            match record["parent"].as_u64() {
+                Some(parent) => branch = u32::try_from(parent)?,
+                None => break,
+            }
+        }
+        Ok(history)
+    }
+
+    /// Compares all partitions of `topics` with the brokers: every byte between the log's start and its end, every
+    /// offset before it a gap, none within.
+    pub fn compare(&self, client: &Client, topics: &[&str]) -> Result<Compared> {
+        let mut compared = Compared::default();
+        for topic in topics {
+            let (topic_id, logs) = runtime()?.block_on(read_topic(client, topic))?;
+            for (partition, log) in logs {
+                let chain = self.history(&topic_id, partition)?;
+                if chain.is_empty() {
+                    let empty = log.start_offset == log.end_offset && log.end_offset == 0;
+                    ensure!(empty, "{topic}-{partition}: nothing archived of {log:?}");
+                    continue;
+                }
+                compared.add(&format!("{topic}-{partition}"), &log, &chain)?;
+            }
+        }
+        Ok(compared)
+    }
+}
+
+/// What a comparison saw.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Compared {
+    pub partitions: u32,
+    pub bytes: u64,
+    pub objects: u64,
+    pub gaps: u64,
+}
+
+impl Compared {
+    fn add(&mut self, what: &str, log: &RawLog, chain: &[ArchivedObject]) -> Result<()> {
+        let mut archived = Vec::new();
+        let mut covered = chain.first().map_or(0, ArchivedObject::first_offset);
+        for object in chain {
+            covered = object.end_offset();
+            if let Some(reason) = &object.gap {
+                self.gaps += 1;
+                ensure!(
+                    object.end_offset() <= log.start_offset || reason.contains("compacted"),
+                    "{what}: a gap {reason} at {} to {} in a log from {}",
+                    object.first_offset(), object.end_offset(), log.start_offset
+                );
+            }
+            archived.extend_from_slice(&object.log);
+        }
+        ensure!(covered == log.end_offset, "{what}: archived to {covered}, the log ends at {}", log.end_offset);
+        // What was deleted from the log since is archived still.
+        let behind = behind(&archived, log.start_offset)?;
+        if behind != log.batches {
+            let at = behind.iter().zip(&log.batches).position(|(a, b)| a != b);
+            bail!("{what}: {} bytes archived, {} in the log, first difference at {at:?}", behind.len(), log.batches.len());
+        }
+        self.partitions += 1;
+        self.bytes += log.batches.len() as u64;
+        self.objects += chain.len() as u64;
+        Ok(())
+    }
+}
+
+/// The batches that begin before `offset`.
+fn before(log: &[u8], offset: i64) -> Result<&[u8]> {
+    let mut position = 0;
+    for batch in Batches::new(bytes::Bytes::copy_from_slice(log), 0) {
+        let batch = batch?;
+        if batch.header.base_offset >= offset {
+            break;
+        }
+        position += batch.bytes.len();
+    }
+    Ok(&log[..position])
+}
+
+/// The batches that end behind `offset`.
+fn behind(log: &[u8], offset: i64) -> Result<&[u8]> {
+    let mut position = 0;
+    for batch in Batches::new(bytes::Bytes::copy_from_slice(log), 0) {
+        let batch = batch?;
+        if batch.header.next_offset() > offset {
+            break;
+        }
+        position += batch.bytes.len();
+    }
+    Ok(&log[position..])
+}
+
+async fn read_topic(client: &Client, topic: &str) -> Result<(String, BTreeMap<i32, RawLog>)> {
+    let metadata = client.topic(topic).await?;
+    let mut logs: BTreeMap<i32, RawLog> = BTreeMap::new();
+    let partitions: Vec<i32> = metadata.partitions.iter().map(|p| p.partition).collect();
+    let starts = client.list_offsets(topic, &partitions, varve_kafka::client::OffsetSpec::Earliest).await?;
+    let ends = client.list_offsets(topic, &partitions, varve_kafka::client::OffsetSpec::Latest).await?;
+    for partition in partitions {
+        let offset = |of: &BTreeMap<i32, Option<i64>>| of.get(&partition).copied().flatten().unwrap_or(0);
+        let log = RawLog { start_offset: offset(&starts), end_offset: offset(&ends), batches: Vec::new() };
+        logs.insert(partition, log);
+    }
+    let mut reader = client.read_topic_to_end(topic).await?;
+    while let Some(batches) = reader.next().await? {
+        let log = logs.get_mut(&batches.partition).context("a partition that was not there")?;
+        // Reading to the end may bring more than was there at first.
+        log.end_offset = log.end_offset.max(batches.next_offset);
+        log.batches.extend_from_slice(&batches.bytes);
+    }
+    Ok((metadata.topic_id.to_string(), logs))
+}
+
+fn object(path: &Path) -> Result<ArchivedObject> {
+    let bytes = std::fs::read(path)?;
+    let trailer = bytes.last_chunk::<TRAILER_BYTES>().context("no trailer")?;
+    let trailer = Trailer::decode(trailer, bytes.len() as u64).with_context(|| path.display().to_string())?;
+    let footer = Footer::decode(&bytes[trailer.footer_offset as usize..bytes.len() - TRAILER_BYTES], &trailer)?;
+    let mut decoder = Decoder::new(&footer, None)?;
+    let (mut log, mut gap) = (Vec::new(), None);
+    for extent in &footer.extents {
+        let mut plain = Vec::new();
+        for number in extent.first_frame..extent.first_frame + extent.frame_count() {
+            let frame = footer.frame(number)?;
+            let from = plain.len();
+            plain.resize(from + frame.plain_bytes as usize, 0);
+            let stored = &bytes[frame.stored.start as usize..frame.stored.end as usize];
+            decoder.decode(&frame, stored, &mut plain[from..])?;
+        }
+        match extent.kind {
+            ExtentKind::Log => log.extend(plain),
+            ExtentKind::Unknown(128) => gap = Some(String::from_utf8(plain)?),
+            _ => {}
+        }
+    }
+    Ok(ArchivedObject { path: path.to_owned(), footer, log, gap })
+}
+
+/// A client of plain brokers.
+pub fn plain_client(bootstrap: &str) -> Result<Client> {
+    Ok(Client::new(ClientConfig::from_pairs([("bootstrap.servers", bootstrap)])?)?)
+}
+
+/// The command, built beside the tests.
+pub fn varve() -> Result<PathBuf> {
+    let exe = std::env::current_exe()?;
+    let release = exe.ancestors().find(|dir| dir.join("varve").is_file()).context("no varve built beside the tests")?;
+    Ok(release.join("varve"))
+}
+
+/// For the tests' own client.
+pub fn runtime() -> Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?)
+}
+
+/// An archiver that goes on until it is stopped or dropped.
+#[derive(Debug)]
+pub struct Running(Process);
+
+impl Running {
+    /// As kill -9 does.
+    pub fn kill(self) {
+        drop(self);
+    }
+
+    /// As a service manager stops it.
+    pub fn terminate(self) -> Result<ExitStatus> {
+        self.0.stop(Duration::from_secs(60))
+    }
+
+    pub fn is_alive(&mut self) -> bool {
+        self.0.alive()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.0.pid()
+    }
+}
