@@ -114,16 +114,8 @@ impl fmt::Display for SettingKind {
             Self::Integer { min, max } => write!(f, "a whole number from {min} to {max}"),
             Self::MultipleOf { step, max } => write!(f, "a multiple of {step}, up to {max}"),
             Self::PowerOfTwo { min, max } => write!(f, "a power of two from {min} to {max}"),
-            Self::Bytes { min, max, step } => {
-                f.write_str("bytes, as 8388608 or 8MiB, ")?;
-                if step > 1 {
-                    write!(f, "a multiple of {}, ", written_bytes(step))?;
-                }
-                f.write_str(&range(min, max, written_bytes))
-            }
-            Self::Duration { min_ms, max_ms } => {
-                write!(f, "a time, as 500ms, 60s, 5m or 24h, {}", range(min_ms, max_ms, written_ms))
-            }
+            Self::Bytes { .. } => write!(f, "bytes, as 8388608 or 8MiB, {}", self.written_range()),
+            Self::Duration { .. } => write!(f, "a time, as 500ms, 60s, 5m or 24h, {}", self.written_range()),
             Self::List(what) => write!(f, "a list of {what}"),
             Self::Choices(words) => write!(f, "a list out of {}", words.join(", ")),
         }
@@ -131,7 +123,7 @@ impl fmt::Display for SettingKind {
 }
 
 /// In words, as an error or a reference says it.
-pub(crate) fn range(min: u64, max: u64, written: impl Fn(u64) -> String) -> String {
+fn range(min: u64, max: u64, written: impl Fn(u64) -> String) -> String {
     if max == u64::MAX {
         format!("{} or more", written(min))
     } else {
@@ -236,12 +228,15 @@ fn written_ms(ms: u64) -> String {
 }
 
 impl SettingKind {
-    /// The lowest and highest value as they would be written in a configuration.
-    pub(crate) fn written_range(&self) -> Option<String> {
+    /// What sizes and times may be, as they would be written in a configuration.
+    pub(crate) fn written_range(&self) -> String {
         match *self {
-            Self::Bytes { min, max, .. } => Some(range(min, max, written_bytes)),
-            Self::Duration { min_ms, max_ms } => Some(range(min_ms, max_ms, written_ms)),
-            _ => None,
+            Self::Bytes { min, max, step: 1 } => range(min, max, written_bytes),
+            Self::Bytes { min, max, step } => {
+                format!("a multiple of {}, {}", written_bytes(step), range(min, max, written_bytes))
+            }
+            Self::Duration { min_ms, max_ms } => range(min_ms, max_ms, written_ms),
+            _ => String::new(),
         }
     }
 }

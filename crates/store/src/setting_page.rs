@@ -43,9 +43,7 @@ fn allowed_cell(setting: &Setting) -> String {
             format!("a multiple of {}, up to {}", amount(key, step), amount(key, max))
         }
         SettingKind::PowerOfTwo { min, max } => format!("a power of two, {}", between(key, min, max)),
-        SettingKind::Bytes { .. } | SettingKind::Duration { .. } => {
-            setting.kind.written_range().unwrap_or_default()
-        }
+        SettingKind::Bytes { .. } | SettingKind::Duration { .. } => setting.kind.written_range(),
         SettingKind::List(what) => format!("list of {what}"),
         SettingKind::Choices(words) => format!("list out of {}", either(words)),
     }

@@ -36,7 +36,7 @@ pub(super) const KEYS: [ClientKey; 29] = [
         "bootstrap.servers",
         None,
         "host:port, several with commas between",
-        "Brokers to begin with; all others are learned from them. Must be set.",
+        "Brokers to begin with; all others are learned from them.",
     ),
     key("client.id", Some("varve"), TEXT, "Name in the brokers' logs, metrics and quotas."),
     key(
