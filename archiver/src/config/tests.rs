@@ -221,6 +221,12 @@ fn references_are_filled_in_after_parsing() {
     assert_eq!(config.source.bootstrap_servers.len(), 2);
     assert_eq!((config.segments.bytes, config.journal.name.as_str()), (64 << 20, "x"));
     says(&[("segments.age", "${AGE}")], &["segments.age: the environment variable AGE is not set"]);
+    // What follows from a wrong value isn't told as another flaw.
+    let login =
+        ["source.security.protocol=SASL_SSL", "source.sasl.mechanism=PLAIN", "source.sasl.username=x"];
+    let login = login.iter().filter_map(|set| set.split_once('='));
+    let of_login: Vec<_> = login.chain([("source.sasl.password", "${NONE}")]).collect();
+    assert_eq!(flaws(&of_login), "source.sasl.password: the environment variable NONE is not set\n");
     // What comes in is one pattern, whatever it holds.
     says(&[("topics.include", "[\"${SERVERS}\"]")], &["pattern \"a:1,b:2\""]);
 }

@@ -31,6 +31,8 @@ pub(super) struct Entry {
 pub(super) struct Values {
     entries: BTreeMap<(&'static str, &'static str), Entry>,
     flaws: Vec<Flaw>,
+    /// So many flaws, the first ones, are of single keys: what follows from one isn't another.
+    of_keys: usize,
 }
 
 impl Values {
@@ -40,7 +42,7 @@ impl Values {
         sets: &[(String, String)],
         env: &dyn Fn(&str) -> Option<String>,
     ) -> Self {
-        let mut values = Self { entries: BTreeMap::new(), flaws: document.flaws };
+        let mut values = Self { entries: BTreeMap::new(), flaws: document.flaws, of_keys: 0 };
         for (name, line) in &document.sections {
             if settings::find(name).is_none() {
                 values.flaws.push(Flaw::new(name, *line, document::unknown_section(name)));
@@ -59,6 +61,7 @@ impl Values {
                 values.take(section, given, env);
             }
         }
+        values.of_keys = values.flaws.len();
         values
     }
 
@@ -138,8 +141,13 @@ impl Values {
         self.entry(section, key).map(|entry| entry.texts.as_slice())
     }
 
-    /// Adds what is wrong with a key's value, without what must not be printed.
+    /// Adds what is wrong with a key's value, without what must not be printed; nothing if the value is known to be
+    /// wrong by itself.
     pub(super) fn refuse(&mut self, section: &'static str, key: &str, problem: impl Into<String>) {
+        let full_key = format!("{section}.{key}");
+        if self.flaws.iter().take(self.of_keys).any(|flaw| flaw.key == full_key) {
+            return;
+        }
         let mut problem = problem.into();
         for entry in self.entries.values().filter(|entry| entry.hidden) {
             // What is shorter is no secret, and would tear other words apart.
@@ -150,7 +158,7 @@ impl Values {
         let found =
             self.entries.iter().find(|((in_section, name), _)| *in_section == section && *name == key);
         let line = found.and_then(|(_, entry)| entry.line);
-        self.flaws.push(Flaw::new(format!("{section}.{key}"), line, problem));
+        self.flaws.push(Flaw::new(full_key, line, problem));
     }
 
     pub(super) fn is_refused(&self, section: &str, key: &str) -> bool {
