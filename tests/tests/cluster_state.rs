@@ -422,6 +422,7 @@ fn hidden() -> Result<()> {
     let Secured { cluster: _cluster, admin, reader } = secured()?;
     runtime()?.block_on(async {
         commit(&admin, "theirs", &["closed"], 6, "").await?;
+        join_new_protocol(&admin, "newer", "closed").await?;
         for operation in [DESCRIBE, DESCRIBE_CONFIGS] {
             allow(&admin, READER, (CLUSTER, "kafka-cluster"), operation).await?;
             allow(&admin, READER, (TOPIC, "open"), operation).await?;
@@ -430,11 +431,13 @@ fn hidden() -> Result<()> {
         heard().await;
         let state = collect(&reader, &StateParts::all(), None).await?;
         let expected = [
+            ("members of group newer", "Describe on Topic *".to_owned()),
             ("topic __consumer_offsets", "Describe on Topic __consumer_offsets".to_owned()),
             ("topic closed", "Describe on Topic closed".to_owned()),
         ];
         ensure!(denials(&state) == expected, "{:?}", state.missing);
         ensure!(state.topics.len() == 1 && group(&state, "theirs")?.offsets.is_empty());
+        ensure!(group(&state, "newer")?.group_type == "consumer");
         Ok(())
     })
 }

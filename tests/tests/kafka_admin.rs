@@ -15,29 +15,18 @@ use anyhow::{Context, Result, bail, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use bytes::{BufMut, Bytes, BytesMut};
-use kafka_protocol::messages::alter_client_quotas_request as quotas;
-use kafka_protocol::messages::alter_user_scram_credentials_request::ScramCredentialUpsertion;
-use kafka_protocol::messages::consumer_protocol_assignment::TopicPartition as ConsumerAssigned;
-use kafka_protocol::messages::create_acls_request::AclCreation;
-use kafka_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
-use kafka_protocol::messages::offset_commit_request::{
-    OffsetCommitRequestPartition, OffsetCommitRequestTopic,
-};
-use kafka_protocol::messages::{
-    AlterClientQuotasRequest, AlterUserScramCredentialsRequest, ConsumerGroupHeartbeatRequest,
-    ConsumerProtocolAssignment, ConsumerProtocolSubscription, CreateAclsRequest, FindCoordinatorRequest,
-    GroupId, IncrementalAlterConfigsRequest, OffsetCommitRequest, TopicName,
-};
-use kafka_protocol::protocol::{Encodable, StrBytes};
 use varve_kafka::Id;
 use varve_kafka::client::admin::{
     AdminError, ConfigResource, ConfigSource, Found, NeededAcl, QuotaEntry, ResourceConfigs, TopicPartition,
 };
 use varve_kafka::client::{
-    Assignor, Client, ClientConfig, ClientError, FetchLimits, FetchProblem, FetchSession, FetchTarget,
-    GroupEvent, GroupMember, JoinedMember, Membership, OffsetSpec,
+    Client, ClientConfig, ClientError, FetchLimits, FetchProblem, FetchSession, FetchTarget, GroupEvent,
+    GroupMember, JoinedMember, Membership, OffsetSpec,
 };
 use varve_kafka::protocol::Batches;
+use varve_tests::raw_admin::{
+    self, add_scram, commit, join_classic, join_new_protocol, set_config, set_quota,
+};
 use varve_tests::{Cluster, Node, Produce, Suite, Transactions};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -67,10 +56,6 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
 fn client(bootstrap: &str, pairs: &[(&str, &str)]) -> Result<Client> {
     let servers = [("bootstrap.servers", bootstrap)].into_iter();
     Ok(Client::new(ClientConfig::from_pairs(servers.chain(pairs.iter().copied()))?)?)
-}
-
-fn text(value: &str) -> StrBytes {
-    StrBytes::from_string(value.to_owned())
 }
 
 /// The log files of one partition, joined.
@@ -286,127 +271,6 @@ fn leaders_move() -> Result<()> {
     })
 }
 
-async fn set_quota(client: &Client, entity: &[(&str, Option<&str>)], key: &str, value: f64) -> Result<()> {
-    let entity = entity.iter().map(|(kind, name)| {
-        quotas::EntityData::default().with_entity_type(text(kind)).with_entity_name(name.map(text))
-    });
-    let op = quotas::OpData::default().with_key(text(key)).with_value(value);
-    let entry = quotas::EntryData::default().with_entity(entity.collect()).with_ops(vec![op]);
-    let request = AlterClientQuotasRequest::default().with_entries(vec![entry]);
-    let answer = client.any_connection().await?.call(request).await?;
-    ensure!(answer.entries.iter().all(|e| e.error_code == 0), "{answer:?}");
-    Ok(())
-}
-
-async fn set_config(client: &Client, kind: i8, name: &str, pairs: &[(&str, &str)]) -> Result<()> {
-    let configs =
-        pairs.iter().map(|(k, v)| AlterableConfig::default().with_name(text(k)).with_value(Some(text(v))));
-    let resource = AlterConfigsResource::default()
-        .with_resource_type(kind)
-        .with_resource_name(text(name))
-        .with_configs(configs.collect());
-    let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
-    let answer = client.any_connection().await?.call(request).await?;
-    ensure!(answer.responses.iter().all(|r| r.error_code == 0), "{answer:?}");
-    Ok(())
-}
-
-async fn add_scram(client: &Client, user: &str, mechanism: i8, iterations: i32) -> Result<()> {
-    let credential = ScramCredentialUpsertion::default()
-        .with_name(text(user))
-        .with_mechanism(mechanism)
-        .with_iterations(iterations)
-        .with_salt(Bytes::from_static(b"salt"))
-        .with_salted_password(Bytes::from_static(&[7; 64]));
-    let request = AlterUserScramCredentialsRequest::default().with_upsertions(vec![credential]);
-    let answer = client.any_connection().await?.call(request).await?;
-    ensure!(answer.results.iter().all(|r| r.error_code == 0), "{answer:?}");
-    Ok(())
-}
-
-/// As a consumer without membership commits.
-async fn commit(client: &Client, group: &str, topic: &str, offset: i64, note: &str) -> Result<()> {
-    let started = Instant::now();
-    loop {
-        // The coordinator is found by the same means that are tested, and by hand where there is one broker.
-        let find = FindCoordinatorRequest::default().with_coordinator_keys(vec![text(group)]);
-        let found = client.any_connection().await?.call(find).await?;
-        let partition = OffsetCommitRequestPartition::default()
-            .with_partition_index(0)
-            .with_committed_offset(offset)
-            .with_committed_leader_epoch(0)
-            .with_committed_metadata(Some(text(note)));
-        let topic = OffsetCommitRequestTopic::default()
-            .with_name(TopicName(text(topic)))
-            .with_partitions(vec![partition]);
-        let request = OffsetCommitRequest::default()
-            .with_group_id(GroupId(text(group)))
-            .with_generation_id_or_member_epoch(-1)
-            .with_topics(vec![topic]);
-        let answer = client.any_connection().await?.call(request).await?;
-        let codes: Vec<i16> =
-            answer.topics.iter().flat_map(|t| t.partitions.iter().map(|p| p.error_code)).collect();
-        if codes == [0] {
-            return Ok(());
-        }
-        ensure!(started.elapsed() < LIMIT, "commit: {codes:?}, {found:?}");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-}
-
-/// One member of the new protocol, which stays as long as its session.
-async fn join_new_protocol(client: &Client, group: &str, topic: &str) -> Result<()> {
-    let mut request = ConsumerGroupHeartbeatRequest::default()
-        .with_group_id(GroupId(text(group)))
-        .with_member_id(text("AAAAAAAAAAAAAAAAAAAAAQ"))
-        .with_rebalance_timeout_ms(60_000)
-        .with_subscribed_topic_names(Some(vec![TopicName(text(topic))]))
-        .with_topic_partitions(Some(Vec::new()));
-    let started = Instant::now();
-    loop {
-        let answer = client.any_connection().await?.call(request.clone()).await?;
-        if let Some(assignment) = answer.assignment.as_ref().filter(|a| !a.topic_partitions.is_empty()) {
-            ensure!(assignment.topic_partitions[0].partitions.len() == 2, "{assignment:?}");
-            return Ok(());
-        }
-        if answer.error_code == 0 {
-            request = ConsumerGroupHeartbeatRequest::default()
-                .with_group_id(GroupId(text(group)))
-                .with_member_id(text("AAAAAAAAAAAAAAAAAAAAAQ"))
-                .with_member_epoch(answer.member_epoch)
-                .with_rebalance_timeout_ms(-1)
-                .with_subscribed_topic_names(None)
-                .with_topic_partitions(None);
-        }
-        ensure!(started.elapsed() < LIMIT, "{answer:?}");
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
-}
-
-fn versioned<T: Encodable>(message: &T) -> Result<Bytes> {
-    let mut bytes = BytesMut::new();
-    bytes.put_i16(0);
-    message.encode(&mut bytes, 0)?;
-    Ok(bytes.freeze())
-}
-
-/// A member as Java's consumers are, which has all of `t`.
-async fn join_classic(client: &Client, group: &str) -> Result<GroupMember> {
-    let subscription = versioned(&ConsumerProtocolSubscription::default().with_topics(vec![text("t")]))?;
-    let share = versioned(&ConsumerProtocolAssignment::default().with_assigned_partitions(vec![
-        ConsumerAssigned::default().with_topic(TopicName(text("t"))).with_partitions(vec![1, 0]),
-    ]))?;
-    let assignor: Assignor = Arc::new(move |members: &[JoinedMember]| {
-        members.iter().map(|m| (m.member_id.clone(), share.clone())).collect()
-    });
-    let membership = Membership::new(group, "consumer", "range", subscription);
-    let mut member = GroupMember::join(client, membership, assignor);
-    match tokio::time::timeout(LIMIT, member.next()).await? {
-        Some(GroupEvent::Assigned { .. }) => Ok(member),
-        other => bail!("{other:?}"),
-    }
-}
-
 fn entry<'a>(
     all: &'a [ResourceConfigs],
     resource: &ConfigResource,
@@ -439,11 +303,11 @@ fn state(version: &str) -> Result<()> {
         add_scram(&client, "zoe", 2, 8192).await?;
         add_scram(&client, "ann", 1, 4096).await?;
         add_scram(&client, "ann", 2, 4097).await?;
-        commit(&client, "bare", "t", 42, "a note").await?;
+        commit(&client, "bare", &["t"], 42, "a note").await?;
         for n in 0..60 {
-            commit(&client, &format!("many-{n:02}"), "t", n, "").await?;
+            commit(&client, &format!("many-{n:02}"), &["t"], n, "").await?;
         }
-        let member = join_classic(&client, "classic").await?;
+        let member = join_classic(&client, "classic", "t").await?;
         if new_protocol {
             join_new_protocol(&client, "newer", "t").await?;
         }
@@ -620,17 +484,7 @@ fn sasl_cluster(properties: &[(&str, &str)]) -> Result<(Cluster, String)> {
 }
 
 async fn allow(client: &Client, kind: i8, name: &str, operation: i8) -> Result<()> {
-    let creation = AclCreation::default()
-        .with_resource_type(kind)
-        .with_resource_name(text(name))
-        .with_resource_pattern_type(3)
-        .with_principal(text("User:reader"))
-        .with_host(text("*"))
-        .with_operation(operation)
-        .with_permission_type(3);
-    let request = CreateAclsRequest::default().with_creations(vec![creation]);
-    let answer = client.any_connection().await?.call(request).await?;
-    ensure!(answer.results.iter().all(|r| r.error_code == 0), "{answer:?}");
+    raw_admin::allow(client, "User:reader", (kind, name), operation).await?;
     // The broker's authorizer hears of it a moment later.
     tokio::time::sleep(Duration::from_millis(500)).await;
     Ok(())
@@ -668,8 +522,8 @@ fn denied() -> Result<()> {
         };
         allow(&admin, 2, "open", read).await?;
         allow(&admin, 3, "ours", describe).await?;
-        commit(&admin, "ours", "open", 5, "").await?;
-        commit(&admin, "theirs", "open", 6, "").await?;
+        commit(&admin, "ours", &["open"], 5, "").await?;
+        commit(&admin, "theirs", &["open"], 6, "").await?;
         let reader = login("reader", "r")?;
 
         let topics = reader.list_topics().await?;
@@ -743,11 +597,11 @@ fn halves() -> Result<()> {
         let admin = client(&cluster.bootstrap(), &[])?;
         let long = "x".repeat(3000);
         for n in 0..40 {
-            commit(&admin, &format!("group-{n:02}"), "topic-00", n, &long).await?;
+            commit(&admin, &format!("group-{n:02}"), &["topic-00"], n, &long).await?;
         }
-        commit(&admin, "vast", "topic-00", 1, &"x".repeat(4000)).await?;
-        commit(&admin, "vast", "topic-01", 1, &"x".repeat(4000)).await?;
-        commit(&admin, "vast", "topic-02", 1, &"x".repeat(4000)).await?;
+        commit(&admin, "vast", &["topic-00"], 1, &"x".repeat(4000)).await?;
+        commit(&admin, "vast", &["topic-01"], 1, &"x".repeat(4000)).await?;
+        commit(&admin, "vast", &["topic-02"], 1, &"x".repeat(4000)).await?;
         // Room for three such groups, and for neither 40 topics nor the vast group.
         let narrow = client(&cluster.bootstrap(), &[("receive.message.max.bytes", "11000")])?;
         let mut groups: Vec<String> = (0..40).map(|n| format!("group-{n:02}")).collect();

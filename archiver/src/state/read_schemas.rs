@@ -145,7 +145,7 @@ struct Version {
 
 fn version(found: Version, number: i32, deleted: bool) -> SchemaVersion {
     let mut more = found.more;
-    ["subject", "version", "deleted"].map(|known| more.remove(known));
+    more.retain(|name, _| !["subject", "version", "deleted"].contains(&name.as_str()));
     SchemaVersion {
         version: number,
         id: found.id,

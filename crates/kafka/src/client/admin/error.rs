@@ -26,6 +26,10 @@ impl AdminError {
     pub(super) fn from_code(what: impl Into<String>, code: ResponseError, needs: NeededAcl) -> Self {
         let what = what.into();
         match code {
+            // A group that is refused for a topic that its members have: Kafka doesn't tell which.
+            ResponseError::TopicAuthorizationFailed if needs.resource_type == "Group" => {
+                Self::NotAuthorized { what, needs: NeededAcl::on_topic("Describe", "*") }
+            }
             ResponseError::ClusterAuthorizationFailed
             | ResponseError::TopicAuthorizationFailed
             | ResponseError::GroupAuthorizationFailed => Self::NotAuthorized { what, needs },

@@ -327,7 +327,7 @@ impl RoutedCall for DescribeConsumer {
         Ok(answers.collect())
     }
 
-    /// Or Describe on a topic that its members have assigned: Kafka then refuses the whole group.
+    /// Kafka refuses a group too if we may not describe a topic that its members have assigned.
     fn needs(&self, item: &String) -> NeededAcl {
         NeededAcl::on_group("Describe", item)
     }
