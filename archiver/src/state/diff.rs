@@ -83,6 +83,26 @@ pub fn diff(a: &ClusterState, b: &ClusterState) -> Vec<Difference> {
     if both(Part::Groups) {
         join(&a.groups, &b.groups, |g| g.group_id.as_str(), |x, y| out.group(x, y));
     }
+    people(a, b, &mut out);
+    if both(Part::Schemas) {
+        let empty = SchemaState::default();
+        out.schemas(a.schemas.as_ref().unwrap_or(&empty), b.schemas.as_ref().unwrap_or(&empty));
+    }
+    let shown = |m: &MissingEntry| m.error.clone();
+    join(
+        &a.missing,
+        &b.missing,
+        |m| (m.what.as_str(), m.reason, &m.needs),
+        |x, y| {
+            out.pair(x, y, |m| Item::Missing { what: m.what.clone() }, shown);
+        },
+    );
+    out.0
+}
+
+/// Who may do what, and how much.
+fn people(a: &ClusterState, b: &ClusterState, out: &mut Differences) {
+    let both = |part| a.parts.has(part) && b.parts.has(part);
     if both(Part::Acls) {
         join(
             &a.acls,
@@ -99,20 +119,6 @@ pub fn diff(a: &ClusterState, b: &ClusterState) -> Vec<Difference> {
     if both(Part::Quotas) {
         join(&a.quotas, &b.quotas, |q| q.entity.as_slice(), |x, y| out.quota(x, y));
     }
-    if both(Part::Schemas) {
-        let empty = SchemaState::default();
-        out.schemas(a.schemas.as_ref().unwrap_or(&empty), b.schemas.as_ref().unwrap_or(&empty));
-    }
-    let shown = |m: &MissingEntry| m.error.clone();
-    join(
-        &a.missing,
-        &b.missing,
-        |m| (m.what.as_str(), m.reason, &m.needs),
-        |x, y| {
-            out.pair(x, y, |m| Item::Missing { what: m.what.clone() }, shown);
-        },
-    );
-    out.0
 }
 
 struct Differences(Vec<Difference>);
