@@ -1,6 +1,7 @@
 //! `cargo xtask bench tier`: the RemoteStorageManager against the limit of the machine, both measured in the
 //! same run, in turn. Prints ratios; times nothing out, fails only if work fails.
 //! `cargo xtask bench memory`: what it takes of a JVM's memory, against what it was allowed.
+//! `cargo xtask bench verify`: an archive verified and read, against reading and hashing its files.
 
 mod copies;
 mod lean;
@@ -10,6 +11,7 @@ mod reads;
 mod segment;
 mod stage;
 mod tier;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -22,12 +24,15 @@ enum Bench {
     Tier(tier::Args),
     /// Resident memory and Java heap, with many copies and readers at once.
     Memory(memory::Args),
+    /// Verifying and reading an archive.
+    Verify(verify::Args),
 }
 
 fn main() -> ExitCode {
     let outcome = match Bench::parse() {
         Bench::Tier(args) => tier::run(&args),
         Bench::Memory(args) => memory::run(&args),
+        Bench::Verify(args) => verify::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

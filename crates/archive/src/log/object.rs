@@ -193,16 +193,17 @@ impl OpenObject {
         get(&self.0.store, &self.0.at, range).await
     }
 
-    /// Fetches a run and checks it. Plain bytes in order; none of an object that stays sealed, of which the
-    /// checksums alone are compared. Extents that are whole in it are held against their digests.
-    pub(crate) async fn fetch(self, run: Run) -> Result<Vec<Bytes>> {
+    /// Fetches a run and checks it. Plain bytes in order, if they are to be kept; none of an object that stays
+    /// sealed, of which the checksums alone are compared. Extents that are whole in it are held against their
+    /// digests.
+    pub(crate) async fn fetch(self, run: Run, keep: bool) -> Result<Vec<Bytes>> {
         let inner = Arc::clone(&self.0);
         let footer = &inner.head.footer;
         let segment = |source| Error::Segment { object: inner.at.name.clone(), source };
         let first = footer.frame(run.frames.start).map_err(segment)?;
         let last = footer.frame(run.frames.end.saturating_sub(1)).map_err(segment)?;
         let mut got = self.get(first.stored.start..last.stored.end).await?;
-        let mut reading = Reading::new(&inner, run)?;
+        let mut reading = Reading::new(&inner, run, keep)?;
         while let Some(piece) = got.body.try_next().await? {
             reading.piece(piece)?;
         }
@@ -216,7 +217,7 @@ impl OpenObject {
         self.check_open()?;
         let mut plain = Vec::new();
         for run in self.runs(number..number.saturating_add(1), 0) {
-            for piece in self.clone().fetch(run).await? {
+            for piece in self.clone().fetch(run, true).await? {
                 plain.extend_from_slice(&piece);
             }
         }
@@ -278,6 +279,8 @@ struct Reading<'a> {
     decoder: Option<Decoder<'a>>,
     /// Stored bytes are the plain ones.
     identity: bool,
+    /// Whether anybody wants the bytes. If not, memory is what arrives at once.
+    keep: bool,
     extent: usize,
     frame: u64,
     hasher: Option<Hasher>,
@@ -289,7 +292,7 @@ struct Reading<'a> {
 }
 
 impl<'a> Reading<'a> {
-    fn new(inner: &'a Inner, run: Run) -> Result<Self> {
+    fn new(inner: &'a Inner, run: Run, keep: bool) -> Result<Self> {
         let footer = &inner.head.footer;
         let sealed = footer.encryption.is_some() && inner.key.is_none();
         let decoder = if sealed {
@@ -301,6 +304,7 @@ impl<'a> Reading<'a> {
         let mut reading = Self {
             inner,
             identity: footer.is_identity(),
+            keep,
             decoder,
             extent: run.extents.start,
             frame: run.frames.start,
@@ -376,7 +380,7 @@ impl<'a> Reading<'a> {
 
     /// Hands checked bytes on as they are.
     fn pass(&mut self, piece: &Bytes, range: Range<usize>) {
-        if self.identity && !range.is_empty() && range.end <= piece.len() {
+        if self.keep && self.identity && !range.is_empty() && range.end <= piece.len() {
             self.out.push(piece.slice(range));
         }
     }
@@ -391,6 +395,9 @@ impl<'a> Reading<'a> {
                 decoder.decode(frame, stored, plain).map_err(|s| segment(self.inner, s))?;
                 if let Some(hasher) = &mut self.hasher {
                     hasher.update(plain);
+                }
+                if !self.keep {
+                    self.plain.clear();
                 }
             }
             _ => {

@@ -17,13 +17,17 @@ use super::object::{OpenObject, Run};
 use crate::error::{Error, Result};
 
 /// Runs and what they hold, in order.
-pub(crate) type RunStream = BoxStream<'static, Result<(Run, Vec<Bytes>)>>;
+type RunStream = BoxStream<'static, Result<(Run, Vec<Bytes>)>>;
 
-/// Fetches `runs` in order, `read_ahead` at once.
-pub(crate) fn fetched(object: &OpenObject, runs: Vec<Run>, read_ahead: usize) -> RunStream {
+/// Fetches `runs` in order, `read_ahead` at once. Where nobody wants the bytes, only those are kept that their
+/// extent's digest still waits for.
+fn fetched(object: &OpenObject, runs: Vec<Run>, read_ahead: usize, wanted: bool) -> RunStream {
     let object = object.clone();
     let fetches = futures::stream::iter(runs).map(move |run| {
-        let fetch = object.clone().fetch(run.clone());
+        let footer = &object.head().footer;
+        let extent = footer.extents.get(run.extents.start);
+        let part = run.extents.len() == 1 && extent.is_some_and(|e| !object.is_whole(&run, e));
+        let fetch = object.clone().fetch(run.clone(), wanted || part);
         let task = spawned(fetch);
         async move { Ok((run, task.await?)) }
     });
@@ -91,7 +95,7 @@ impl LogStream {
         let from = chunks.partition_point(|c| c.first_frame.saturating_add(c.frame_count()) <= first);
         let runs = object.runs(from..chunks.len(), first);
         let skip = usize::try_from(position.saturating_sub(begins)).unwrap_or(usize::MAX);
-        let runs = fetched(&object, runs, read_ahead);
+        let runs = fetched(&object, runs, read_ahead, true);
         Self { object, runs, ready: VecDeque::new(), position, skip, hasher: None, offsets }
     }
 
@@ -155,7 +159,7 @@ impl LogStream {
 /// Reads all of an object, sections included, and holds it against its checksums and digests.
 pub(crate) async fn check_all(object: &OpenObject, read_ahead: usize) -> Result<()> {
     let footer = &object.head().footer;
-    let mut runs = fetched(object, object.runs(0..footer.extents.len(), 0), read_ahead);
+    let mut runs = fetched(object, object.runs(0..footer.extents.len(), 0), read_ahead, false);
     let mut part: Option<Hasher> = None;
     while let Some(fetched) = runs.next().await {
         let (run, pieces) = fetched?;
