@@ -4,6 +4,7 @@
 //! journal holds what is not worth a segment yet; snapshots name it all, with the cluster's state. Whatever is
 //! held in memory can be read again: a crash at any point leaves what was committed, and nothing else.
 
+mod branching;
 mod clock;
 pub mod config;
 mod discovery;

@@ -1,0 +1,145 @@
+//! What a chain needs before it can go on from a source, whatever the source is: whether its history continues the
+//! chain's, the branch where it does not, and the gap where the source has nothing.
+//!
+//! Each step is durable before the next. Whoever loses a race looks at the store again, as whoever wins it.
+
+use std::future::Future;
+
+use bytes::Bytes;
+use varve_archive::record::branch::{BranchReason, BranchRecord, EpochEntry};
+use varve_archive::record::gap::{GapReason, GapRecord};
+use varve_archive::{ChainEpochs, LeaderAnswer, V1, Verdict};
+use varve_format::{EpochStart, Observed, SegmentInfo};
+
+use crate::clock;
+use crate::error::{Error, Result};
+use crate::segment::{Lane, Style};
+use crate::standing::Standing;
+
+/// Steps that one comparison, or one opening, may take.
+pub(crate) const STEPS_MAX: u32 = 64;
+
+/// The ends of a source's log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Log {
+    pub(crate) start_offset: i64,
+    pub(crate) end_offset: i64,
+}
+
+/// Who can say what its leader epochs are.
+pub(crate) trait Leading: Sync {
+    fn leader_epoch(&self) -> i32;
+
+    /// As OffsetForLeaderEpoch: the largest epoch up to `epoch`, and its end; `None` if it knows none.
+    fn end_of_epoch(&self, epoch: i32) -> impl Future<Output = Result<Option<(i32, i64)>>> + Send;
+}
+
+/// A branch that is to be started.
+#[derive(Clone, Debug)]
+pub(crate) struct NewBranch {
+    pub(crate) parent: Option<u32>,
+    pub(crate) start_offset: i64,
+    pub(crate) reason: BranchReason,
+    pub(crate) leader_epoch: i32,
+    pub(crate) detail: String,
+}
+
+impl Standing {
+    pub(crate) fn chain_epochs(&self, epochs: &[EpochStart]) -> ChainEpochs {
+        ChainEpochs::new(epochs, self.end_offset).seen_under(self.seen_under())
+    }
+
+    pub(crate) fn is_stale(&self, leader_epoch: i32) -> bool {
+        self.chain_epochs(&self.epochs).is_stale(leader_epoch)
+    }
+
+    /// Whether what `source` has continues this chain, as docs/ARCHIVE-FORMAT.md says under Divergence.
+    pub(crate) async fn verdict(&self, lane: &Lane, source: &impl Leading, log: Log) -> Result<Verdict> {
+        let (mut epochs, mut complete) = (self.chain_epochs(&self.epochs), false);
+        let Some(mut asked) = epochs.last_epoch() else { return Ok(Verdict::Continues) };
+        for _ in 0..STEPS_MAX {
+            let answer = LeaderAnswer {
+                leader_epoch: source.leader_epoch(),
+                known: source.end_of_epoch(asked).await?,
+                log_start_offset: log.start_offset,
+                log_end_offset: log.end_offset,
+            };
+            match epochs.judge(asked, answer, complete) {
+                Verdict::Ask(epoch) => asked = epoch,
+                Verdict::NeedsEpochsBelow(_) => {
+                    let all = self.all_epochs(lane).await?;
+                    (epochs, complete) = (self.chain_epochs(&all), true);
+                }
+                verdict => return Ok(verdict),
+            }
+        }
+        Err(Error::unexpected(lane, "an epoch that both have", format!("{STEPS_MAX} questions")))
+    }
+
+    /// Starts a branch after this one.
+    pub(crate) async fn start_branch(&self, lane: &Lane, style: &Style, new: NewBranch) -> Result<()> {
+        let known = match new.parent {
+            Some(_) => self.all_epochs(lane).await?,
+            None => Vec::new(),
+        };
+        let known = known.into_iter().filter(|e| e.start_offset < new.start_offset);
+        let record = BranchRecord {
+            varve_branch: V1,
+            topic_id: lane.topic.topic_id,
+            partition: lane.partition,
+            branch: self.branch + 1,
+            parent: new.parent,
+            start_offset: new.start_offset,
+            reason: new.reason,
+            leader_epoch: new.leader_epoch,
+            leader_epochs: known.map(EpochEntry::from).collect(),
+            detail: Some(new.detail),
+            writer: style.writer.clone(),
+            created_ms: clock::now_ms(),
+        };
+        tracing::warn!(
+            partition = %lane, branch = record.branch, start_offset = record.start_offset, reason = ?record.reason,
+            "the log is another than what was archived: a new branch begins"
+        );
+        // Of two that start it one wins, and both look again.
+        lane.partition().start_branch(&record).await?;
+        Ok(())
+    }
+
+    /// Says that this chain's end up to `end_offset` is not archived, and why.
+    pub(crate) async fn gap(
+        &self,
+        lane: &Lane,
+        style: &Style,
+        end_offset: i64,
+        reason: GapReason,
+        detail: Option<String>,
+    ) -> Result<()> {
+        let begin = self.begin();
+        let info = SegmentInfo {
+            writer: style.writer.clone(),
+            cluster_id: lane.topic.cluster_id.clone(),
+            topic_id: lane.topic.topic_id,
+            topic: lane.topic.name.clone(),
+            partition: lane.partition,
+            segment_id: None,
+            base_offset: begin.offset,
+            last_offset: end_offset - 1,
+            max_timestamp_ms: -1,
+            created_ms: clock::now_ms(),
+            broker_id: None,
+            leader_epochs: begin.epoch_before.into_iter().collect(),
+            observed: Vec::<Observed>::new(),
+        };
+        if begin.offset > 0 {
+            tracing::warn!(
+                partition = %lane, first_offset = begin.offset, end_offset, ?reason,
+                "offsets are not archived"
+            );
+        }
+        let (object, _) = GapRecord::new(reason, detail).object(info, style.options())?;
+        // Who lost the race looks again, as who won.
+        lane.partition().commit(begin.branch, begin.offset, Bytes::from(object)).await?;
+        Ok(())
+    }
+}
