@@ -27,12 +27,15 @@ const T0: i64 = 1_700_000_000_000;
 
 static ATTEMPTS: AtomicU64 = AtomicU64::new(1);
 
+/// Key and value.
+type Pair<'a> = (Option<&'a [u8]>, Option<&'a [u8]>);
+
 /// One batch of magic 2, not compressed: records of key and value, a millisecond and an offset apart.
 struct Batch<'a> {
     base: i64,
     producer: i64,
     transactional: bool,
-    records: &'a [(Option<&'a [u8]>, Option<&'a [u8]>)],
+    records: &'a [Pair<'a>],
 }
 
 fn varint(out: &mut Vec<u8>, value: i64) {
@@ -89,7 +92,7 @@ fn data(base: i64, producer: i64, values: &[&str]) -> Vec<u8> {
 fn marker(base: i64, producer: i64, commit: bool) -> Vec<u8> {
     let key = [[0, 0], i16::from(commit).to_be_bytes()].concat();
     let value = [0, 0, 0, 0, 0, 7];
-    let records: [(Option<&[u8]>, Option<&[u8]>); 1] = [(Some(&key), Some(&value))];
+    let records: [Pair<'_>; 1] = [(Some(&key), Some(&value))];
     Batch { base, producer, transactional: true, records: &records }.encode(true)
 }
 
@@ -385,6 +388,7 @@ fn cat_reads_branches_and_snapshots() {
         &["orders", "--branch", "7"],
         &["orders", "--snapshot", "9"],
         &["orders", "--partition", "7", "--snapshot", "1"],
+        &["orders", "--partition", "7"],
     ] {
         assert_eq!(made.run("cat", bad).status.code(), Some(2), "{bad:?}");
     }

@@ -71,8 +71,13 @@ pub(crate) async fn logs(
     let wanted = |id, partition| when.now && id == topic.id && only.is_none_or(|p| p == partition);
     let journal = if when.now { archive.journal(wanted).await? } else { JournalView::default() };
     let partitions = match only {
-        Some(partition) => vec![partition],
-        None => numbers(archive, topic, &journal).await?,
+        // Whether the snapshot has it shows below.
+        Some(partition) if !when.now => vec![partition],
+        _ => {
+            let mut all = numbers(archive, topic, &journal).await?;
+            all.retain(|partition| only.is_none_or(|p| p == *partition));
+            all
+        }
     };
     let (journal, reader) = (&journal, reader);
     let logs = stream::iter(partitions).map(|partition| async move {

@@ -213,7 +213,7 @@ async fn list_partitions(
             writeln!(out, "{}", described(topic, when, one, &found))?;
             continue;
         }
-        let shown = |ms: Option<i64>| ms.map_or_else(|| "-".to_owned(), |ms| short(ms));
+        let shown = |ms: Option<i64>| ms.map_or_else(|| "-".to_owned(), short);
         table.row(vec![
             one.partition.to_string(),
             one.log.branch().to_string(),
