@@ -79,10 +79,9 @@ impl Discovery {
             archive.add_topic(&record).await?;
         }
         for topic in &topics {
-            if !self.known.contains_key(&topic.topic_id) {
-                let found = self::topic(topic.topic_id, &topic.name, &cluster_id, configs.get(&topic.name));
-                self.known.insert(topic.topic_id, Arc::new(found));
-            }
+            self.known.entry(topic.topic_id).or_insert_with(|| {
+                Arc::new(self::topic(topic.topic_id, &topic.name, &cluster_id, configs.get(&topic.name)))
+            });
         }
         let mut wanted = Vec::new();
         for topic in &topics {

@@ -237,22 +237,21 @@ impl Worker {
         tail.chain_end = standing.end_offset;
         tail.phase = Phase::Reading;
         let (mut offset, mut epoch) = (standing.end_offset, tail.begin.epoch_before);
-        tail.entries.clear();
+        let mut journal = Vec::new();
         if self.shared.journal.is_some() {
+            journal.clone_from(&standing.journal);
             tail.entries.clone_from(&standing.journal);
         }
-        if let Some(last) = tail.entries.last() {
+        if let Some(last) = journal.last() {
             offset = last.end_offset;
             let known = last.leader_epochs.iter().rev().find(|e| e.start_offset < offset);
             epoch = known.map(|e| EpochStart { epoch: e.epoch, start_offset: e.start_offset });
         }
         tail.next_offset = offset;
         tail.hold_from(offset, epoch);
-        tail.uncut_since = (!tail.entries.is_empty()).then(Instant::now);
-        self.shared.progress.archived(key, tail.begin.branch, tail.chain_end, tail.entries.clone());
-        if tail.is_at_stop() {
-            return self.end(key, Next::Done).await;
-        }
+        tail.uncut_since = (!journal.is_empty()).then(Instant::now);
+        self.shared.progress.archived(key, tail.begin.branch, tail.chain_end, journal);
+        // Also where nothing is left to read: the leader is to say that it has what the chain has.
         self.read_from(key, epoch.map(|e| e.epoch));
     }
 

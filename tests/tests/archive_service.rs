@@ -14,7 +14,7 @@ use varve_tests::{
 
 /// Everything quick: seconds for what takes minutes in earnest.
 const QUICK: &str = "topics: { include: [\"*\"] }
-segments: { bytes: 1MiB, min.bytes: 256KiB, age: 20s }
+segments: { bytes: 1MiB, min.bytes: 256KiB, age: 1m }
 journal: { rpo: 2s }
 snapshots: { interval: 3s, wait: 5s }
 limits: { memory.bytes: 32MiB }
