@@ -1,8 +1,10 @@
 //! `cargo xtask bench tier`: the RemoteStorageManager against the limit of the machine, both measured in the
 //! same run, in turn. Prints ratios; times nothing out, fails only if work fails.
 //! `cargo xtask bench memory`: what it takes of a JVM's memory, against what it was allowed.
+//! `cargo xtask bench archive`: a topic archived, against fetching it and writing it to a file.
 //! `cargo xtask bench verify`: an archive verified and read, against reading and hashing its files.
 
+mod archive;
 mod copies;
 mod lean;
 mod measure;
@@ -24,6 +26,8 @@ enum Bench {
     Tier(tier::Args),
     /// Resident memory and Java heap, with many copies and readers at once.
     Memory(memory::Args),
+    /// Archiving a topic.
+    Archive(archive::Args),
     /// Verifying and reading an archive.
     Verify(verify::Args),
 }
@@ -32,6 +36,7 @@ fn main() -> ExitCode {
     let outcome = match Bench::parse() {
         Bench::Tier(args) => tier::run(&args),
         Bench::Memory(args) => memory::run(&args),
+        Bench::Archive(args) => archive::run(&args),
         Bench::Verify(args) => verify::run(&args),
     };
     match outcome {
