@@ -16,8 +16,8 @@ use crate::opening::Leader;
 use crate::segment::Topic;
 use crate::tail::Key;
 
-const DELETE_RETENTION_DEFAULT_MS: i64 = clock::DAY_MS;
-const INDEX_INTERVAL_DEFAULT_BYTES: u32 = 4096;
+pub(crate) const DELETE_RETENTION_DEFAULT_MS: i64 = clock::DAY_MS;
+pub(crate) const INDEX_INTERVAL_DEFAULT_BYTES: u32 = 4096;
 
 /// A partition that is to be archived.
 #[derive(Clone, Debug)]

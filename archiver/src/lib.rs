@@ -9,6 +9,7 @@ mod clock;
 pub mod config;
 mod discovery;
 mod error;
+pub mod import;
 mod journal;
 mod memory;
 mod opening;

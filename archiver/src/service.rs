@@ -85,6 +85,11 @@ impl Archiver {
         };
         let (id, hash) = (Id(rand::random()), config.archive.hash);
         let archive = Archive::create(Arc::clone(&store), "", id, hash, WRITER, clock::now_ms()).await?;
+        Self::over(config, store, archive)
+    }
+
+    /// Over an archive that is open.
+    pub(crate) fn over(config: Config, store: SharedStore, archive: Archive) -> Result<Self> {
         let client = Client::new(config.source.clone())?;
         let registry = registry(&config)?;
         let signer = config.snapshots.signing_key_file.as_deref().map(read_signer).transpose()?;
@@ -337,7 +342,7 @@ impl Archiver {
         }
     }
 
-    fn style(&self) -> Style {
+    pub(crate) fn style(&self) -> Style {
         let limits = self.store.limits();
         let frame = u64::from(FRAME_BYTES);
         let share = self.config.limits.memory_bytes / PARTS_IN_BUDGET;

@@ -12,6 +12,7 @@ use varve_format::KeyRing;
 use varve_kafka::client::parse_properties;
 use zeroize::Zeroizing;
 
+use crate::command::archive_import::ArchiveImportArgs;
 use archive::{ArchiveVerifyArgs, CatArgs, DiffArgs, LsArgs, SnapshotsArgs};
 
 /// Tiered storage, archive and restore for Apache Kafka.
@@ -89,6 +90,10 @@ pub(crate) enum ArchiveCommand {
     ///
     /// TERM and Ctrl-C end it in an orderly way: what is held goes into the archive first.
     Run(ArchiveRunArgs),
+    /// Archive what brokers' data directories hold: a broker's own, a copy, a volume snapshot, a tar.
+    ///
+    /// Takes what is below the high watermark that the broker wrote down, of its closed segments.
+    Import(ArchiveImportArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -278,7 +283,7 @@ pub(crate) fn properties_file(path: &std::path::Path) -> anyhow::Result<Vec<(Str
 }
 
 /// The value is not printed: it may be a secret.
-fn key_value(text: &str) -> anyhow::Result<(String, String)> {
+pub(crate) fn key_value(text: &str) -> anyhow::Result<(String, String)> {
     let (key, value) = text.split_once('=').context("expected KEY=VALUE")?;
     Ok((key.trim().to_owned(), value.trim().to_owned()))
 }

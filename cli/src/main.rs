@@ -50,6 +50,7 @@ async fn run(command: Command) -> anyhow::Result<Verdict> {
         Command::Segment(SegmentCommand::Extract(args)) => command::segment_extract::run(args).await,
         Command::Tier(TierCommand::Scrub(args)) => command::tier_scrub::run(args).await,
         Command::Archive(ArchiveCommand::Run(args)) => command::archive_run::run(args).await,
+        Command::Archive(ArchiveCommand::Import(args)) => command::archive_import::run(args).await,
         Command::Store(StoreCommand::Check(args)) => command::store_check::run(args).await,
         Command::Config(ConfigCommand::Check(args)) => command::config_check::run(&args),
         Command::Ls(args) => command::archive_ls::run(args).await,

@@ -36,6 +36,8 @@ use document::Text;
 use values::Values;
 
 const FILE_MAX_BYTES: u64 = 1 << 20;
+/// The address of no broker, which nothing is ever sent to.
+const NO_BROKER: &str = "no-broker.invalid:9092";
 
 /// A configuration that can be used, and how it came to be.
 #[derive(Clone, Debug)]
@@ -56,6 +58,20 @@ impl Config {
         env: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Self, ConfigError> {
         Self::check(path, sets, env).map(|checked| checked.config)
+    }
+
+    /// As [`load`](Self::load), for those who connect to no broker: `source` may be left out, and is not looked at.
+    ///
+    /// # Errors
+    /// All that is wrong with it.
+    pub fn load_without_source(
+        path: &Path,
+        sets: &[(String, String)],
+        env: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Self, ConfigError> {
+        let nobody = ("source.bootstrap.servers".to_owned(), NO_BROKER.to_owned());
+        let sets: Vec<_> = sets.iter().cloned().chain([nobody]).collect();
+        Self::load(path, &sets, env)
     }
 
     /// As [`load`](Self::load), for those who want to see what holds.

@@ -1,0 +1,563 @@
+//! One partition: its copies, and the chain that goes on from them.
+//!
+//! A loop of small steps, each durable before the next: learn where the chain stands, see whether the copy's history
+//! continues it (else a branch), say what no copy has (a gap), read on from the copy that has the chain's end, commit.
+//! Whoever else appends meanwhile is met at the commit. A crash leaves what was committed; the next import goes on.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use varve_archive::record::branch::BranchReason;
+use varve_archive::record::gap::GapReason;
+use varve_archive::record::state::JournalEntry;
+use varve_archive::{Commit, Verdict};
+use varve_format::Observed;
+use varve_store::Rate;
+
+use super::ImportOptions;
+use super::error::{Fault, ImportError, Result};
+use super::fingerprint::Fingerprint;
+use super::history::{History, groups};
+use super::log_dir::Replica;
+use super::reading::{Broken, Read, Reader};
+use crate::branching::NewBranch;
+use crate::clock;
+use crate::error::Error;
+use crate::memory::{Memory, Room};
+use crate::segment::{Lane, SegmentWriter, Style};
+use crate::standing::Standing;
+
+/// Of looks at a directory that changes while it is read.
+const LOOKS_MAX: u32 = 16;
+
+/// What came of one partition.
+#[derive(Clone, Debug, Default)]
+pub struct ImportedPartition {
+    pub topic: String,
+    pub topic_id: String,
+    pub partition: i32,
+    /// What was archived, or would be: offsets by branch.
+    pub ranges: Vec<ImportedRange>,
+    pub objects: u64,
+    /// Of record batches.
+    pub bytes: u64,
+    /// What somebody should know: gaps, branches, copies that differ.
+    pub remarks: Vec<String>,
+    /// What is wrong with a copy.
+    pub findings: Vec<String>,
+    /// Why it is not archived as far as it could be.
+    pub error: Option<String>,
+    /// The copies, the one that reaches furthest first.
+    pub copies: Vec<String>,
+    /// From all copies, also where they were only checked.
+    pub read_bytes: u64,
+    pub high_watermark: i64,
+    /// The chain ends here now.
+    pub archived_end: i64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ImportedRange {
+    pub branch: u32,
+    pub first_offset: i64,
+    pub end_offset: i64,
+}
+
+/// What all partitions share.
+#[derive(Clone)]
+pub(crate) struct Common {
+    pub(crate) style: Arc<Style>,
+    pub(crate) memory: Arc<Memory>,
+    pub(crate) rate: Arc<Rate>,
+    pub(crate) options: Arc<ImportOptions>,
+    pub(crate) segment_bytes: u64,
+    pub(crate) piece_bytes: usize,
+    pub(crate) read_bytes: Arc<AtomicU64>,
+}
+
+/// One partition in work.
+pub(crate) struct Work {
+    pub(crate) common: Common,
+    pub(crate) lane: Lane,
+    pub(crate) replicas: Vec<Replica>,
+    pub(crate) entries: Vec<JournalEntry>,
+    pub(crate) report: ImportedPartition,
+}
+
+/// Copies that have one history; the first reaches furthest.
+struct Group {
+    replicas: Vec<Replica>,
+    /// Where each can't be read on, or has no more.
+    broken: Vec<Option<Broken>>,
+    done: Vec<bool>,
+    /// What was read of the group, and its sum, to be compared with what others have.
+    read: Option<(Range<i64>, Fingerprint)>,
+    looks: u32,
+}
+
+impl Work {
+    pub(crate) async fn run(mut self) -> Result<(ImportedPartition, Standing)> {
+        let histories: Vec<_> = self.replicas.iter().map(Replica::history).collect();
+        let groups = groups(&histories);
+        let (count, lane) = (groups.len(), self.lane.clone());
+        let mut before: Option<History> = None;
+        for (number, members) in groups.into_iter().enumerate() {
+            let replicas: Vec<Replica> =
+                members.iter().filter_map(|index| self.replicas.get(*index).cloned()).collect();
+            let Some(main) = replicas.first() else { continue };
+            if number + 1 < count {
+                self.report.remarks.push(format!("{} has another history than later copies", main.name()));
+            }
+            self.report.copies.splice(0..0, replicas.iter().map(Replica::name));
+            self.report.high_watermark = main.high_watermark;
+            for replica in replicas.iter().filter(|r| r.high_watermark > r.end_offset) {
+                let fault = Fault::EndsEarly {
+                    directory: replica.name(),
+                    end_offset: replica.end_offset,
+                    high_watermark: replica.high_watermark,
+                };
+                self.report.findings.push(fault.to_string());
+            }
+            let (history, dry_run) = (main.history(), self.common.options.dry_run);
+            let mut group = Group::new(replicas);
+            let parted = before.replace(history.clone()).and_then(|before| before.parts_at(&history));
+            if let (true, Some(offset)) = (dry_run, parted) {
+                // It would be seen once what is before it is archived.
+                self.would_read(&group, u32::try_from(number).unwrap_or(u32::MAX), offset);
+                continue;
+            }
+            if let Err(error) = self.group(&mut group).await {
+                self.report.error = Some(error.to_string());
+            }
+            if !dry_run {
+                self.check_others(group).await?;
+            }
+        }
+        let standing = Standing::learn(&lane, &self.entries).await?;
+        self.report.archived_end = standing.end_offset;
+        Ok((self.report, standing))
+    }
+
+    /// Until the chain has all that the group can give.
+    async fn group(&mut self, group: &mut Group) -> Result<()> {
+        loop {
+            let standing = Standing::learn(&self.lane, &self.entries).await?;
+            if !self.continues(group, &standing).await? {
+                if self.common.options.dry_run {
+                    return Ok(());
+                }
+                continue;
+            }
+            let offset = standing.end_offset;
+            if offset >= group.limit() {
+                return Ok(());
+            }
+            if self.common.options.dry_run {
+                return self.plan(group, &standing);
+            }
+            match group.source_at(offset) {
+                Some(source) => self.read(group, source, standing).await?,
+                None => {
+                    if !self.gap(group, &standing).await? {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether the group's history continues the chain; `false` where a branch was started, or would be.
+    async fn continues(&mut self, group: &mut Group, standing: &Standing) -> Result<bool> {
+        let Some(main) = group.replicas.first().cloned() else { return Ok(true) };
+        let leader_epoch = self.leader_epoch(&main);
+        let last_epoch = standing.last_epoch();
+        if standing.is_stale(leader_epoch) || (last_epoch == Some(leader_epoch) && main.end_offset < standing.end_offset)
+        {
+            // Behind the archive: nothing of it is new. Or it is what a later leader has thrown away.
+            self.compare_with_chain(&main, standing).await?;
+            group.give_up();
+            return Ok(true);
+        }
+        let (new, start_offset) = match standing.verdict(&self.lane, &main, main.log()).await? {
+            Verdict::DivergesAt(offset) => (Some((Some(standing.branch), BranchReason::Divergence)), offset),
+            Verdict::StartsAnewAt(offset) => (Some((None, BranchReason::Divergence)), offset),
+            Verdict::Continues if is_late(&self.lane, standing, &main) => {
+                (Some((None, BranchReason::Compaction)), main.log_start_offset)
+            }
+            Verdict::Continues => (None, 0),
+            verdict => {
+                let found = format!("{verdict:?}");
+                return Err(Error::unexpected(&self.lane, "a history to go on with", found).into());
+            }
+        };
+        let Some((parent, reason)) = new else { return Ok(true) };
+        let said = format!("another history than the archive's from offset {start_offset} on: branch {}", standing.branch + 1);
+        self.report.remarks.push(said);
+        if main.limit <= start_offset {
+            group.give_up();
+            return Ok(true);
+        }
+        if self.common.options.dry_run {
+            self.would_read(group, standing.branch + 1, start_offset);
+            return Ok(false);
+        }
+        let detail = format!("seen in {}", main.name());
+        let new = NewBranch { parent, start_offset, reason, leader_epoch, detail };
+        standing.start_branch(&self.lane, &self.common.style, new).await?;
+        Ok(false)
+    }
+
+    fn leader_epoch(&self, replica: &Replica) -> i32 {
+        crate::branching::Leading::leader_epoch(replica)
+    }
+
+    /// Says whether a copy that is not later than the chain is a part of it.
+    async fn compare_with_chain(&mut self, main: &Replica, standing: &Standing) -> Result<()> {
+        let epochs = standing.all_epochs(&self.lane).await?;
+        let chain = History::new(&epochs, 0, standing.end_offset);
+        if let Some(offset) = chain.parts_at(&main.history()) {
+            self.report.findings.push(format!(
+                "{}: from offset {offset} up to {} it has another history than the archive, of an older leader: \
+                 not archived",
+                main.name(),
+                main.limit
+            ));
+        }
+        Ok(())
+    }
+
+    fn plan(&mut self, group: &mut Group, standing: &Standing) -> Result<()> {
+        let mut from = standing.end_offset;
+        if group.source_at(from).is_none()
+            && let Some(missing) = group.missing_at(from)
+        {
+            let (resume, reason) = self.judge_gap(&missing, from)?;
+            self.report.remarks.push(format!("gap from {from} to {resume}: {reason:?}"));
+            from = resume;
+        }
+        self.would_read(group, standing.branch, from);
+        Ok(())
+    }
+
+    fn would_read(&mut self, group: &Group, branch: u32, first_offset: i64) {
+        let Some(main) = group.replicas.first() else { return };
+        self.report.bytes += main.bytes_from(first_offset);
+        let end_offset = group.limit();
+        self.report.ranges.push(ImportedRange { branch, first_offset, end_offset });
+    }
+
+    /// What no copy has becomes a gap. `false`: there is nothing behind it.
+    async fn gap(&mut self, group: &mut Group, standing: &Standing) -> Result<bool> {
+        let offset = standing.end_offset;
+        let Some(missing) = group.missing_at(offset) else { return Ok(false) };
+        let (resume, reason) = self.judge_gap(&missing, offset)?;
+        let detail = match &missing.fault {
+            None => None,
+            Some(fault) => Some(shortened(&fault.to_string())),
+        };
+        standing.gap(&self.lane, &self.common.style, resume, reason, detail).await?;
+        self.report.objects += 1;
+        let said = format!("gap from {offset} to {resume}: {reason:?}");
+        match reason {
+            GapReason::LogStart | GapReason::Compacted => self.report.remarks.push(said),
+            GapReason::Corrupt | GapReason::Lost => self.report.findings.push(said),
+        }
+        Ok(true)
+    }
+
+    fn judge_gap(&self, missing: &MissingAt, offset: i64) -> Result<(i64, GapReason)> {
+        let options = &self.common.options;
+        let stop = |fault: &Fault| Err(ImportError::Fault(fault.clone()));
+        let reason = match &missing.fault {
+            None => GapReason::LogStart,
+            Some(Fault::Missing { .. }) => GapReason::Lost,
+            Some(Fault::Tiered { .. }) if options.gap_tiered => GapReason::Lost,
+            Some(Fault::Jump { .. }) if options.gap_corrupt => GapReason::Lost,
+            Some(Fault::Corrupt { .. }) if options.gap_corrupt => GapReason::Corrupt,
+            Some(fault) => return stop(fault),
+        };
+        match (missing.resume, &missing.fault) {
+            (Some(resume), _) if resume > offset => Ok((resume, reason)),
+            (_, Some(fault)) => stop(fault),
+            (_, None) => Err(Error::unexpected(&self.lane, "where the log goes on", "nothing").into()),
+        }
+    }
+
+    /// Reads one copy on from the chain's end, and commits what was read.
+    async fn read(&mut self, group: &mut Group, source: usize, standing: Standing) -> Result<()> {
+        let Some(replica) = group.replicas.get(source).cloned() else { return Ok(()) };
+        let mut reader = Reader::new(&replica, standing.end_offset, group.replicas.len() > 1);
+        let began_at = standing.end_offset;
+        let mut writer: Option<SegmentWriter> = None;
+        let mut begin = standing.begin();
+        loop {
+            let (back, read, room) = self.piece(reader).await?;
+            reader = back;
+            let (ends, broken) = match read {
+                Read::Batches { records, first } => {
+                    let is_new = writer.is_none() && begin.offset == began_at;
+                    if is_new && self.other_beginning(&standing, &first) {
+                        let new = NewBranch {
+                            parent: None,
+                            start_offset: standing.end_offset,
+                            reason: BranchReason::Divergence,
+                            leader_epoch: self.leader_epoch(&replica),
+                            detail: format!("seen in {}", replica.name()),
+                        };
+                        self.report.remarks.push(format!("a branch without a parent at {}", new.start_offset));
+                        standing.start_branch(&self.lane, &self.common.style, new).await?;
+                        return Ok(());
+                    }
+                    self.note_read(records.len()).await;
+                    let open = match &mut writer {
+                        Some(open) => open,
+                        None => {
+                            let (lane, style) = (self.lane.clone(), Arc::clone(&self.common.style));
+                            writer.insert(SegmentWriter::new(lane, style, begin.clone(), self.common.memory.no_room())?)
+                        }
+                    };
+                    open.push(&records, room).await?;
+                    self.report.bytes += records.len() as u64;
+                    (open.bytes() >= self.common.segment_bytes, None)
+                }
+                Read::End => (true, Some(None)),
+                Read::Broken(broken) => (true, Some(Some(broken))),
+            };
+            if ends && let Some(mut full) = writer.take() {
+                full.observe(observed(&replica, &begin));
+                let (closing, next) = full.close()?;
+                match closing.commit().await.map_err(ImportError::from)? {
+                    Commit::Committed => {
+                        self.committed(begin.branch, begin.offset, next.offset);
+                        begin = next;
+                    }
+                    Commit::Lost(head) => {
+                        tracing::info!(partition = %self.lane, object = %head.name, "another archiver was first");
+                        return Ok(());
+                    }
+                }
+            }
+            if let Some(broken) = broken {
+                if let Some(fingerprint) = reader.fingerprint.take() {
+                    group.read = Some((began_at..begin.offset, fingerprint));
+                }
+                // Where the cleaner left out what follows, the reader is ahead of the chain.
+                let broken = broken.map(|broken| Broken { offset: begin.offset, ..broken });
+                return self.stopped(group, source, broken);
+            }
+        }
+    }
+
+    /// One copy gave all that it has, or can't be read on.
+    fn stopped(&mut self, group: &mut Group, source: usize, broken: Option<Broken>) -> Result<()> {
+        let Some(broken) = broken else {
+            group.set_done(source);
+            return Ok(());
+        };
+        let changed = matches!(broken.fault, Fault::Vanished { .. } | Fault::OtherEpoch { .. });
+        if changed && self.common.options.online && group.looks < LOOKS_MAX {
+            group.looks += 1;
+            let again = group.replicas.get(source).map(|r| r.again(self.common.options.include_active));
+            match (again.transpose()?.flatten(), group.replicas.get_mut(source)) {
+                (Some(again), Some(replica)) => *replica = again,
+                _ => group.set_done(source),
+            }
+            return Ok(());
+        }
+        if changed && self.common.options.online {
+            return Err(ImportError::Restless { what: broken.fault.to_string(), tries: LOOKS_MAX });
+        }
+        tracing::warn!(partition = %self.lane, fault = %broken.fault, "a copy can't be read on");
+        self.report.findings.push(broken.fault.to_string());
+        if let Some(slot) = group.broken.get_mut(source) {
+            *slot = Some(broken);
+        }
+        Ok(())
+    }
+
+    fn committed(&mut self, branch: u32, first_offset: i64, end_offset: i64) {
+        self.report.objects += 1;
+        match self.report.ranges.last_mut() {
+            Some(last) if last.branch == branch && last.end_offset == first_offset => last.end_offset = end_offset,
+            _ => self.report.ranges.push(ImportedRange { branch, first_offset, end_offset }),
+        }
+    }
+
+    /// Whether the first batch begins before the chain's end, and under another leader than what is archived there.
+    fn other_beginning(&self, standing: &Standing, first: &varve_kafka::protocol::BatchHeader) -> bool {
+        let epoch = standing.last_epoch();
+        first.base_offset < standing.end_offset
+            && first.partition_leader_epoch >= 0
+            && epoch.is_some_and(|epoch| epoch != first.partition_leader_epoch)
+            && standing.last.as_ref().is_some_and(|last| !last.gap)
+    }
+
+    async fn note_read(&mut self, bytes: usize) {
+        self.report.read_bytes += bytes as u64;
+        self.common.read_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.common.rate.acquire(bytes as u64).await;
+    }
+
+    /// The reader's next piece, with room for it.
+    async fn piece(&self, mut reader: Reader) -> Result<(Reader, Read, Room)> {
+        let piece_bytes = self.common.piece_bytes;
+        let mut room = loop {
+            match self.common.memory.try_room(piece_bytes) {
+                Some(room) => break room,
+                None => self.common.memory.freed().await,
+            }
+        };
+        let read = tokio::task::spawn_blocking(move || reader.next(piece_bytes).map(|read| (reader, read)));
+        let (reader, read) = read.await.map_err(|_| Error::Ended("a reading thread"))??;
+        room.shrink_to(match &read {
+            Read::Batches { records, .. } => records.len(),
+            _ => 0,
+        });
+        Ok((reader, read, room))
+    }
+
+    /// Every copy that was not needed is read all the same: its checksums, and whether it is what was archived.
+    async fn check_others(&mut self, group: Group) -> Result<()> {
+        let Group { replicas, read, broken, .. } = group;
+        for (replica, broken) in replicas.iter().zip(&broken).skip(1) {
+            let from = replica.log_start_offset.max(replica.first_offset());
+            if broken.is_some() || from >= replica.limit {
+                continue;
+            }
+            // First what was not archived now, then what was.
+            let (begin, end) = read.as_ref().map_or((replica.limit, replica.limit), |(r, _)| (r.start, r.end));
+            let (begin, end) = (begin.clamp(from, replica.limit), end.clamp(from, replica.limit));
+            self.check(replica, from..begin).await?;
+            let found = self.check(replica, begin..end).await?;
+            self.check(replica, end..replica.limit).await?;
+            let both_dense = !replica.cleaned && replicas.first().is_some_and(|main| !main.cleaned);
+            if let (Some((_, ours)), Some(theirs), true) = (&read, found, both_dense)
+                && let Some(other) = ours.clone().difference(theirs, &(begin..end))
+            {
+                self.report.findings.push(format!(
+                    "{}: offsets {} to {} are not what was archived, in the same leader epochs",
+                    replica.name(),
+                    other.start,
+                    other.end - 1
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    async fn check(&mut self, replica: &Replica, range: Range<i64>) -> Result<Option<Fingerprint>> {
+        if range.is_empty() {
+            return Ok(None);
+        }
+        let limited = Replica { limit: range.end, ..replica.clone() };
+        let mut reader = Reader::new(&limited, range.start, true);
+        loop {
+            let (back, read, room) = self.piece(reader).await?;
+            drop(room);
+            reader = back;
+            match read {
+                Read::Batches { records, .. } => {
+                    self.note_read(records.len()).await;
+                }
+                Read::End => return Ok(reader.fingerprint.take()),
+                Read::Broken(broken) => {
+                    if !(self.common.options.online && matches!(broken.fault, Fault::Vanished { .. })) {
+                        self.report.findings.push(format!("only checked: {}", broken.fault));
+                    }
+                    return Ok(None);
+                }
+            }
+        }
+    }
+}
+
+/// What no copy can give at some offset.
+struct MissingAt {
+    /// Where one goes on.
+    resume: Option<i64>,
+    /// None: the log begins later.
+    fault: Option<Fault>,
+}
+
+impl Group {
+    fn new(replicas: Vec<Replica>) -> Self {
+        let count = replicas.len();
+        Self { replicas, broken: vec![None; count], done: vec![false; count], read: None, looks: 0 }
+    }
+
+    fn limit(&self) -> i64 {
+        let left = self.replicas.iter().zip(&self.done).filter(|(_, done)| !**done);
+        left.map(|(replica, _)| replica.limit).max().unwrap_or(0)
+    }
+
+    fn set_done(&mut self, source: usize) {
+        if let Some(done) = self.done.get_mut(source) {
+            *done = true;
+        }
+    }
+
+    fn give_up(&mut self) {
+        self.done.fill(true);
+    }
+
+    /// The first copy that has what comes at `offset`.
+    fn source_at(&self, offset: i64) -> Option<usize> {
+        (0..self.replicas.len()).find(|index| self.offset_after(*index, offset).is_some_and(|(at, _)| at == offset))
+    }
+
+    /// Where a copy can be read at `offset` or behind it, and why not at it.
+    fn offset_after(&self, index: usize, offset: i64) -> Option<(i64, Option<Fault>)> {
+        let replica = self.replicas.get(index)?;
+        if self.done.get(index).copied().unwrap_or(true) || offset >= replica.limit {
+            return None;
+        }
+        if let Some(broken) = self.broken.get(index)?.as_ref()
+            && broken.offset == offset
+        {
+            return Some((broken.resume.unwrap_or(i64::MAX), Some(broken.fault.clone())));
+        }
+        let (log_start, first) = (replica.log_start_offset, replica.first_offset());
+        if offset < log_start {
+            return Some((log_start, None));
+        }
+        if offset < first {
+            let fault = Fault::Tiered { directory: replica.name(), log_start_offset: log_start, next: first };
+            return Some((first, Some(fault)));
+        }
+        Some((offset, None))
+    }
+
+    /// The copy that goes on soonest behind `offset`.
+    fn missing_at(&self, offset: i64) -> Option<MissingAt> {
+        let all = (0..self.replicas.len()).filter_map(|index| self.offset_after(index, offset));
+        let (resume, fault) = all.min_by_key(|(at, _)| *at)?;
+        Some(MissingAt { resume: Some(resume).filter(|at| *at < i64::MAX), fault })
+    }
+}
+
+/// A compacted log whose deletions may be gone before they were archived.
+fn is_late(lane: &Lane, standing: &Standing, replica: &Replica) -> bool {
+    let (Some(retention_ms), Some(seen_ms)) = (lane.topic.delete_retention_ms, standing.seen_ms()) else {
+        return false;
+    };
+    replica.cleaned
+        && replica.limit > standing.end_offset
+        && replica.dir.seen_ms.saturating_sub(seen_ms) > retention_ms
+}
+
+/// How far the copy was when it was made. Its last stable offset is not known, but it is not below this.
+fn observed(replica: &Replica, begin: &crate::segment::Begin) -> Observed {
+    let open = begin.state.producers.iter().filter_map(|p| p.current_txn_first_offset).min();
+    let stable = if begin.state_is_whole { open.unwrap_or(begin.offset) } else { replica.log_start_offset };
+    Observed {
+        time_ms: if replica.dir.seen_ms > 0 { replica.dir.seen_ms } else { clock::now_ms() },
+        high_watermark: replica.high_watermark,
+        last_stable_offset: stable.min(begin.offset),
+    }
+}
+
+/// As much as a record takes.
+fn shortened(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(200).collect()
+}
