@@ -10,6 +10,7 @@ pub mod config;
 mod discovery;
 mod error;
 pub mod import;
+mod intake;
 mod journal;
 mod memory;
 mod opening;

@@ -48,6 +48,8 @@ pub(crate) struct Opening<'a> {
     pub(crate) seen_ms: Option<i64>,
     /// The leader refused to go on from where the chain ends.
     pub(crate) refused: bool,
+    /// Offsets, from the chain's end on, for which the leader's log has no batch and should.
+    pub(crate) hole: Option<(i64, i64)>,
 }
 
 impl Leading for Opening<'_> {
@@ -69,6 +71,11 @@ impl Opening<'_> {
             if standing.is_stale(self.leader.epoch) {
                 return Ok(Opened::Stale);
             }
+            if let Some((_, end_offset)) = self.hole.filter(|(start, _)| *start == standing.end_offset) {
+                let detail = Some("the log goes on behind it, and its topic is not compacted".to_owned());
+                standing.gap(self.lane, self.style, end_offset, GapReason::Lost, detail).await?;
+                continue;
+            }
             if !self.refused && !self.may_be_late(&standing) {
                 return Ok(Opened::Ready(Box::new(standing)));
             }
@@ -78,6 +85,10 @@ impl Opening<'_> {
             }
             let Some(log) = self.log().await? else { return Ok(Opened::Gone) };
             match standing.verdict(self.lane, &self, log).await? {
+                // Deletions of the other history may be gone from this one: it is archived from its beginning.
+                Verdict::DivergesAt(_) if self.lane.topic.delete_retention_ms.is_some() => {
+                    self.branch(&standing, None, log.start_offset, BranchReason::Divergence).await?;
+                }
                 Verdict::DivergesAt(offset) => {
                     let parent = Some(standing.branch);
                     self.branch(&standing, parent, offset, BranchReason::Divergence).await?;

@@ -17,6 +17,8 @@ pub struct PartitionProgress {
     pub branch: u32,
     /// What the journal has beyond, in order.
     pub journal: Vec<JournalEntry>,
+    /// Read up to here, whatever became of it.
+    pub read_end: i64,
     pub high_watermark: i64,
     pub log_start_offset: i64,
     /// Why it can't go on, if it can't.
@@ -47,11 +49,26 @@ impl Progress {
         progress.trouble = None;
     }
 
-    pub(crate) fn seen(&self, key: Key, high_watermark: i64, log_start_offset: i64, bytes: usize) {
+    /// A fetch gave this much, up to `read_end`.
+    pub(crate) fn seen(
+        &self,
+        key: Key,
+        read_end: i64,
+        high_watermark: i64,
+        log_start_offset: i64,
+        bytes: usize,
+    ) {
         self.read_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         let mut partitions = self.partitions.lock();
         let progress = partitions.entry(key).or_default();
+        progress.read_end = progress.read_end.max(read_end);
         (progress.high_watermark, progress.log_start_offset) = (high_watermark, log_start_offset);
+    }
+
+    /// A number that grows as long as anything goes on.
+    pub(crate) fn reached(&self) -> i64 {
+        let of = |progress: &PartitionProgress| progress.read_end.saturating_add(progress.safe_end());
+        self.partitions.lock().values().map(of).fold(0, i64::saturating_add)
     }
 
     pub(crate) fn failed(&self, key: Key, error: &impl ToString) {

@@ -132,7 +132,7 @@ impl Archiver {
                     running.take(wanted, &Share::All);
                 }
             }
-            let now = self.progress.read_bytes() + self.progress.commits();
+            let now = self.progress.reached();
             if std::mem::replace(&mut seen, now) != now {
                 progressed = Instant::now();
             }

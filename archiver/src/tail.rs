@@ -29,6 +29,10 @@ pub(crate) enum Next {
     Read,
     /// Look at the store again; the source may have refused to go on.
     Open { refused: bool },
+    /// The log has nothing up to here, and should.
+    Skip { end_offset: i64 },
+    /// Somebody must see to it: it is tried again later.
+    Rest,
     /// Ask the service who leads it now.
     Move,
     /// All that was wanted is in the store.
@@ -89,6 +93,8 @@ pub(crate) struct Tail {
     /// Answers to what was asked before this are of no use any more.
     pub(crate) generation: u64,
     pub(crate) failures: u32,
+    /// Holes that were seen in it.
+    pub(crate) holes: u32,
     pub(crate) rest_until: Option<Instant>,
     pub(crate) log_start_offset: i64,
     pub(crate) high_watermark: i64,
@@ -118,6 +124,7 @@ impl Tail {
             closing: false,
             generation: 0,
             failures: 0,
+            holes: 0,
             rest_until: None,
             log_start_offset: 0,
             high_watermark: 0,

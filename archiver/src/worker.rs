@@ -18,6 +18,7 @@ use varve_kafka::client::{
 
 use crate::clock;
 use crate::error::{Error, Result};
+use crate::intake::{self, Odd};
 use crate::journal::{self, Journal};
 use crate::memory::{Memory, Room};
 use crate::opening::{Opened, Opening};
@@ -29,6 +30,8 @@ use crate::tail::{Hold, Key, Next, Phase, Saved, Tail};
 const STREAM_BYTES: usize = 1 << 20;
 /// Snapshots name each: a partition that has this many in the journal is cut.
 const JOURNAL_ENTRIES: usize = 64;
+/// With this many holes, a topic was compacted once, whatever its policy is now.
+const HOLES_MAX: u32 = 16;
 const TICK: Duration = Duration::from_millis(250);
 const BACKOFF_MIN: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
@@ -186,6 +189,16 @@ impl Worker {
     }
 
     fn open(&mut self, key: Key, refused: bool) {
+        self.open_with(key, refused, None);
+    }
+
+    /// Says that the log has nothing before `end_offset`, and goes on there.
+    fn open_behind(&mut self, key: Key, end_offset: i64) {
+        let hole = self.tails.get(&key).map(|tail| (tail.chain_end, end_offset));
+        self.open_with(key, false, hole);
+    }
+
+    fn open_with(&mut self, key: Key, refused: bool, hole: Option<(i64, i64)>) {
         let Some(tail) = self.tails.get_mut(&key) else { return };
         tail.drop_hold();
         tail.phase = Phase::Opening;
@@ -202,6 +215,7 @@ impl Worker {
                 entries: &entries,
                 seen_ms,
                 refused,
+                hole,
             };
             let outcome = opening.run().await;
             // The worker may have ended.
@@ -284,7 +298,12 @@ impl Worker {
         }
     }
 
-    async fn take(&mut self, key: Key, batches: FetchedBatches) -> Result<()> {
+    async fn take(&mut self, key: Key, mut batches: FetchedBatches) -> Result<()> {
+        let Some(tail) = self.tails.get(&key) else { return Ok(()) };
+        let dense = tail.lane.topic.delete_retention_ms.is_none() && tail.holes < HOLES_MAX;
+        let intake = intake::examine(&batches.records, tail.next_offset, dense);
+        batches.records.truncate(intake.bytes);
+        batches.next_offset = intake.next_offset;
         let room = self.room(batches.records.len()).await;
         let (style, rules, memory) = (
             Arc::clone(&self.shared.style),
@@ -297,7 +316,13 @@ impl Worker {
         tail.log_start_offset = batches.log_start_offset;
         tail.high_watermark = batches.high_watermark;
         tail.last_stable_offset = batches.last_stable_offset.unwrap_or(batches.high_watermark);
-        self.shared.progress.seen(key, batches.high_watermark, batches.log_start_offset, batches.records.len());
+        self.shared.progress.seen(
+            key,
+            batches.next_offset,
+            batches.high_watermark,
+            batches.log_start_offset,
+            batches.records.len(),
+        );
         if !batches.records.is_empty() {
             tail.held_since.get_or_insert_with(Instant::now);
             tail.uncut_since.get_or_insert_with(Instant::now);
@@ -326,7 +351,9 @@ impl Worker {
             };
             tail.next_offset = batches.next_offset;
         }
-        if tail.is_at_stop() {
+        if let Some(odd) = intake.odd {
+            self.odd(key, odd).await
+        } else if tail.is_at_stop() {
             self.end(key, Next::Done).await;
         } else if tail.cut_at.is_some_and(|cut| tail.next_offset >= cut)
             || tail.held_bytes() >= rules.segment_bytes
@@ -335,6 +362,33 @@ impl Worker {
             self.close(key).await;
         }
         Ok(())
+    }
+
+    /// What is before it goes into the store first.
+    async fn odd(&mut self, key: Key, odd: Odd) {
+        let Some(tail) = self.tails.get_mut(&key) else { return };
+        match odd {
+            Odd::Hole { end_offset } => {
+                tail.holes += 1;
+                let first_offset = tail.next_offset;
+                tracing::error!(
+                    partition = %tail.lane, first_offset, end_offset,
+                    "the log has no batch for these offsets, though its topic is not compacted"
+                );
+                if tail.holes == HOLES_MAX {
+                    tracing::warn!(partition = %tail.lane, "taken for a topic that was compacted once");
+                }
+                self.end(key, Next::Skip { end_offset }).await;
+            }
+            Odd::Corrupt(source) => {
+                let what = format!("{} at offset {}", tail.lane, tail.next_offset);
+                let error = Error::Batches { what, source };
+                tracing::error!(partition = %tail.lane, %error, "the broker's bytes are corrupt");
+                self.shared.progress.failed(key, &error);
+                self.tell(Notice::Failed(key, error.to_string()));
+                self.end(key, Next::Rest).await;
+            }
+        }
     }
 
     async fn problem(&mut self, key: Key, problem: FetchProblem) {
@@ -569,6 +623,8 @@ impl Worker {
         match tail.next {
             Next::Read => {}
             Next::Open { refused } => self.open(key, refused),
+            Next::Skip { end_offset } => self.open_behind(key, end_offset),
+            Next::Rest => self.rest(key, Next::Open { refused: false }, Some(BACKOFF_LASTING)),
             Next::Move => self.rest(key, Next::Move, None),
             Next::Done => {
                 tail.phase = Phase::Resting;

@@ -12,6 +12,8 @@ use varve_kafka::client::{Client, ClientConfig};
 use varve_kafka::protocol::Batches;
 
 use crate::process::Process;
+use crate::scratch::Scratch;
+use crate::tier::Tier;
 
 /// A file-based archive and the archivers that write it.
 #[derive(Debug)]
@@ -62,6 +64,25 @@ impl ArchiveDir {
         Ok(Self { path, config })
     }
 
+    /// Elsewhere than in a directory: `archive` is the YAML of its section. Only what runs can be asked of it.
+    pub fn with(scratch: &Path, bootstrap: &str, archive: &str, extra: &str) -> Result<Self> {
+        let config = scratch.join("archive.yaml");
+        let text = format!("source: {{ bootstrap.servers: \"{bootstrap}\" }}\n{archive}\n{extra}\n");
+        std::fs::write(&config, text)?;
+        Ok(Self { path: scratch.join("nowhere"), config })
+    }
+
+    /// A copy of all objects of a store, to be looked into.
+    pub fn mirror(scratch: &Scratch, store: &Tier) -> Result<Self> {
+        let path = scratch.path().join("mirror");
+        for key in store.list()?.keys() {
+            let file = path.join(key);
+            std::fs::create_dir_all(file.parent().context("a key without a folder")?)?;
+            std::fs::write(file, store.read(key)?)?;
+        }
+        Ok(Self { config: path.join("none"), path })
+    }
+
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -82,6 +103,17 @@ impl ArchiveDir {
         let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         ensure!(output.status.success(), "varve {args:?}: {}\n{out}\n{err}", output.status);
         Ok(out.into_owned())
+    }
+
+    /// `varve archive import --json`, to its end: its exit code, and what it printed; errors as text.
+    pub fn import(&self, directories: &[&Path], extra: &[&str]) -> Result<(i32, Vec<serde_json::Value>, String)> {
+        let mut command = Command::new(varve()?);
+        command.args(["archive", "import", "--json", "-c"]).arg(&self.config).args(extra).args(directories);
+        let output = command.output()?;
+        let out = String::from_utf8(output.stdout)?;
+        let lines = out.lines().map(serde_json::from_str).collect::<Result<_, _>>().context(out.clone())?;
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        Ok((output.status.code().context("killed")?, lines, error))
     }
 
     /// `varve archive run`, until it is stopped.
@@ -162,20 +194,42 @@ impl ArchiveDir {
     /// Compares all partitions of `topics` with the brokers: every byte between the log's start and its end, every
     /// offset before it a gap, none within.
     pub fn compare(&self, client: &Client, topics: &[&str]) -> Result<Compared> {
+        self.compare_with(&TopicLogs::read(client, topics)?)
+    }
+
+    /// The same with what was read before.
+    pub fn compare_with(&self, topics: &[TopicLogs]) -> Result<Compared> {
         let mut compared = Compared::default();
-        for topic in topics {
-            let (topic_id, logs) = runtime()?.block_on(read_topic(client, topic))?;
-            for (partition, log) in logs {
-                let chain = self.history(&topic_id, partition)?;
+        for TopicLogs { topic, topic_id, logs } in topics {
+            for (&partition, log) in logs {
+                let chain = self.history(topic_id, partition)?;
                 if chain.is_empty() {
                     let empty = log.start_offset == log.end_offset && log.end_offset == 0;
                     ensure!(empty, "{topic}-{partition}: nothing archived of {log:?}");
                     continue;
                 }
-                compared.add(&format!("{topic}-{partition}"), &log, &chain)?;
+                compared.add(&format!("{topic}-{partition}"), log, &chain)?;
             }
         }
         Ok(compared)
+    }
+}
+
+/// What brokers have of a topic.
+#[derive(Clone, Debug)]
+pub struct TopicLogs {
+    pub topic: String,
+    pub topic_id: String,
+    pub logs: BTreeMap<i32, RawLog>,
+}
+
+impl TopicLogs {
+    pub fn read(client: &Client, topics: &[&str]) -> Result<Vec<Self>> {
+        let read = |topic: &&str| {
+            let (topic_id, logs) = runtime()?.block_on(read_topic(client, topic))?;
+            Ok(Self { topic: (*topic).to_owned(), topic_id, logs })
+        };
+        topics.iter().map(read).collect()
     }
 }
 

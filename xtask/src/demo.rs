@@ -1,4 +1,5 @@
-//! `cargo xtask demo`: builds the plug-in, and lets a real broker tier to it (`tests/src/bin/varve-demo.rs`).
+//! `cargo xtask demo`: builds the plug-in and the command, and lets a real broker tier and be archived
+//! (`tests/src/bin/varve-demo.rs`).
 
 use anyhow::Result;
 
@@ -12,6 +13,8 @@ pub(crate) struct Args {}
 pub(crate) fn run(_: Args) -> Result<()> {
     let mut steps = Steps::default();
     let jar = steps.step("varve-rsm.jar", || dist::run(&dist::Args::default()))?;
+    let build = ["build", "--quiet", "--release", "--package", "varve-cli", "--package", "varve-tests", "--bins"];
+    steps.command("varve", cargo().args(build))?;
     let mut demo = cargo();
     demo.args(["run", "--quiet", "--release", "--package", "varve-tests", "--bin", "varve-demo"]);
     steps.command("demo", demo.env("VARVE_RSM_JAR", jar))

@@ -1,11 +1,16 @@
 //! The demo: a real broker tiers a topic to the filesystem store, drops its own copies, and a consumer reads
-//! everything back, byte for byte. `./varve demo` builds the plug-in and runs this.
+//! everything back, byte for byte. Then the topic and its cluster's state are archived, proven and looked into.
+//! `./varve demo` builds the plug-in and the command, and runs this.
 
 use std::io::Write as _;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use varve_tests::{At, Cluster, KAFKA_VERSION, Produce, Scratch, Tier, rsm_jar};
+use varve_tests::{
+    ArchiveDir, At, Cluster, KAFKA_VERSION, Produce, Scratch, Tier, plain_client, raw_admin, rsm_jar, runtime,
+    varve,
+};
 
 const TOPIC: &str = "orders";
 const RECORDS: u64 = 60_000;
@@ -80,6 +85,8 @@ fn main() -> Result<()> {
         Ok(((), format!("{} records from offset {from}, all as produced", consumed.count)))
     })?;
 
+    archive(&cluster)?;
+
     step("delete the topic, and with it its objects", || {
         cluster.delete_topic_and_tier(TOPIC, &tier)?;
         Ok(((), format!("{} objects left in the store", tier.list()?.len())))
@@ -87,6 +94,46 @@ fn main() -> Result<()> {
     cluster.stop_all()?;
     println!("\nDone in {:.1} s. Everything was read back byte for byte.", started.elapsed().as_secs_f32());
     Ok(())
+}
+
+/// The second half: what the broker and its tier have, the consumer group included, goes into an archive.
+fn archive(cluster: &Cluster) -> Result<()> {
+    let client = plain_client(&cluster.bootstrap())?;
+    step("let a consumer group commit offset 12345", || {
+        runtime()?.block_on(raw_admin::commit(&client, "billing", &[TOPIC], 12_345, ""))?;
+        Ok(((), "group billing".to_owned()))
+    })?;
+    let scratch = Scratch::new("demo-archive")?;
+    let topics = format!("topics: {{ include: [{TOPIC}] }}");
+    let archive = ArchiveDir::new(scratch.path(), &cluster.bootstrap(), &topics)?;
+    step("varve archive run --once: raw batches from the broker, and the state of the cluster", || {
+        Ok(((), archive.run_once(&[])?.trim().to_owned()))
+    })?;
+    step("fetch all batches from the broker, and compare them with the archive, byte for byte", || {
+        let compared = archive.compare(&client, &[TOPIC])?;
+        Ok(((), format!("{} bytes in {} segments, all the same", compared.bytes, compared.objects)))
+    })?;
+    let url = archive.url();
+    for args in [
+        vec!["snapshots", &url],
+        vec!["verify", &url],
+        vec!["ls", &url],
+        vec!["cat", &url, TOPIC, "--offset", "30000..30002", "--format", "json"],
+    ] {
+        let what = format!("varve {}", args.join(" "));
+        step(&what, || Ok(((), command(&args)?)))?;
+    }
+    Ok(())
+}
+
+/// What the command prints, with long lines cut.
+fn command(args: &[&str]) -> Result<String> {
+    let output = Command::new(varve()?).args(args).output()?;
+    let error = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "varve {args:?}: {} {error}", output.status);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let lines = text.trim_end().lines().map(|line| line.chars().take(140).collect::<String>());
+    Ok(lines.collect::<Vec<_>>().join("\n      "))
 }
 
 /// Says what is done, does it, and says how it went and how long it took.

@@ -1,0 +1,177 @@
+//! The archiver while its store, its brokers' disks and the way to them fail: what is archived is true, what can't
+//! be is said, and when the fault ends everything catches up.
+
+use std::fs::OpenOptions;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::process::{Command, ExitCode};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use varve_tests::{
+    ArchiveDir, Cluster, Look, MINIO_PASSWORD, Minio, Produce, Proxy, Scratch, Suite, Throttle, Tier,
+    Toxiproxy, Weather, eventually, plain_client, runtime, varve,
+};
+
+const QUICK: &str = "topics: { include: [\"*\"] }
+segments: { bytes: 8MiB, min.bytes: 1MiB, age: 1m }
+journal: { rpo: 2s }
+snapshots: { interval: 4s, wait: 5s }
+limits: { memory.bytes: 96MiB }
+log: { level: info }";
+const LIMIT: Duration = Duration::from_secs(120);
+
+fn main() -> ExitCode {
+    Suite::new()
+        .test("s3_is_down_slow_throttling_resetting_and_denying", s3)
+        .test("a_corrupt_batch_on_the_brokers_disk", corrupt)
+        .test("no_room_in_the_store", no_room)
+        .run()
+}
+
+/// YAML of an archive in `tier`.
+fn s3_archive(tier: &Tier) -> String {
+    let settings = tier.rsm_config();
+    let pairs = settings.iter().map(|(key, value)| {
+        let key = if key == "store.url" { "url" } else { key };
+        format!("  {key}: \"{value}\"")
+    });
+    let quick = "  s3.connect.timeout.ms: 2000\n  s3.timeout.ms: 3000\n  s3.max.attempts: 3";
+    format!("archive:\n{}\n{quick}", pairs.collect::<Vec<_>>().join("\n"))
+}
+
+fn s3() -> Result<()> {
+    let minio = Minio::start()?;
+    let throttle = Throttle::start(minio.port)?;
+    let toxiproxy = Toxiproxy::start()?;
+    let proxy = toxiproxy.proxy("s3", throttle.port)?;
+    let direct = Tier::s3(&minio, "archive", "prod")?;
+    let cluster = Cluster::builder().start()?;
+    cluster.client().create_topic("t", 3, 1, &[])?;
+    let scratch = Scratch::new("archive-s3")?;
+    let through = s3_archive(&direct.clone().through(proxy.port));
+    let archive = ArchiveDir::with(scratch.path(), &cluster.bootstrap(), &through, QUICK)?;
+    let log = scratch.path().join("archiver.log");
+    let mut running = archive.start(&log, &[])?;
+    let mut seed = 0;
+    let mut fill = |seconds: u64| -> Result<()> {
+        for _ in 0..seconds * 2 {
+            seed += 1;
+            let produce = Produce { partition: seed as u32 % 3, count: 3000, seed, ..Produce::default() };
+            cluster.client().produce("t", &produce)?;
+            thread::sleep(Duration::from_millis(300));
+        }
+        Ok(())
+    };
+    fill(3)?;
+    let faults: [(&str, &dyn Fn(&Proxy) -> Result<()>); 5] = [
+        ("latency", &|p| p.add_latency(400)),
+        ("resets", &|p| p.add_resets(50)),
+        ("bodies end", &|p| p.add_cut(100_000)),
+        ("silence", &Proxy::add_silence),
+        ("slow", &|p| p.add_bandwidth(512)),
+    ];
+    for (what, begin) in faults {
+        begin(&proxy)?;
+        fill(4)?;
+        proxy.heal()?;
+        ensure!(running.is_alive(), "it ended under {what}: see {}", log.display());
+    }
+    throttle.set(Weather::SlowDown { percent: 70 });
+    fill(4)?;
+    throttle.set(Weather::Fair);
+    minio.kill();
+    fill(3)?;
+    minio.resume_with_password("another-secret")?;
+    fill(4)?;
+    minio.kill();
+    minio.resume()?;
+    // The same password as before: everything catches up.
+    let ends = || -> Result<(i64, i64)> {
+        let mut sum = (0, 0);
+        let mirror = ArchiveDir::mirror(&Scratch::new("mirror")?, &direct)?;
+        let topic_id = runtime()?.block_on(plain_client(&cluster.bootstrap())?.topic("t"))?.topic_id.to_string();
+        for p in 0..3_u32 {
+            let partition = p.cast_signed();
+            sum.0 += mirror.chain(&topic_id, partition, 0)?.last().map_or(0, |o| o.end_offset());
+            sum.1 += cluster.client().offset("t", p, varve_tests::At::Latest)?;
+        }
+        Ok(sum)
+    };
+    eventually("it goes on after the last fault", LIMIT, || {
+        let (archived, end) = ends()?;
+        Ok(Look::when(archived > end * 8 / 10, (), (archived, end)))
+    })?;
+    ensure!(running.terminate()?.success(), "it did not end well: see {}", log.display());
+    archive.run_once(&[])?;
+    let mirrored = Scratch::new("archive-mirror")?;
+    let mirror = ArchiveDir::mirror(&mirrored, &direct)?;
+    let compared = mirror.compare(&plain_client(&cluster.bootstrap())?, &["t"])?;
+    ensure!(compared.partitions == 3 && compared.gaps == 0, "{compared:?}");
+    let output = Command::new(varve()?).args(["verify", &mirror.url()]).output()?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    let said = std::fs::read_to_string(&log)?;
+    ensure!(!said.contains(MINIO_PASSWORD) && !said.contains("panicked"), "see {}", log.display());
+    Ok(())
+}
+
+fn corrupt() -> Result<()> {
+    let cluster = Cluster::builder().start()?;
+    let kafka = cluster.client();
+    kafka.create_topic("t", 2, 1, &[])?;
+    for partition in 0..2 {
+        kafka.produce("t", &Produce { partition, count: 2000, ..Produce::default() })?;
+    }
+    let client = plain_client(&cluster.bootstrap())?;
+    let topic_id = runtime()?.block_on(client.topic("t"))?.topic_id.to_string();
+    let file = cluster.broker().partition_dir("t", 0).join("00000000000000000000.log");
+    let mut log = OpenOptions::new().read(true).write(true).open(&file)?;
+    let middle = log.metadata()?.len() / 2;
+    let mut byte = [0];
+    log.seek(SeekFrom::Start(middle))?;
+    log.read_exact(&mut byte)?;
+    log.seek(SeekFrom::Start(middle))?;
+    log.write_all(&[byte[0] ^ 0x10])?;
+    let scratch = Scratch::new("archive-corrupt")?;
+    let archive = ArchiveDir::new(scratch.path(), &cluster.bootstrap(), QUICK)?;
+    let output = Command::new(varve()?)
+        .args(["archive", "run", "--once", "--json", "-c"])
+        .arg(archive.config())
+        .output()?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    ensure!(output.status.code() == Some(1), "{}: {said}", output.status);
+    ensure!(said.contains("\"partition\":0") && said.contains("at offset") && said.contains("CRC"), "{said}");
+    // The other partition is whole, and of this one what is before.
+    ensure!(archive.chain(&topic_id, 1, 0)?.last().map(|o| o.end_offset()) == Some(2000), "{said}");
+    let before = archive.chain(&topic_id, 0, 0)?.last().map_or(0, |o| o.end_offset());
+    ensure!((500..1500).contains(&before), "archived up to {before}");
+    // Mended, it goes on.
+    log.seek(SeekFrom::Start(middle))?;
+    log.write_all(&byte)?;
+    archive.run_once(&[])?;
+    ensure!(archive.compare(&client, &["t"])?.partitions == 2, "not both");
+    Ok(())
+}
+
+/// A limit on the size of files stands for a full disk: writes fail in the midst of an object.
+fn no_room() -> Result<()> {
+    let cluster = Cluster::builder().start()?;
+    cluster.client().create_topic("t", 1, 1, &[])?;
+    cluster.client().produce("t", &Produce { count: 6000, ..Produce::default() })?;
+    let scratch = Scratch::new("archive-no-room")?;
+    let archive = ArchiveDir::new(scratch.path(), &cluster.bootstrap(), QUICK)?;
+    let limited = format!(
+        "ulimit -f 2000; trap '' XFSZ; exec {} archive run --once -c {}",
+        varve()?.display(),
+        archive.config().display()
+    );
+    let output = Command::new("sh").args(["-c", &limited]).output()?;
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    ensure!(!output.status.success() && said.contains("t-0"), "{}: {said}", output.status);
+    let topic_id =
+        runtime()?.block_on(plain_client(&cluster.bootstrap())?.topic("t"))?.topic_id.to_string();
+    ensure!(archive.chain(&topic_id, 0, 0)?.is_empty(), "part of an object is visible");
+    archive.run_once(&[])?;
+    archive.compare(&plain_client(&cluster.bootstrap())?, &["t"]).context("after the fault")?;
+    Ok(())
+}
