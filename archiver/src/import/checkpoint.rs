@@ -11,12 +11,13 @@ use super::error::{ImportError, Result};
 /// By topic and partition.
 pub(crate) type Offsets = BTreeMap<(String, i32), i64>;
 
-/// `*-offset-checkpoint`: version (0), count, then `topic partition offset` each.
+/// `*-offset-checkpoint`: version (0), count, then `topic partition offset` each. A broker makes it empty first.
 pub(crate) fn parse_offsets(file: &str, bytes: &[u8]) -> Result<Offsets> {
     let refuse = |line: &str, expected: &str| ImportError::checkpoint(file, expected, format!("{line:?}"));
     let text = text(file, bytes)?;
     let mut lines = text.lines();
     match lines.next() {
+        None => return Ok(Offsets::new()),
         Some("0") => {}
         other => return Err(refuse(other.unwrap_or_default(), "version 0")),
     }
@@ -41,7 +42,8 @@ pub(crate) fn parse_offsets(file: &str, bytes: &[u8]) -> Result<Offsets> {
 /// `partition.metadata`: the topic's id.
 pub(crate) fn parse_topic_id(file: &str, bytes: &[u8]) -> Result<Id> {
     let text = text(file, bytes)?;
-    let found = text.lines().find_map(|line| line.strip_prefix("topic_id:")).map(str::trim).unwrap_or_default();
+    let found =
+        text.lines().find_map(|line| line.strip_prefix("topic_id:")).map(str::trim).unwrap_or_default();
     Id::parse(found).map_err(|_| ImportError::checkpoint(file, "topic_id: with an id", format!("{found:?}")))
 }
 
@@ -62,7 +64,10 @@ fn text(file: &str, bytes: &[u8]) -> Result<String> {
 /// What a directory in a log directory is, by its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum DirectoryName {
-    Partition { topic: String, partition: i32 },
+    Partition {
+        topic: String,
+        partition: i32,
+    },
     /// Of a partition, but none to be read: why, in words.
     PassedOver(&'static str),
     Other,
@@ -110,7 +115,16 @@ mod tests {
         let offsets = parse_offsets("f", b"0\n2\nt 0 17\na.b-c 11 9223372036854775807\n").unwrap();
         assert_eq!(offsets[&("a.b-c".to_owned(), 11)], i64::MAX);
         assert!(parse_offsets("f", b"0\n0\n").unwrap().is_empty());
-        for bad in ["", "1\n0\n", "0\n", "0\n2\nt 0 1\n", "0\n1\nt 0\n", "0\n1\nt 0 x\n", "0\n1\nt 0 1 2\n", "0\n1\n\u{fffd}"] {
+        assert!(parse_offsets("f", b"").unwrap().is_empty());
+        for bad in [
+            "1\n0\n",
+            "0\n",
+            "0\n2\nt 0 1\n",
+            "0\n1\nt 0\n",
+            "0\n1\nt 0 x\n",
+            "0\n1\nt 0 1 2\n",
+            "0\n1\n\u{fffd}",
+        ] {
             assert!(parse_offsets("f", bad.as_bytes()).is_err(), "{bad:?}");
         }
         assert!(parse_offsets("f", b"0\n1\n\xff 0 1\n").is_err());
@@ -119,7 +133,10 @@ mod tests {
     #[test]
     fn ids() {
         let id = "AAAAAAAAAAAAAAAAAAAAAQ";
-        assert_eq!(parse_topic_id("f", format!("version: 0\ntopic_id: {id}").as_bytes()).unwrap().to_string(), id);
+        assert_eq!(
+            parse_topic_id("f", format!("version: 0\ntopic_id: {id}").as_bytes()).unwrap().to_string(),
+            id
+        );
         assert!(parse_topic_id("f", b"version: 0\n").is_err());
         let meta = "#\n#Sat Nov 21\nnode.id=3\nversion=1\ncluster.id=abc\ndirectory.id=x\n";
         assert_eq!(parse_meta("f", meta.as_bytes()).unwrap(), (Some("abc".to_owned()), Some(3)));
@@ -127,18 +144,26 @@ mod tests {
 
     #[test]
     fn names_of_directories() {
-        let partition = |topic: &str, partition| DirectoryName::Partition { topic: topic.to_owned(), partition };
+        let partition =
+            |topic: &str, partition| DirectoryName::Partition { topic: topic.to_owned(), partition };
         assert_eq!(parse_directory("t-0"), partition("t", 0));
         assert_eq!(parse_directory("a-b.c-delete-12"), partition("a-b.c-delete", 12));
         for suffix in ["delete", "future", "stray"] {
             let name = format!("t-0.0123456789abcdef0123456789abcdef-{suffix}");
             assert!(matches!(parse_directory(&name), DirectoryName::PassedOver(_)), "{name}");
         }
-        for other in ["t", "-0", "t-", "t-x", "t-+1", "t-99999999999", "t-0.short-delete", "remote-log-index-cache"] {
+        for other in
+            ["t", "-0", "t-", "t-x", "t-+1", "t-99999999999", "t-0.short-delete", "remote-log-index-cache"]
+        {
             assert_eq!(parse_directory(other), DirectoryName::Other, "{other}");
         }
         assert_eq!(parse_log_name("00000000000000000042.log"), Some(42));
-        for other in ["42.log", "00000000000000000042.index", "00000000000000000042.log.deleted", "99999999999999999999.log"] {
+        for other in [
+            "42.log",
+            "00000000000000000042.index",
+            "00000000000000000042.log.deleted",
+            "99999999999999999999.log",
+        ] {
             assert_eq!(parse_log_name(other), None);
         }
     }

@@ -17,7 +17,9 @@ pub enum ImportError {
     /// A small file that is none, or says something else than others do.
     #[error("{file}: expected {expected}, found {found}")]
     Checkpoint { file: String, expected: String, found: String },
-    #[error("{path} is no log directory of a broker: it has neither meta.properties nor replication-offset-checkpoint")]
+    #[error(
+        "{path} is no log directory of a broker: it has neither meta.properties nor replication-offset-checkpoint"
+    )]
     NoLogDirectory { path: String },
     #[error("{path}: no meta.properties tells the cluster: name it by --cluster-id")]
     NoClusterId { path: String },
@@ -38,9 +40,13 @@ pub enum Fault {
     Missing { directory: String, offset: i64, next: i64 },
     #[error("{file}: offset {next} follows where {offset} is due, in a log that was never compacted")]
     Jump { file: String, offset: i64, next: i64 },
-    #[error("{directory}: the log starts at {log_start_offset}, its first file at {next}: what is before is in the brokers' tier")]
+    #[error(
+        "{directory}: the log starts at {log_start_offset}, its first file at {next}: what is before is in the brokers' tier"
+    )]
     Tiered { directory: String, log_start_offset: i64, next: i64 },
-    #[error("{file}: the batch at offset {offset} is of leader epoch {found}, by leader-epoch-checkpoint it is {expected}")]
+    #[error(
+        "{file}: the batch at offset {offset} is of leader epoch {found}, by leader-epoch-checkpoint it is {expected}"
+    )]
     OtherEpoch { file: String, offset: i64, expected: i32, found: i32 },
     #[error("{file} is gone")]
     Vanished { file: String },

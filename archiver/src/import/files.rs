@@ -75,7 +75,11 @@ impl Files {
                 match std::fs::metadata(&path) {
                     Ok(meta) if meta.len() > SMALL_MAX_BYTES => {
                         let expected = format!("at most {SMALL_MAX_BYTES} bytes");
-                        return Err(ImportError::checkpoint(&path.display().to_string(), expected, meta.len()));
+                        return Err(ImportError::checkpoint(
+                            &path.display().to_string(),
+                            expected,
+                            meta.len(),
+                        ));
                     }
                     _ => {}
                 }
@@ -128,7 +132,8 @@ impl Files {
         match self {
             Files::Tar(tar, prefix) => {
                 let prefix = format!("{prefix}{directory}/");
-                let names = tar.logs.range(prefix.clone()..).take_while(|(name, _)| name.starts_with(&prefix));
+                let names =
+                    tar.logs.range(prefix.clone()..).take_while(|(name, _)| name.starts_with(&prefix));
                 let of = |(name, log): (&String, &Blob)| {
                     Some((parse_log_name(name.strip_prefix(prefix.as_str())?)?, log.bytes))
                 };

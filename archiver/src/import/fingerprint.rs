@@ -20,7 +20,10 @@ impl Fingerprint {
     pub(crate) fn add(&mut self, header: &BatchHeader) {
         let word = (u64::from(header.crc) << 32) ^ header.size_bytes();
         let place = header.base_offset.cast_unsigned().wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let sum = (word ^ place).wrapping_mul(0xd6e8_feb8_6659_fd93).rotate_left(31).wrapping_mul(0xa076_1d64_78bd_642f);
+        let sum = (word ^ place)
+            .wrapping_mul(0xd6e8_feb8_6659_fd93)
+            .rotate_left(31)
+            .wrapping_mul(0xa076_1d64_78bd_642f);
         let stretch = self.sums.entry(header.base_offset >> self.shift).or_default();
         *stretch = stretch.wrapping_add(sum);
         if self.sums.len() > STRETCHES_MAX {

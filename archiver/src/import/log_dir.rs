@@ -38,6 +38,8 @@ pub(crate) struct LogDir {
 pub struct PassedOver {
     pub directory: String,
     pub why: String,
+    /// It should have been read: something in it is damaged.
+    pub is_wrong: bool,
 }
 
 /// One broker's copy of a partition.
@@ -134,15 +136,18 @@ impl LogDir {
     ) -> Result<(Vec<Replica>, Vec<PassedOver>)> {
         let (mut replicas, mut passed_over) = (Vec::new(), Vec::new());
         for directory in self.files.directories()? {
-            let mut pass = |why: &str| {
-                passed_over.push(PassedOver { directory: self.files.name(&directory), why: why.to_owned() });
+            let mut pass = |why: &str, is_wrong| {
+                let directory = self.files.name(&directory);
+                passed_over.push(PassedOver { directory, why: why.to_owned(), is_wrong });
             };
             match parse_directory(&directory) {
-                DirectoryName::PassedOver(why) => pass(why),
+                DirectoryName::PassedOver(why) => pass(why, false),
                 DirectoryName::Partition { topic, partition } if wants(&topic) => {
-                    match self.replica(&directory, topic, partition, include_active)? {
-                        Ok(replica) => replicas.push(replica),
-                        Err(why) => pass(why),
+                    match self.replica(&directory, topic, partition, include_active) {
+                        Ok(Ok(replica)) => replicas.push(replica),
+                        Ok(Err(why)) => pass(why, false),
+                        // One partition's damage is no other's.
+                        Err(error) => pass(&error.to_string(), true),
                     }
                 }
                 _ => {}
@@ -170,8 +175,10 @@ impl LogDir {
         let epochs = format!("{directory}/leader-epoch-checkpoint");
         let epochs = match self.files.small(&epochs)? {
             None => Vec::new(),
-            Some(bytes) => parse_leader_epochs(&bytes)
-                .map_err(|error| ImportError::checkpoint(&self.files.name(&epochs), "leader epochs", error))?,
+            Some(bytes) if bytes.is_empty() => Vec::new(),
+            Some(bytes) => parse_leader_epochs(&bytes).map_err(|error| {
+                ImportError::checkpoint(&self.files.name(&epochs), "leader epochs", error)
+            })?,
         };
         let Some(segments) = self.files.logs(directory)? else { return Ok(Err("vanished")) };
         let segments: BTreeMap<i64, u64> = segments.into_iter().collect();
@@ -237,7 +244,8 @@ impl Replica {
             cleaned: Offsets::new(),
         };
         dir.read_offsets()?;
-        let found = Arc::new(dir).replica(&self.directory, self.topic.clone(), self.partition, include_active)?;
+        let found =
+            Arc::new(dir).replica(&self.directory, self.topic.clone(), self.partition, include_active)?;
         // A topic that was made again is another.
         Ok(found.ok().filter(|found| found.topic_id == self.topic_id))
     }

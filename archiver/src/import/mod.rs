@@ -21,8 +21,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::task::JoinSet;
-use varve_archive::record::topic::TopicRecord;
-use varve_archive::{Archive, NewSnapshot, Snapshot, Target, V1};
+use varve_archive::record::state::JournalEntry;
+use varve_archive::{Archive, NewSnapshot, Snapshot, Target};
 use varve_format::Id;
 use varve_store::{MemoryStore, Rate, SharedStore};
 
@@ -94,6 +94,7 @@ impl ImportOutcome {
     /// Whether all was archived, and nothing was found to be wrong.
     pub fn is_clean(&self) -> bool {
         self.partitions.iter().all(|p| p.error.is_none() && p.findings.is_empty())
+            && self.passed_over.iter().all(|passed| !passed.is_wrong)
     }
 }
 
@@ -137,21 +138,32 @@ impl Importer {
             while tasks.len() < parallel
                 && let Some((key, replicas)) = waiting.next()
             {
-                let work = self.work(key, replicas, common.clone(), entries.remove(&key).unwrap_or_default()).await?;
+                let work = self.work(key, replicas, common.clone(), entries.remove(&key).unwrap_or_default());
                 tasks.spawn(run(work));
             }
             let Some(done) = tasks.join_next().await else { break };
-            let (report, target, bytes) = done.map_err(|_| crate::Error::Ended("the import of a partition"))?;
+            let (report, target, bytes) =
+                done.map_err(|_| crate::Error::Ended("the import of a partition"))?;
             // What needed not be read is done too.
             self.progress.total_bytes.fetch_sub(bytes.saturating_sub(report.read_bytes), Ordering::Relaxed);
             if let Some(error) = &report.error {
-                tracing::warn!(topic = report.topic, partition = report.partition, error, "not imported as far as it could be");
+                tracing::warn!(
+                    topic = report.topic,
+                    partition = report.partition,
+                    error,
+                    "not imported as far as it could be"
+                );
             }
             partitions.push(report);
             targets.extend(target);
         }
-        partitions.sort_by(|a, b| (&a.topic, &a.topic_id, a.partition).cmp(&(&b.topic, &b.topic_id, b.partition)));
-        let snapshot = if self.options.dry_run || targets.is_empty() { None } else { Some(self.snapshot(&targets).await?) };
+        partitions
+            .sort_by(|a, b| (&a.topic, &a.topic_id, a.partition).cmp(&(&b.topic, &b.topic_id, b.partition)));
+        let snapshot = if self.options.dry_run || targets.is_empty() {
+            None
+        } else {
+            Some(self.snapshot(&targets).await?)
+        };
         Ok(ImportOutcome { partitions, passed_over, snapshot })
     }
 
@@ -198,44 +210,36 @@ impl Importer {
         (common, parallel)
     }
 
-    async fn work(
+    fn work(
         &self,
         (topic_id, partition): (Id, i32),
         replicas: Vec<Replica>,
         common: Common,
-        entries: Vec<varve_archive::record::state::JournalEntry>,
-    ) -> Result<Work> {
+        entries: Vec<JournalEntry>,
+    ) -> Work {
         let name = replicas.first().map(|r| r.topic.clone()).unwrap_or_default();
         let cluster_id = replicas.first().and_then(|r| r.dir.cluster_id.clone()).unwrap_or_default();
         let cleaned = replicas.iter().any(|r| r.cleaned);
         let topic = Topic {
             topic_id,
             name: name.clone(),
-            cluster_id: cluster_id.clone(),
+            cluster_id,
             delete_retention_ms: cleaned.then_some(DELETE_RETENTION_DEFAULT_MS),
             index_interval_bytes: INDEX_INTERVAL_DEFAULT_BYTES,
         };
-        if !self.options.dry_run {
-            let record = TopicRecord {
-                varve_topic: V1,
-                topic_id,
-                topic: name.clone(),
-                cluster_id,
-                // A broker doesn't write down how many there are.
-                partitions: None,
-                writer: WRITER.to_owned(),
-                created_ms: clock::now_ms(),
-            };
-            self.archiver.archive.add_topic(&record).await?;
-        }
         let lane = Lane {
             archive: self.archiver.archive.clone(),
             store: Arc::clone(&self.archiver.store),
             topic: Arc::new(topic),
             partition,
         };
-        let report = ImportedPartition { topic: name, topic_id: topic_id.to_string(), partition, ..ImportedPartition::default() };
-        Ok(Work { common, lane, replicas, entries, report })
+        let report = ImportedPartition {
+            topic: name,
+            topic_id: topic_id.to_string(),
+            partition,
+            ..ImportedPartition::default()
+        };
+        Work { common, lane, replicas, entries, report }
     }
 
     async fn snapshot(&self, targets: &[Target]) -> Result<Snapshot> {
@@ -282,9 +286,11 @@ fn target(report: &ImportedPartition, replicas: &[Replica], standing: &Standing)
 
 fn with_cluster(mut dir: LogDir, given: Option<&str>) -> Result<LogDir> {
     match (&dir.cluster_id, given) {
-        (Some(found), Some(given)) if found != given => {
-            Err(ImportError::checkpoint(&dir.files.name("meta.properties"), format!("cluster.id={given}"), found))
-        }
+        (Some(found), Some(given)) if found != given => Err(ImportError::checkpoint(
+            &dir.files.name("meta.properties"),
+            format!("cluster.id={given}"),
+            found,
+        )),
         (None, None) => Err(ImportError::NoClusterId { path: dir.files.to_string() }),
         (None, Some(given)) => {
             dir.cluster_id = Some(given.to_owned());
@@ -296,7 +302,9 @@ fn with_cluster(mut dir: LogDir, given: Option<&str>) -> Result<LogDir> {
 
 /// Over the archive that is there, or over none.
 async fn dry(config: Config) -> Result<Archiver> {
-    let store = varve_store::open(&config.archive.url, &config.archive.store_settings).await.map_err(crate::Error::from)?;
+    let store = varve_store::open(&config.archive.url, &config.archive.store_settings)
+        .await
+        .map_err(crate::Error::from)?;
     match Archive::open(Arc::clone(&store), "").await {
         Ok(archive) => Ok(Archiver::over(config, store, archive)?),
         Err(varve_archive::Error::Missing { .. }) => {

@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use varve_archive::record::branch::BranchReason;
 use varve_archive::record::gap::GapReason;
 use varve_archive::record::state::JournalEntry;
-use varve_archive::{Commit, Verdict};
+use varve_archive::record::topic::TopicRecord;
+use varve_archive::{Commit, V1, Verdict};
 use varve_format::Observed;
 use varve_store::Rate;
 
@@ -91,13 +92,16 @@ struct Group {
     /// Where each can't be read on, or has no more.
     broken: Vec<Option<Broken>>,
     done: Vec<bool>,
-    /// What was read of the group, and its sum, to be compared with what others have.
-    read: Option<(Range<i64>, Fingerprint)>,
+    /// What was archived from which, and its sums, to be compared with what others have.
+    reads: Vec<(usize, Range<i64>, Fingerprint)>,
     looks: u32,
 }
 
 impl Work {
     pub(crate) async fn run(mut self) -> Result<(ImportedPartition, Standing)> {
+        if !self.common.options.dry_run {
+            self.name_topic().await?;
+        }
         let histories: Vec<_> = self.replicas.iter().map(Replica::history).collect();
         let groups = groups(&histories);
         let (count, lane) = (groups.len(), self.lane.clone());
@@ -139,6 +143,22 @@ impl Work {
         Ok((self.report, standing))
     }
 
+    /// Before anything of the topic is written.
+    async fn name_topic(&self) -> Result<()> {
+        let topic = &self.lane.topic;
+        let record = TopicRecord {
+            varve_topic: V1,
+            topic_id: topic.topic_id,
+            topic: topic.name.clone(),
+            cluster_id: topic.cluster_id.clone(),
+            // A broker doesn't write down how many there are.
+            partitions: None,
+            writer: self.common.style.writer.clone(),
+            created_ms: clock::now_ms(),
+        };
+        Ok(self.lane.archive.add_topic(&record).await?)
+    }
+
     /// Until the chain has all that the group can give.
     async fn group(&mut self, group: &mut Group) -> Result<()> {
         loop {
@@ -172,7 +192,8 @@ impl Work {
         let Some(main) = group.replicas.first().cloned() else { return Ok(true) };
         let leader_epoch = self.leader_epoch(&main);
         let last_epoch = standing.last_epoch();
-        if standing.is_stale(leader_epoch) || (last_epoch == Some(leader_epoch) && main.end_offset < standing.end_offset)
+        if standing.is_stale(leader_epoch)
+            || (last_epoch == Some(leader_epoch) && main.end_offset < standing.end_offset)
         {
             // Behind the archive: nothing of it is new. Or it is what a later leader has thrown away.
             self.compare_with_chain(&main, standing).await?;
@@ -192,7 +213,10 @@ impl Work {
             }
         };
         let Some((parent, reason)) = new else { return Ok(true) };
-        let said = format!("another history than the archive's from offset {start_offset} on: branch {}", standing.branch + 1);
+        let said = format!(
+            "another history than the archive's from offset {start_offset} on: branch {}",
+            standing.branch + 1
+        );
         self.report.remarks.push(said);
         if main.limit <= start_offset {
             group.give_up();
@@ -305,7 +329,9 @@ impl Work {
                             leader_epoch: self.leader_epoch(&replica),
                             detail: format!("seen in {}", replica.name()),
                         };
-                        self.report.remarks.push(format!("a branch without a parent at {}", new.start_offset));
+                        self.report
+                            .remarks
+                            .push(format!("a branch without a parent at {}", new.start_offset));
                         standing.start_branch(&self.lane, &self.common.style, new).await?;
                         return Ok(());
                     }
@@ -314,7 +340,12 @@ impl Work {
                         Some(open) => open,
                         None => {
                             let (lane, style) = (self.lane.clone(), Arc::clone(&self.common.style));
-                            writer.insert(SegmentWriter::new(lane, style, begin.clone(), self.common.memory.no_room())?)
+                            writer.insert(SegmentWriter::new(
+                                lane,
+                                style,
+                                begin.clone(),
+                                self.common.memory.no_room(),
+                            )?)
                         }
                     };
                     open.push(&records, room).await?;
@@ -340,7 +371,7 @@ impl Work {
             }
             if let Some(broken) = broken {
                 if let Some(fingerprint) = reader.fingerprint.take() {
-                    group.read = Some((began_at..begin.offset, fingerprint));
+                    group.reads.push((source, began_at..begin.offset, fingerprint));
                 }
                 // Where the cleaner left out what follows, the reader is ahead of the chain.
                 let broken = broken.map(|broken| Broken { offset: begin.offset, ..broken });
@@ -379,7 +410,9 @@ impl Work {
     fn committed(&mut self, branch: u32, first_offset: i64, end_offset: i64) {
         self.report.objects += 1;
         match self.report.ranges.last_mut() {
-            Some(last) if last.branch == branch && last.end_offset == first_offset => last.end_offset = end_offset,
+            Some(last) if last.branch == branch && last.end_offset == first_offset => {
+                last.end_offset = end_offset
+            }
             _ => self.report.ranges.push(ImportedRange { branch, first_offset, end_offset }),
         }
     }
@@ -417,30 +450,23 @@ impl Work {
         Ok((reader, read, room))
     }
 
-    /// Every copy that was not needed is read all the same: its checksums, and whether it is what was archived.
+    /// What was archived is read from all other copies that have it, too: their checksums, and whether it is the same.
     async fn check_others(&mut self, group: Group) -> Result<()> {
-        let Group { replicas, read, broken, .. } = group;
-        for (replica, broken) in replicas.iter().zip(&broken).skip(1) {
-            let from = replica.log_start_offset.max(replica.first_offset());
-            if broken.is_some() || from >= replica.limit {
-                continue;
-            }
-            // First what was not archived now, then what was.
-            let (begin, end) = read.as_ref().map_or((replica.limit, replica.limit), |(r, _)| (r.start, r.end));
-            let (begin, end) = (begin.clamp(from, replica.limit), end.clamp(from, replica.limit));
-            self.check(replica, from..begin).await?;
-            let found = self.check(replica, begin..end).await?;
-            self.check(replica, end..replica.limit).await?;
-            let both_dense = !replica.cleaned && replicas.first().is_some_and(|main| !main.cleaned);
-            if let (Some((_, ours)), Some(theirs), true) = (&read, found, both_dense)
-                && let Some(other) = ours.clone().difference(theirs, &(begin..end))
-            {
-                self.report.findings.push(format!(
-                    "{}: offsets {} to {} are not what was archived, in the same leader epochs",
-                    replica.name(),
-                    other.start,
-                    other.end - 1
-                ));
+        for (source, range, ours) in &group.reads {
+            for (index, replica) in group.replicas.iter().enumerate().filter(|(index, _)| index != source) {
+                let broken = group.broken.get(index).and_then(Option::as_ref);
+                let end = range.end.min(replica.limit).min(broken.map_or(i64::MAX, |broken| broken.offset));
+                let begin = range.start.max(replica.log_start_offset).max(replica.first_offset());
+                let Some(theirs) = self.check(replica, begin..end).await? else { continue };
+                let both_dense = !replica.cleaned && group.replicas.get(*source).is_some_and(|r| !r.cleaned);
+                if let (Some(other), true) = (ours.clone().difference(theirs, &(begin..end)), both_dense) {
+                    self.report.findings.push(format!(
+                        "{}: offsets {} to {} are not what was archived, in the same leader epochs",
+                        replica.name(),
+                        other.start,
+                        other.end - 1
+                    ));
+                }
             }
         }
         Ok(())
@@ -483,7 +509,7 @@ struct MissingAt {
 impl Group {
     fn new(replicas: Vec<Replica>) -> Self {
         let count = replicas.len();
-        Self { replicas, broken: vec![None; count], done: vec![false; count], read: None, looks: 0 }
+        Self { replicas, broken: vec![None; count], done: vec![false; count], reads: Vec::new(), looks: 0 }
     }
 
     fn limit(&self) -> i64 {
@@ -503,7 +529,8 @@ impl Group {
 
     /// The first copy that has what comes at `offset`.
     fn source_at(&self, offset: i64) -> Option<usize> {
-        (0..self.replicas.len()).find(|index| self.offset_after(*index, offset).is_some_and(|(at, _)| at == offset))
+        (0..self.replicas.len())
+            .find(|index| self.offset_after(*index, offset).is_some_and(|(at, _)| at == offset))
     }
 
     /// Where a copy can be read at `offset` or behind it, and why not at it.

@@ -12,6 +12,9 @@ use super::files::Blob;
 use super::fingerprint::Fingerprint;
 use super::log_dir::Replica;
 
+/// Brokers take no larger ones, short of a configuration that nobody has: a length beyond it is none.
+const BATCH_MAX_BYTES: u64 = 256 << 20;
+
 /// Where a copy can't be read on.
 #[derive(Clone, Debug)]
 pub(crate) struct Broken {
@@ -22,7 +25,10 @@ pub(crate) struct Broken {
 }
 
 pub(crate) enum Read {
-    Batches { records: Bytes, first: Box<BatchHeader> },
+    Batches {
+        records: Bytes,
+        first: Box<BatchHeader>,
+    },
     /// The limit is reached.
     End,
     Broken(Broken),
@@ -202,9 +208,16 @@ impl Reader {
     }
 
     /// A batch that is not whole in the piece.
-    fn cut_off(&self, base: i64, blob: &Blob, header: &BatchHeader, position: u64, first: bool) -> Option<Stop> {
+    fn cut_off(
+        &self,
+        base: i64,
+        blob: &Blob,
+        header: &BatchHeader,
+        position: u64,
+        first: bool,
+    ) -> Option<Stop> {
         let needed = header.size_bytes();
-        let available = blob.bytes.saturating_sub(position);
+        let available = blob.bytes.saturating_sub(position).min(BATCH_MAX_BYTES);
         if needed > available {
             let source = ProtocolError::Truncated { what: "record batch", position, needed, available };
             return Some(self.corrupt(base, blob, source, None));
@@ -267,8 +280,9 @@ impl Reader {
         let mut head = [0; BATCH_HEADER_BYTES];
         (blob.read_at(&mut head, position).ok()? == head.len()).then_some(())?;
         let header = BatchHeader::parse(&head, position).ok()?;
-        let left = blob.bytes.saturating_sub(position);
-        let mut bytes = vec![0; usize::try_from(header.size_bytes()).ok().filter(|size| *size as u64 <= left)?];
+        let left = blob.bytes.saturating_sub(position).min(BATCH_MAX_BYTES);
+        let mut bytes =
+            vec![0; usize::try_from(header.size_bytes()).ok().filter(|size| *size as u64 <= left)?];
         blob.read_at(&mut bytes, position).ok()?;
         let batch = Batch { header, position, bytes: Bytes::from(bytes) };
         batch.check_crc().ok()?;

@@ -152,7 +152,11 @@ fn print_text(outcome: &ImportOutcome, dry_run: bool) {
     }
     let bytes: u64 = outcome.partitions.iter().map(|p| p.bytes).sum();
     let about = if dry_run { "at most " } else { "" };
-    println!("{} partitions, {verb} {about}{} bytes of record batches", outcome.partitions.len(), grouped(bytes));
+    println!(
+        "{} partitions, {verb} {about}{} bytes of record batches",
+        outcome.partitions.len(),
+        grouped(bytes)
+    );
     if let Some(snapshot) = &outcome.snapshot {
         println!("snapshot {} {}", snapshot.record.sequence, snapshot.hash);
     }
