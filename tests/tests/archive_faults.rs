@@ -89,7 +89,8 @@ fn s3() -> Result<()> {
     // The same password as before: everything catches up.
     let ends = || -> Result<(i64, i64)> {
         let mut sum = (0, 0);
-        let mirror = ArchiveDir::mirror(&Scratch::new("mirror")?, &direct)?;
+        let folder = Scratch::new("mirror")?;
+        let mirror = ArchiveDir::mirror(&folder, &direct)?;
         let topic_id = runtime()?.block_on(plain_client(&cluster.bootstrap())?.topic("t"))?.topic_id.to_string();
         for p in 0..3_u32 {
             let partition = p.cast_signed();
