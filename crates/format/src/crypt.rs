@@ -1,8 +1,11 @@
 //! AES-256-GCM frames under the key hierarchy: key-encryption key → data key of a (topic, period) → object
 //! key, derived with a salt that is fresh for each upload attempt. So no object key ever seals two different
-//! objects, and a frame's number is nonce enough; the number after the last frame's seals the footer. The associated data binds a frame to its object, its place
-//! and the number of frames: none can be swapped, dropped or replayed. It does not hold the location: copies
-//! must open.
+//! objects, and a frame's number is nonce enough; the number after the last frame's seals the footer. The
+//! associated data binds a frame to its object, its place and the number of frames: none can be swapped, dropped or
+//! replayed. It does not hold the location: copies must open.
+//!
+//! Where frames are sealed before their number is known, it is 0 in their associated data, and the footer, which
+//! has it, is sealed in a nonce space of its own: after a footer no frame can be sealed under the same nonce.
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::hkdf;
@@ -80,10 +83,10 @@ impl ObjectKey {
     }
 
     /// Encrypts `bytes` in place.
-    pub(crate) fn seal(&self, number: u64, aad: &[u8], bytes: &mut [u8]) -> Result<[u8; TAG_BYTES]> {
+    pub(crate) fn seal(&self, nonce: [u8; 12], aad: &[u8], bytes: &mut [u8]) -> Result<[u8; TAG_BYTES]> {
         let tag = self
             .aead
-            .seal_in_place_separate_tag(nonce(number), Aad::from(aad), bytes)
+            .seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), Aad::from(aad), bytes)
             .map_err(|_| Error::invalid("frame to seal", bytes.len(), "less than 64 GiB"))?;
         let mut out = [0; TAG_BYTES];
         out.copy_from_slice(tag.as_ref());
@@ -95,7 +98,7 @@ impl ObjectKey {
         &self,
         what: &'static str,
         offset: u64,
-        number: u64,
+        nonce: [u8; 12],
         aad: &[u8],
         sealed: &[u8],
         plain: &mut [u8],
@@ -104,7 +107,7 @@ impl ObjectKey {
         let split = sealed.len().checked_sub(TAG_BYTES).filter(|n| *n == plain.len()).ok_or_else(refused)?;
         let (ciphertext, tag) = sealed.split_at(split);
         self.aead
-            .open_separate_gather(nonce(number), Aad::from(aad), ciphertext, tag, plain)
+            .open_separate_gather(Nonce::assume_unique_for_key(nonce), Aad::from(aad), ciphertext, tag, plain)
             .map_err(|_| refused())
     }
 
@@ -116,8 +119,19 @@ impl ObjectKey {
     }
 }
 
-fn nonce(number: u64) -> Nonce {
+/// Of a frame.
+pub(crate) fn frame_nonce(number: u64) -> [u8; 12] {
+    nonce(0, number)
+}
+
+/// Of the footer of an object of `frame_count` frames.
+pub(crate) fn footer_nonce(frame_count: u64, streamed: bool) -> [u8; 12] {
+    nonce(u32::from(streamed), frame_count)
+}
+
+fn nonce(space: u32, number: u64) -> [u8; 12] {
     let mut bytes = [0; 12];
-    bytes.iter_mut().skip(4).zip(number.to_be_bytes()).for_each(|(to, from)| *to = from);
-    Nonce::assume_unique_for_key(bytes)
+    let values = space.to_be_bytes().into_iter().chain(number.to_be_bytes());
+    bytes.iter_mut().zip(values).for_each(|(to, from)| *to = from);
+    bytes
 }

@@ -6,7 +6,7 @@
 
 #![allow(clippy::arithmetic_side_effects)] // Counts bytes that the caller brought, within the plan's bounds.
 
-use crate::crypt::ObjectKey;
+use crate::crypt::{ObjectKey, frame_nonce};
 use crate::custom_metadata::{ArchiveReference, CustomMetadata};
 use crate::digest::{Digest, Hasher};
 use crate::error::{Error, Flaw, Result};
@@ -55,6 +55,8 @@ pub struct Encoder {
     stored: u64,
     frames: u64,
     frame_count: u64,
+    /// Frames are sealed before their number is known.
+    streamed: bool,
 }
 
 impl Encoder {
@@ -62,17 +64,14 @@ impl Encoder {
     ///
     /// # Errors
     /// [`Error::Invalid`] for sizes or a period out of bounds, a plan of another chunk size, more frames than
-    /// a footer can describe, a zstd level that does not exist, or encryption of a log whose length is not known:
-    /// each frame's tag vouches for the number of frames.
+    /// a footer can describe, or a zstd level that does not exist.
     pub fn new(options: WriteOptions, plan: Plan) -> Result<Self> {
         check_sizes(options.frame_bytes, options.chunk_bytes).map_err(Flaw::invalid)?;
         if let Some(e) = &options.encryption {
             check_period(&e.period).map_err(Flaw::invalid)?;
         }
         let frame_count = plan.frame_count(&options)?;
-        if plan.open && options.encryption.is_some() {
-            return Err(Error::invalid("encryption", "a log of unknown length", "a log of known length"));
-        }
+        let streamed = plan.open && options.encryption.is_some();
         let key =
             options.encryption.as_ref().map(|e| e.key.object_key(&e.salt, options.object_id)).transpose()?;
         let zstd = match options.compression {
@@ -91,6 +90,7 @@ impl Encoder {
             stored: 0,
             frames: 0,
             frame_count,
+            streamed,
         };
         encoder.begin_extents();
         Ok(encoder)
@@ -167,8 +167,8 @@ impl Encoder {
         let start = out.len();
         self.compress(plain, out)?;
         if let Some(key) = &self.key {
-            let aad = key.frame_aad(self.frames, self.frame_count);
-            let tag = key.seal(self.frames, &aad, out.get_mut(start..).unwrap_or_default())?;
+            let aad = key.frame_aad(self.frames, if self.streamed { 0 } else { self.frame_count });
+            let tag = key.seal(frame_nonce(self.frames), &aad, out.get_mut(start..).unwrap_or_default())?;
             out.extend_from_slice(&tag);
         }
         let stored = out.get(start..).unwrap_or_default();
@@ -183,7 +183,10 @@ impl Encoder {
     /// [`Error::Invalid`] if frames are missing, `info` holds what the format does not allow (see
     /// [`SegmentInfo::check`]), or the footer would exceed its limit.
     pub fn finish(self, info: SegmentInfo, out: &mut Vec<u8>) -> Result<Finished> {
-        if self.plan.open || self.next_frame_bytes().is_some() || self.extents.len() != self.plan.extents.len() {
+        if self.plan.open
+            || self.next_frame_bytes().is_some()
+            || self.extents.len() != self.plan.extents.len()
+        {
             return Err(Error::invalid(
                 "finish",
                 format!("{} of {} frames", self.frames, self.frame_count),
@@ -204,6 +207,7 @@ impl Encoder {
             chunk_bytes: self.options.chunk_bytes,
             digest: self.options.digest,
             encryption,
+            streamed: self.streamed,
             extents: self.extents,
             digests: self.digests,
             root: None,

@@ -6,10 +6,12 @@ use crate::error::{Error, Result};
 pub const REQUIRED_ZSTD: u64 = 1 << 0;
 /// The object is encrypted.
 pub const REQUIRED_AES_256_GCM: u64 = 1 << 1;
+/// The object is encrypted, and its frames were sealed before their number was known.
+pub const REQUIRED_STREAMED: u64 = 1 << 2;
 /// The footer holds digests of the plain bytes.
 pub const OPTIONAL_DIGESTS: u64 = 1 << 0;
 
-const REQUIRED_KNOWN: u64 = REQUIRED_ZSTD | REQUIRED_AES_256_GCM;
+const REQUIRED_KNOWN: u64 = REQUIRED_ZSTD | REQUIRED_AES_256_GCM | REQUIRED_STREAMED;
 pub(crate) const OPTIONAL_KNOWN: u64 = OPTIONAL_DIGESTS;
 
 /// The two words of the trailer.

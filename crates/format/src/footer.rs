@@ -12,7 +12,7 @@ use crate::crypt::SALT_BYTES;
 use crate::digest::{Digest, DigestAlgorithm, Leaf, merkle_root};
 use crate::error::{Error, Flaw, Result};
 use crate::extent::{Extent, ExtentKind, Shape};
-use crate::features::{Features, OPTIONAL_DIGESTS, REQUIRED_AES_256_GCM, REQUIRED_ZSTD};
+use crate::features::{Features, OPTIONAL_DIGESTS, REQUIRED_AES_256_GCM, REQUIRED_STREAMED, REQUIRED_ZSTD};
 use crate::id::Id;
 use crate::names::{SegmentName, cluster_id_flaw};
 use crate::text::{check_printable, check_safe};
@@ -150,6 +150,8 @@ pub struct Footer {
     pub chunk_bytes: u32,
     pub digest: DigestAlgorithm,
     pub encryption: Option<EncryptionInfo>,
+    /// Encrypted, and sealed before the number of frames was known.
+    pub streamed: bool,
     pub extents: Vec<Extent>,
     /// Digest of each extent's plain bytes; empty where digests are off, or the footer is still sealed.
     pub digests: Vec<Digest>,
@@ -174,7 +176,8 @@ impl Footer {
         let zstd = self.extents.iter().any(|e| e.codec == crate::Codec::Zstd);
         Features {
             required: if zstd { REQUIRED_ZSTD } else { 0 }
-                | if self.encryption.is_some() { REQUIRED_AES_256_GCM } else { 0 },
+                | if self.encryption.is_some() { REQUIRED_AES_256_GCM } else { 0 }
+                | if self.encryption.is_some() && self.streamed { REQUIRED_STREAMED } else { 0 },
             optional: if self.digest == DigestAlgorithm::None { 0 } else { OPTIONAL_DIGESTS },
         }
     }

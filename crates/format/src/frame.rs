@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use crate::crypt::{ObjectKey, TAG_BYTES};
+use crate::crypt::{ObjectKey, TAG_BYTES, frame_nonce};
 use crate::error::{Error, Result};
 use crate::extent::{Codec, Extent, ExtentKind};
 use crate::footer::Footer;
@@ -141,8 +141,9 @@ impl FrameRef {
 }
 
 fn open(key: &ObjectKey, footer: &Footer, frame: &FrameRef, stored: &[u8], plain: &mut [u8]) -> Result<()> {
-    let aad = key.frame_aad(frame.number, footer.frame_count());
-    key.open("frame", frame.stored.start, frame.number, &aad, stored, plain)
+    let count = if footer.streamed { 0 } else { footer.frame_count() };
+    let aad = key.frame_aad(frame.number, count);
+    key.open("frame", frame.stored.start, frame_nonce(frame.number), &aad, stored, plain)
 }
 
 fn decompress(

@@ -33,7 +33,7 @@ pub use digest::{Digest, DigestAlgorithm, Hasher, Leaf, merkle_root};
 pub use encoder::{Encoder, Finished};
 pub use error::{Error, Result};
 pub use extent::{Codec, Extent, ExtentKind};
-pub use features::{Features, OPTIONAL_DIGESTS, REQUIRED_AES_256_GCM, REQUIRED_ZSTD};
+pub use features::{Features, OPTIONAL_DIGESTS, REQUIRED_AES_256_GCM, REQUIRED_STREAMED, REQUIRED_ZSTD};
 pub use footer::{EncryptionInfo, EpochStart, Footer, Observed, SegmentInfo};
 pub use frame::{Decoder, FrameRef};
 pub use id::Id;

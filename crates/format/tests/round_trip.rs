@@ -64,7 +64,8 @@ fn a_log_of_unknown_length_gives_the_same_object() {
         for log_bytes in [0, 1, 4095, 4096, 4097, 8191, 8192, 8193, 50_000] {
             let (log, options) =
                 (support::mixed(log_bytes, 0), options(compression, false, DigestAlgorithm::Blake3));
-            let mut encoder = Encoder::new(options.clone(), Plan::open(options.chunk_bytes).unwrap()).unwrap();
+            let mut encoder =
+                Encoder::new(options.clone(), Plan::open(options.chunk_bytes).unwrap()).unwrap();
             let mut object = Vec::new();
             let frames = log.chunks_exact(4096);
             let rest = frames.remainder();
@@ -83,7 +84,15 @@ fn a_log_of_unknown_length_gives_the_same_object() {
         }
     }
     let plan = || Plan::open(8192).unwrap();
-    assert!(Encoder::new(options(Compression::None, true, DigestAlgorithm::Blake3), plan()).is_err());
+    let sealed = options(Compression::None, true, DigestAlgorithm::Blake3);
+    for log_bytes in [0, 1, 8192, 50_001] {
+        let log = support::mixed(log_bytes, 0);
+        let (object, finished) = support::write_streamed(info(), &sealed, &log, &sections);
+        assert_eq!(finished.trailer.features.required, REQUIRED_AES_256_GCM | REQUIRED_STREAMED);
+        let (footer, plain) =
+            support::read_all(&object, Some(&sealed.encryption.as_ref().unwrap().key)).unwrap();
+        assert!(footer.streamed && plain[..footer.chunks().len()].concat() == log, "{log_bytes} bytes");
+    }
     let unended = Encoder::new(options(Compression::None, false, DigestAlgorithm::Blake3), plan()).unwrap();
     assert!(unended.finish(info(), &mut Vec::new()).is_err());
 }

@@ -6,11 +6,11 @@ use super::{
     tag,
 };
 use crate::bytes::{Cursor, Field, fields};
-use crate::crypt::{ObjectKey, TAG_BYTES};
+use crate::crypt::{ObjectKey, TAG_BYTES, footer_nonce};
 use crate::digest::{Digest, DigestAlgorithm};
 use crate::error::{Error, Result};
 use crate::extent;
-use crate::features::{OPTIONAL_KNOWN, REQUIRED_AES_256_GCM};
+use crate::features::{OPTIONAL_KNOWN, REQUIRED_AES_256_GCM, REQUIRED_STREAMED};
 use crate::id::Id;
 use crate::trailer::Trailer;
 
@@ -36,6 +36,7 @@ impl Footer {
         let table = Table { fields: fields(WHAT, origin, bytes)?, origin };
         table.check_format(trailer)?;
         let mut footer = table.footer()?;
+        footer.streamed = trailer.features.required & REQUIRED_STREAMED != 0;
         let required = table.required(tag::EXTENTS)?;
         let (data_end, stored_end) = (trailer.data_end, trailer.footer_offset);
         footer.extents =
@@ -75,7 +76,8 @@ impl Footer {
         })?;
         let mut private = vec![0; plain_bytes];
         let aad = sealed_aad(self.object_id, public);
-        key.open(WHAT, sealed.offset, self.frame_count(), &aad, sealed.value, &mut private)?;
+        let nonce = footer_nonce(self.frame_count(), self.streamed);
+        key.open(WHAT, sealed.offset, nonce, &aad, sealed.value, &mut private)?;
         self.read_private(&private, sealed.offset)?;
         self.sealed = false;
         Ok(())
@@ -193,6 +195,7 @@ impl<'a> Table<'a> {
             chunk_bytes: u32::from_be_bytes(self.array(tag::CHUNK_BYTES)?),
             digest: DigestAlgorithm::from_code(digest, self.origin)?,
             encryption: self.optional(tag::ENCRYPTION, || self.encryption())?,
+            streamed: false,
             extents: Vec::new(),
             digests: Vec::new(),
             root: None,

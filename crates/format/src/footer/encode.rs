@@ -3,7 +3,7 @@
 use super::{EpochStart, Footer, sealed_aad, tag};
 use crate::FORMAT_VERSION;
 use crate::bytes::put_field;
-use crate::crypt::ObjectKey;
+use crate::crypt::{ObjectKey, footer_nonce};
 use crate::error::Result;
 use crate::extent;
 use crate::features::Features;
@@ -33,7 +33,8 @@ impl Footer {
             None => put_field(&mut out, tag::PRIVATE, &private),
             Some(key) => {
                 let aad = sealed_aad(self.object_id, &out);
-                let tag_bytes = key.seal(self.frame_count(), &aad, &mut private)?;
+                let tag_bytes =
+                    key.seal(footer_nonce(self.frame_count(), self.streamed), &aad, &mut private)?;
                 private.extend_from_slice(&tag_bytes);
                 put_field(&mut out, tag::SEALED, &private);
             }

@@ -76,6 +76,29 @@ pub fn write_as(
     (out, finished)
 }
 
+/// The same as one whose length is known at its end alone.
+pub fn write_streamed(
+    info: SegmentInfo,
+    options: &WriteOptions,
+    log: &[u8],
+    sections: Sections,
+) -> (Vec<u8>, Finished) {
+    let sizes: Vec<_> = sections.iter().map(|(k, b)| (*k, b.len() as u64)).collect();
+    let mut encoder = Encoder::new(options.clone(), Plan::open(options.chunk_bytes).unwrap()).unwrap();
+    let frame = options.frame_bytes as usize;
+    let (mut out, frames) = (Vec::new(), log.chunks_exact(frame));
+    let rest = frames.remainder();
+    frames.for_each(|bytes| encoder.frame(bytes, &mut out).unwrap());
+    encoder.end_log(rest.len() as u64, &sizes).unwrap();
+    for bytes in std::iter::once(rest).chain(sections.iter().flat_map(|(_, b)| b.chunks(frame))) {
+        if !bytes.is_empty() {
+            encoder.frame(bytes, &mut out).unwrap();
+        }
+    }
+    let finished = encoder.finish(info, &mut out).unwrap();
+    (out, finished)
+}
+
 pub fn write(options: &WriteOptions, log: &[u8], sections: Sections) -> (Vec<u8>, Finished) {
     write_as(info(), options, log, sections)
 }
