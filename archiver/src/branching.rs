@@ -6,7 +6,7 @@
 use std::future::Future;
 
 use bytes::Bytes;
-use varve_archive::record::branch::{BranchReason, BranchRecord, EpochEntry};
+use varve_archive::record::branch::{BranchReason, BranchRecord, newest_epochs};
 use varve_archive::record::gap::{GapReason, GapRecord};
 use varve_archive::{ChainEpochs, LeaderAnswer, V1, Verdict};
 use varve_format::{EpochStart, Observed, SegmentInfo};
@@ -46,7 +46,7 @@ pub(crate) struct NewBranch {
 
 impl Standing {
     pub(crate) fn chain_epochs(&self, epochs: &[EpochStart]) -> ChainEpochs {
-        ChainEpochs::new(epochs, self.end_offset).seen_under(self.seen_under())
+        ChainEpochs::new(epochs, self.end_offset).seen_under(self.seen_under()).begins_at(self.begins_at())
     }
 
     pub(crate) fn is_stale(&self, leader_epoch: i32) -> bool {
@@ -55,8 +55,15 @@ impl Standing {
 
     /// Whether what `source` has continues this chain, as docs/ARCHIVE-FORMAT.md says under Divergence.
     pub(crate) async fn verdict(&self, lane: &Lane, source: &impl Leading, log: Log) -> Result<Verdict> {
-        let (mut epochs, mut complete) = (self.chain_epochs(&self.epochs), false);
-        let Some(mut asked) = epochs.last_epoch() else { return Ok(Verdict::Continues) };
+        let compacted = lane.topic.delete_retention_ms.is_some();
+        let of = |epochs: &[EpochStart]| self.chain_epochs(epochs).compacted(compacted);
+        let (mut epochs, mut complete) = (of(&self.epochs), false);
+        let Some(mut asked) = epochs.last_epoch() else {
+            let (log_start_offset, log_end_offset) = (log.start_offset, log.end_offset);
+            let leader_epoch = source.leader_epoch();
+            let answer = LeaderAnswer { leader_epoch, known: None, log_start_offset, log_end_offset };
+            return Ok(epochs.judge_without_epochs(answer));
+        };
         for _ in 0..STEPS_MAX {
             let answer = LeaderAnswer {
                 leader_epoch: source.leader_epoch(),
@@ -68,7 +75,7 @@ impl Standing {
                 Verdict::Ask(epoch) => asked = epoch,
                 Verdict::NeedsEpochsBelow(_) => {
                     let all = self.all_epochs(lane).await?;
-                    (epochs, complete) = (self.chain_epochs(&all), true);
+                    (epochs, complete) = (of(&all), true);
                 }
                 verdict => return Ok(verdict),
             }
@@ -83,7 +90,7 @@ impl Standing {
             None => Vec::new(),
         };
         let known = known.into_iter().filter(|e| e.start_offset < new.start_offset);
-        let record = BranchRecord {
+        let mut record = BranchRecord {
             varve_branch: V1,
             topic_id: lane.topic.topic_id,
             partition: lane.partition,
@@ -92,17 +99,18 @@ impl Standing {
             start_offset: new.start_offset,
             reason: new.reason,
             leader_epoch: new.leader_epoch,
-            leader_epochs: known.map(EpochEntry::from).collect(),
+            leader_epochs: newest_epochs(known),
             detail: Some(new.detail),
             writer: style.writer.clone(),
             created_ms: clock::now_ms(),
+            more: Vec::new(),
         };
         tracing::warn!(
             partition = %lane, branch = record.branch, start_offset = record.start_offset, reason = ?record.reason,
             "the log is another than what was archived: a new branch begins"
         );
         // Of two that start it one wins, and both look again.
-        lane.partition().start_branch(&record).await?;
+        lane.partition().start_branch(&mut record).await?;
         Ok(())
     }
 

@@ -50,11 +50,14 @@ impl Discovery {
 
     /// All partitions of all topics that are wanted, with their leaders of now. Topics that are new get their
     /// record in the archive first.
-    pub(crate) async fn look(&mut self, archive: &varve_archive::Archive, writer: &str) -> Result<Vec<Wanted>> {
+    pub(crate) async fn look(
+        &mut self,
+        archive: &varve_archive::Archive,
+        writer: &str,
+    ) -> Result<Vec<Wanted>> {
         let metadata = self.client.metadata(None).await?;
-        let cluster_id = metadata
-            .cluster_id
-            .ok_or_else(|| Error::unexpected("the cluster", "an id", "none"))?;
+        let cluster_id =
+            metadata.cluster_id.ok_or_else(|| Error::unexpected("the cluster", "an id", "none"))?;
         if self.cluster_id.get_or_insert_with(|| cluster_id.clone()) != &cluster_id {
             return Err(Error::unexpected("the cluster's id", format!("{:?}", self.cluster_id), cluster_id));
         }
@@ -63,8 +66,11 @@ impl Discovery {
             .into_iter()
             .filter(|t| t.error.is_none() && self.patterns.wants(&t.name, t.is_internal))
             .collect();
-        let new: Vec<&str> =
-            topics.iter().filter(|t| !self.known.contains_key(&t.topic_id)).map(|t| t.name.as_str()).collect();
+        let new: Vec<&str> = topics
+            .iter()
+            .filter(|t| !self.known.contains_key(&t.topic_id))
+            .map(|t| t.name.as_str())
+            .collect();
         let configs = self.configs(&new).await?;
         for topic in topics.iter().filter(|t| !self.known.contains_key(&t.topic_id)) {
             let record = TopicRecord {
@@ -75,6 +81,7 @@ impl Discovery {
                 partitions: i32::try_from(topic.partitions.len()).ok().filter(|n| *n > 0),
                 writer: writer.to_owned(),
                 created_ms: clock::now_ms(),
+                more: Vec::new(),
             };
             archive.add_topic(&record).await?;
         }

@@ -11,10 +11,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
-use varve_archive::record::bundle::BundleIndex;
+use varve_archive::record::bundle::{BundleEntry, BundleIndex};
 use varve_archive::record::state::JournalEntry;
-use varve_archive::{Archive, BundleBuilder, BundleName, Place};
-use varve_format::{Encoder, EpochStart, Observed, Plan, SegmentInfo};
+use varve_archive::{Archive, BundleBuilder, BundleName, Coverage, Place, names};
+use varve_format::{Encoder, EpochStart, Id, Observed, Plan, SegmentInfo};
 use varve_kafka::protocol::Batches;
 
 use crate::clock;
@@ -49,6 +49,8 @@ pub(crate) struct Journal {
 
 impl Journal {
     pub(crate) fn start(archive: Archive, name: String, writer: String) -> Self {
+        // Another name with each start: no name of a bundle comes back.
+        let name = names::archiver(&name, Id(rand::random()));
         let (items, receiver) = mpsc::channel(64);
         let written = Arc::new(Mutex::new(VecDeque::new()));
         tokio::spawn(write_bundles(archive, name, writer, receiver, Arc::clone(&written)));
@@ -75,14 +77,19 @@ impl Journal {
         for bundle in self.written.lock().iter() {
             writers.entry(bundle.archiver.clone()).or_default().push_back(bundle.clone());
         }
-        let mut expired = 0;
+        let (mut expired, mut coverage) = (0, Coverage::new(archive));
         for bundles in writers.into_values() {
             for bundle in bundles {
                 if let Some(index) = archive.bundle(&bundle).await? {
-                    let ends = ends(archive, &index, &known).await?;
-                    let end = |topic_id, partition, branch| ends.get(&((topic_id, partition), branch)).copied();
-                    if !archive.expire_bundle(&index, end).await? {
+                    let behind = |e: &BundleEntry| {
+                        known((e.topic_id, e.partition), e.branch).is_some_and(|end| end < e.end_offset)
+                    };
+                    if index.entries.iter().any(behind) {
                         break;
+                    }
+                    // The last of a writer stays, and what no chain has: it is the only copy.
+                    if !archive.expire_bundle(&index, &mut coverage).await? {
+                        continue;
                     }
                     expired += 1;
                 }
@@ -91,31 +98,6 @@ impl Journal {
         }
         Ok(expired)
     }
-}
-
-async fn ends(
-    archive: &Archive,
-    index: &BundleIndex,
-    known: impl Fn(Key, u32) -> Option<i64>,
-) -> Result<HashMap<(Key, u32), i64>> {
-    let mut ends = HashMap::new();
-    for entry in &index.entries {
-        let key = (entry.topic_id, entry.partition);
-        let end = match known(key, entry.branch).filter(|end| *end >= entry.end_offset) {
-            Some(end) => end,
-            None => {
-                let partition = archive.partition(entry.topic_id, entry.partition);
-                let start = partition.start_offset(entry.branch).await?;
-                partition.chain_end(entry.branch, start, start).await?.end_offset
-            }
-        };
-        ends.insert((key, entry.branch), end);
-        if end < entry.end_offset {
-            // One is enough to keep it.
-            break;
-        }
-    }
-    Ok(ends)
 }
 
 async fn write_bundles(

@@ -71,6 +71,12 @@ impl Opening<'_> {
             if standing.is_stale(self.leader.epoch) {
                 return Ok(Opened::Stale);
             }
+            if let Some(what) = &standing.damaged {
+                tracing::warn!(partition = %self.lane, what, "what lies at the chain's end is damaged");
+                let (parent, at) = (Some(standing.branch), standing.end_offset);
+                self.branch(&standing, parent, at, BranchReason::Damaged).await?;
+                continue;
+            }
             if let Some((_, end_offset)) = self.hole.filter(|(start, _)| *start == standing.end_offset) {
                 let detail = Some("the log goes on behind it, and its topic is not compacted".to_owned());
                 standing.gap(self.lane, self.style, end_offset, GapReason::Lost, detail).await?;
@@ -79,8 +85,8 @@ impl Opening<'_> {
             if !self.refused && !self.may_be_late(&standing) {
                 return Ok(Opened::Ready(Box::new(standing)));
             }
-            // What was read of another history is kept before anything is compared; and what the log has no more.
-            if self.refused && rescue::from_journal(self.lane, self.style, &standing).await? {
+            // What was read is kept before a gap or a branch leaves it behind: the journal's history is the chain's.
+            if rescue::from_journal(self.lane, self.style, &standing).await? {
                 continue;
             }
             let Some(log) = self.log().await? else { return Ok(Opened::Gone) };
@@ -120,14 +126,16 @@ impl Opening<'_> {
             let found = self.client.list_offsets(name, &[partition], spec).await?;
             Ok::<_, Error>(found.get(&partition).copied().flatten().unwrap_or(0))
         };
-        let (start_offset, end_offset) = (offset(OffsetSpec::Earliest).await?, offset(OffsetSpec::Latest).await?);
+        let (start_offset, end_offset) =
+            (offset(OffsetSpec::Earliest).await?, offset(OffsetSpec::Latest).await?);
         let same = self.client.topic(name).await?.topic_id == self.lane.topic.topic_id;
         Ok(same.then_some(Log { start_offset, end_offset }))
     }
 
     /// A compacted topic of which deletions may be gone that were never read.
     fn may_be_late(&self, standing: &Standing) -> bool {
-        let (Some(retention_ms), Some(seen_ms)) = (self.lane.topic.delete_retention_ms, standing.seen_ms()) else {
+        let (Some(retention_ms), Some(seen_ms)) = (self.lane.topic.delete_retention_ms, standing.seen_ms())
+        else {
             return false;
         };
         let seen_ms = seen_ms.max(self.seen_ms.unwrap_or(0));

@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 use bytes::Bytes;
-use varve_archive::{NewSnapshot, Record, Snapshot, Target};
+use varve_archive::record::snapshot::CLUSTER_STATE;
+use varve_archive::{Document, NewSnapshot, Record, Snapshot, Target};
 use varve_kafka::client::OffsetSpec;
 use varve_kafka::client::admin::TopicPartition;
 
@@ -13,7 +14,7 @@ use crate::clock;
 use crate::discovery::Wanted;
 use crate::error::{Error, Result};
 use crate::service::{Archiver, WRITER};
-use crate::state::{CollectedGroups, ClusterState, collect_groups, collect_rest};
+use crate::state::{ClusterState, CollectedGroups, collect_groups, collect_rest};
 use crate::tail::Key;
 
 /// A snapshot that waits for the archive.
@@ -62,12 +63,18 @@ impl Archiver {
         let bytes = document.encode().map_err(|source| {
             Error::Archive(varve_archive::Error::Record { object: "the cluster's state".to_owned(), source })
         })?;
+        let document = Document {
+            name: CLUSTER_STATE.to_owned(),
+            format: "varve.cluster-state.v1".to_owned(),
+            bytes: Bytes::from(bytes),
+        };
         let new = NewSnapshot {
             targets: &targets,
-            cluster_state: Some(Bytes::from(bytes)),
+            documents: &[document],
             writer: WRITER,
             now_ms: clock::now_ms(),
             signer: self.signer.as_ref(),
+            trusted: &[],
         };
         let snapshot = self.archive.write_snapshot(&new).await?;
         tracing::info!(

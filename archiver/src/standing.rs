@@ -17,6 +17,8 @@ pub(crate) struct Standing {
     pub(crate) branch: u32,
     pub(crate) end_offset: i64,
     pub(crate) last: Option<Box<ObjectHead>>,
+    /// What is wrong with what lies at the end, where nothing can be appended for that.
+    pub(crate) damaged: Option<String>,
     /// Of the lineage, as far as the last object or the branch's record tells.
     pub(crate) epochs: Vec<EpochStart>,
     /// All branches but the first.
@@ -43,6 +45,7 @@ impl Standing {
             branch,
             end_offset: chain.end_offset,
             last: chain.last,
+            damaged: chain.damaged,
             epochs,
             records,
             state: LogState::new(chain.end_offset),
@@ -94,6 +97,12 @@ impl Standing {
             state: self.state.clone(),
             state_is_whole: self.state_is_whole,
         }
+    }
+
+    /// Where the lineage begins.
+    pub(crate) fn begins_at(&self) -> i64 {
+        let record = |number: u32| self.records.iter().find(|r| r.branch == number);
+        lineage(self.branch, record).first().map_or(0, |stretch| stretch.start_offset)
     }
 
     /// Leaders before this one have another history.

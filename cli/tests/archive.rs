@@ -11,9 +11,11 @@ use bytes::Bytes;
 use serde_json::Value;
 use varve_archive::record::branch::{BranchReason, BranchRecord};
 use varve_archive::record::gap::{GapReason, GapRecord};
-use varve_archive::record::snapshot::Signer;
+use varve_archive::record::snapshot::{CLUSTER_STATE, Signer};
 use varve_archive::record::topic::TopicRecord;
-use varve_archive::{Archive, BundleBuilder, Commit, HashAlgorithm, NewSnapshot, Place, Started, Target, V1};
+use varve_archive::{
+    Archive, BundleBuilder, Commit, Document, HashAlgorithm, NewSnapshot, Place, Started, Target, V1,
+};
 use varve_format::{
     Compression, DataKey, DigestAlgorithm, Encoder, Encryption, EpochStart, ExtentKind, Id, KeyRecord,
     KeyRing, Plan, SegmentInfo, WriteOptions, key_record_name,
@@ -206,12 +208,15 @@ async fn snapshot(archive: &Archive, partitions: &[i32], state: &'static str, la
     };
     let targets: Vec<Target> = partitions.iter().map(target).collect();
     let signer = Signer::from_seed(&[3; 32]).unwrap();
+    let (name, format) = (CLUSTER_STATE.to_owned(), "test".to_owned());
+    let document = Document { name, format, bytes: Bytes::from_static(state.as_bytes()) };
     let new = NewSnapshot {
         targets: &targets,
-        cluster_state: Some(Bytes::from_static(state.as_bytes())),
+        documents: &[document],
         writer: "a test",
         now_ms: T0,
         signer: Some(&signer),
+        trusted: &[],
     };
     archive.write_snapshot(&new).await.unwrap();
 }
@@ -225,6 +230,7 @@ fn topic(id: Id, name: &str, partitions: i32) -> TopicRecord {
         partitions: Some(partitions),
         writer: "a test".into(),
         created_ms: T0,
+        more: vec![],
     }
 }
 
@@ -267,7 +273,7 @@ fn made() -> Made {
         }
         snapshot(&archive, &[0, 1], r#"{"varve_x":1,"topics":["orders","empty"],"missing":["acls"]}"#, None)
             .await;
-        let record = BranchRecord {
+        let mut record = BranchRecord {
             varve_branch: V1,
             topic_id: TOPIC,
             partition: 1,
@@ -280,8 +286,9 @@ fn made() -> Made {
             detail: None,
             writer: "a test".into(),
             created_ms: T0,
+            more: vec![],
         };
-        let started = archive.partition(TOPIC, 1).start_branch(&record).await.unwrap();
+        let started = archive.partition(TOPIC, 1).start_branch(&mut record).await.unwrap();
         assert!(matches!(started, Started::Ours));
         commit(&archive, 1, 1, 6, segment(info(1, 6, 7), options(), &data(6, -1, &["child 6"]), &[])).await;
         let mut bundle = BundleBuilder::default();

@@ -17,7 +17,7 @@ use rand::rngs::SmallRng;
 use rand::{RngCore as _, SeedableRng as _};
 use varve_archive::record::topic::TopicRecord;
 use varve_archive::{
-    Archive, Commit, Depth, HashAlgorithm, NewSnapshot, PieceContent, Target, V1, VerifyOptions,
+    Archive, Commit, Depth, HashAlgorithm, JournalView, NewSnapshot, PieceContent, Target, V1, VerifyOptions,
 };
 use varve_format::{Compression, DigestAlgorithm, Encoder, ExtentKind, Id, Plan, SegmentInfo, WriteOptions};
 use varve_store::{FilesystemStore, GetRange, SharedStore};
@@ -88,6 +88,7 @@ async fn make(root: &Path, hash: HashAlgorithm, args: &Args) -> Result<Archive> 
         partitions: Some(1),
         writer: "bench".into(),
         created_ms: 1,
+        more: Vec::new(),
     };
     archive.add_topic(&topic).await?;
     let mut random = SmallRng::seed_from_u64(1);
@@ -97,8 +98,14 @@ async fn make(root: &Path, hash: HashAlgorithm, args: &Args) -> Result<Archive> 
         ensure!(matches!(committed, Commit::Committed), "{committed:?}");
     }
     let targets = [Target::new(TOPIC, 0)];
-    let new =
-        NewSnapshot { targets: &targets, cluster_state: None, writer: "bench", now_ms: 1, signer: None };
+    let new = NewSnapshot {
+        targets: &targets,
+        documents: &[],
+        writer: "bench",
+        now_ms: 1,
+        signer: None,
+        trusted: &[],
+    };
     archive.write_snapshot(&new).await?;
     Ok(archive)
 }
@@ -202,10 +209,10 @@ fn lean(files: &[PathBuf], threads: usize, digest: Option<DigestAlgorithm>) -> R
 }
 
 async fn read(archive: &Archive) -> Result<()> {
-    let reader = archive.log_reader().await?;
     let snapshot = archive.latest_snapshot(0).await?.context("no snapshot")?;
     let state = archive.find(snapshot.record.root.as_ref(), TOPIC, 0).await?.context("no partition")?;
-    let log = reader.at(&state, None)?;
+    let reader = archive.log_reader(Some(&snapshot.record)).await?;
+    let log = reader.at(&state, None, &JournalView::default())?;
     let mut pieces = log.pieces(0);
     while let Some(piece) = pieces.next().await? {
         ensure!(matches!(piece.content, PieceContent::Segment(_)), "{piece:?}");

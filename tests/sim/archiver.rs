@@ -6,15 +6,18 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use varve_archive::record::branch::{BranchReason, BranchRecord, EpochEntry, epoch_before};
+use varve_archive::record::branch::{BranchReason, BranchRecord, EpochEntry, epoch_before, newest_epochs};
+use varve_archive::record::bundle::BundleEntry;
 use varve_archive::record::gap::{GapReason, GapRecord};
+use varve_archive::record::state::JournalEntry;
 use varve_archive::record::topic::TopicRecord;
 use varve_archive::{
-    Archive, BundleBuilder, BundleName, ChainEnd, ChainEpochs, Commit, NewSnapshot, Partition, Place, Result,
-    Snapshot, Started, Target, V1, Verdict, continuation, lineage,
+    Archive, BundleBuilder, BundleName, ChainEnd, ChainEpochs, Commit, Coverage, NewSnapshot, Partition,
+    Place, Point, Result, Snapshot, Started, Target, V1, Verdict, continuation, lineage, names,
 };
 use varve_format::{Compression, DigestAlgorithm, Encoder, EpochStart, Id, Plan, SegmentInfo, WriteOptions};
 
+use crate::promise::{self, Promise};
 use crate::rng::Rng;
 use crate::turns::Turn;
 use crate::world::{Batch, Leader, World};
@@ -43,6 +46,9 @@ pub struct Shared {
     pub rng: Rng,
     pub broken: Broken,
     pub snapshots: Rc<RefCell<Vec<Snapshot>>>,
+    /// The same archive without troubles: what an onlooker sees.
+    pub calm: Archive,
+    pub promises: Rc<RefCell<Vec<Promise>>>,
 }
 
 /// The source continues the chain of this branch up to here.
@@ -109,14 +115,20 @@ impl Archiver {
             partitions: None,
             writer: self.name.clone(),
             created_ms: 0,
+            more: Vec::new(),
         };
         archive.add_topic(&record).await?;
         let partition = archive.partition(topic_id, partition);
         let standing = self.stand(&partition).await?;
         let leader = |this: &Self| this.shared.world.borrow().logs[log].leaders[view].clone();
         if !self.is_sure(log, &standing, leader(self).epoch) {
-            match self.ask(&partition, &standing, || leader(self)).await? {
+            let (journal, verdict) = self.ask(&partition, &standing, || leader(self)).await?;
+            match verdict {
                 Verdict::Continues => {}
+                Verdict::DivergesAt(_) | Verdict::StartsAnewAt(_) if !journal.is_empty() => {
+                    self.rescue(&partition, &topic, &standing, &journal).await?;
+                    return Ok(true);
+                }
                 Verdict::DivergesAt(offset) => {
                     let parent = Some(standing.branch);
                     self.branch(&partition, &standing, parent, offset, &leader(self)).await?;
@@ -169,25 +181,72 @@ impl Archiver {
         partition: &Partition<'_>,
         standing: &Standing,
         leader: impl Fn() -> Leader,
-    ) -> Result<Verdict> {
-        let end = standing.chain.end_offset;
+    ) -> Result<(Vec<JournalEntry>, Verdict)> {
+        let journal = self.joining(partition, standing).await?;
+        let end = journal.last().map_or(standing.chain.end_offset, |e| e.end_offset);
         let seen_under = standing.records.last().map_or(-1, |r| r.leader_epoch);
-        let of = |epochs: &[EpochStart]| ChainEpochs::new(epochs, end).seen_under(seen_under);
-        let (mut epochs, mut complete) = (of(&standing.epochs), false);
+        let record = |n: u32| standing.records.iter().find(|r| r.branch == n);
+        let begins_at = lineage(standing.branch, record).first().map_or(0, |s| s.start_offset);
+        let of = |epochs: Vec<EpochStart>| {
+            let epochs = with_journal(epochs, &journal);
+            ChainEpochs::new(&epochs, end).seen_under(seen_under).begins_at(begins_at)
+        };
+        let (mut epochs, mut complete) = (of(standing.epochs.clone()), false);
         if epochs.is_stale(leader().epoch) {
-            return Ok(Verdict::Stale);
+            return Ok((journal, Verdict::Stale));
         }
-        let Some(mut asked) = epochs.last_epoch() else { return Ok(Verdict::Continues) };
+        let Some(mut asked) = epochs.last_epoch() else {
+            return Ok((journal, epochs.judge_without_epochs(leader().answer(0))));
+        };
         loop {
             match epochs.judge(asked, leader().answer(asked), complete) {
                 Verdict::Ask(epoch) => asked = epoch,
                 Verdict::NeedsEpochsBelow(_) => {
                     let all = self.all_epochs(partition, standing).await?;
-                    (epochs, complete) = (of(&all), true);
+                    (epochs, complete) = (of(all), true);
                 }
-                verdict => return Ok(verdict),
+                verdict => return Ok((journal, verdict)),
             }
         }
+    }
+
+    /// What the journal has behind the chain, whoever wrote it.
+    async fn joining(&self, partition: &Partition<'_>, standing: &Standing) -> Result<Vec<JournalEntry>> {
+        let entries =
+            entries(&self.shared.archive, partition.topic_id, partition.partition, standing.branch).await?;
+        let epochs: Vec<EpochEntry> = standing.epochs.iter().copied().map(EpochEntry::from).collect();
+        let end = standing.chain.end_offset;
+        Ok(continuation(&entries, end, epoch_before(&epochs, end)))
+    }
+
+    /// Makes a segment of what the journal has: before a gap or a branch would leave it behind.
+    async fn rescue(
+        &mut self,
+        partition: &Partition<'_>,
+        topic: &str,
+        standing: &Standing,
+        journal: &[JournalEntry],
+    ) -> Result<()> {
+        let from = standing.chain.end_offset;
+        let (mut at, mut batches) = (from, Vec::new());
+        for entry in journal {
+            let name = BundleName { archiver: entry.archiver.clone(), sequence: entry.sequence };
+            let Some(index) = self.shared.archive.bundle(&name).await? else { return Ok(()) };
+            let same = |e: &&BundleEntry| e.in_snapshot(&name) == *entry;
+            let Some(entry) = index.entries.iter().find(same) else { return Ok(()) };
+            let Some((head, object)) = self.shared.archive.bundle_object(&name, entry).await? else {
+                return Ok(());
+            };
+            let log = Batch::parse(&object[..head.footer.log_bytes as usize]);
+            batches.extend(log.into_iter().filter(|b| b.end > at));
+            at = entry.end_offset;
+        }
+        let before = standing.epochs.iter().rev().find(|e| e.start_offset < from.max(1)).copied();
+        let leader_epochs = with_journal(before.into_iter().collect(), journal);
+        let leader_epochs = leader_epochs.into_iter().filter(|e| e.start_offset < at).collect();
+        let info = self.info(partition, topic, leader_epochs, from, at);
+        let object = segment(info, self.shared.rng.id(), &batches);
+        partition.commit(standing.branch, from, Bytes::from(object)).await.map(|_| ())
     }
 
     /// Of the whole lineage, object by object.
@@ -218,8 +277,12 @@ impl Archiver {
         offset: i64,
         leader: &Leader,
     ) -> Result<()> {
-        let known = leader.epochs.iter().filter(|e| e.start_offset < offset);
-        let record = BranchRecord {
+        let lineage = match parent {
+            Some(_) => self.all_epochs(partition, standing).await?,
+            None => Vec::new(),
+        };
+        let known = lineage.into_iter().filter(|e| e.start_offset < offset);
+        let mut record = BranchRecord {
             varve_branch: V1,
             topic_id: partition.topic_id,
             partition: partition.partition,
@@ -228,12 +291,13 @@ impl Archiver {
             start_offset: offset,
             reason: BranchReason::Divergence,
             leader_epoch: leader.epoch,
-            leader_epochs: known.copied().map(EpochEntry::from).collect(),
+            leader_epochs: newest_epochs(known),
             detail: None,
             writer: self.name.clone(),
             created_ms: 0,
+            more: Vec::new(),
         };
-        match partition.start_branch(&record).await? {
+        match partition.start_branch(&mut record).await? {
             Started::Ours | Started::Taken(_) => Ok(()),
         }
     }
@@ -254,6 +318,11 @@ impl Archiver {
         }
         let batches = source.fetch(at, max);
         if self.shows_another_history(standing, at, &batches) {
+            let journal = self.joining(partition, standing).await?;
+            if !journal.is_empty() {
+                self.rescue(partition, topic, standing, &journal).await?;
+                return Ok(true);
+            }
             self.branch(partition, standing, None, at, &source).await?;
             return Ok(true);
         }
@@ -269,18 +338,26 @@ impl Archiver {
         if gap.is_none() && batches.is_empty() {
             return Ok(false);
         }
-        let end = gap.map_or_else(|| batches.last().map_or(at, |b| b.end), |(end, _)| end);
+        if gap.is_some() {
+            let journal = self.joining(partition, standing).await?;
+            if !journal.is_empty() {
+                self.rescue(partition, topic, standing, &journal).await?;
+                return Ok(true);
+            }
+        }
+        let end = gap.as_ref().map_or_else(|| batches.last().map_or(at, |b| b.end), |(end, _)| *end);
         let key = match self.shared.broken {
             Broken::KeyedByOwnBase if gap.is_none() => batches.first().map_or(at, |b| b.base),
             _ => at,
         };
-        let info = self.info(partition, topic, standing, &source, key, end);
+        let info = self.info(partition, topic, known_epochs(standing, &source, key, end), key, end);
         let object_id = self.shared.rng.id();
+        let is_gap = gap.is_some();
         let object = match gap {
             Some((_, reason)) => GapRecord::new(reason, None).object(info, options(object_id))?.0,
             None => segment(info, object_id, &batches),
         };
-        if gap.is_none() && self.shared.rng.percent(25) {
+        if !is_gap && self.shared.rng.percent(25) {
             self.journal(partition, standing.branch, at, Bytes::from(object)).await?;
             return Ok(true);
         }
@@ -308,21 +385,10 @@ impl Archiver {
         &self,
         partition: &Partition<'_>,
         topic: &str,
-        standing: &Standing,
-        source: &Leader,
+        leader_epochs: Vec<EpochStart>,
         base: i64,
         end: i64,
     ) -> SegmentInfo {
-        let before = standing.epochs.iter().rev().find(|e| e.start_offset < base.max(1)).copied();
-        let mut leader_epochs: Vec<EpochStart> = before.into_iter().collect();
-        for e in source.epochs.iter().filter(|e| e.start_offset < end) {
-            let begins =
-                source.epochs.iter().find(|n| n.epoch > e.epoch).map_or(i64::MAX, |n| n.start_offset);
-            let here = begins > base;
-            if here && leader_epochs.last().is_none_or(|l| l.epoch < e.epoch) {
-                leader_epochs.push(EpochStart { start_offset: e.start_offset.max(base), ..*e });
-            }
-        }
         SegmentInfo {
             writer: self.name.clone(),
             cluster_id: "model".to_owned(),
@@ -361,20 +427,25 @@ impl Archiver {
             let partition = self.shared.archive.partition(topic_id, number);
             let standing = self.stand(&partition).await?;
             let entries = entries(&self.shared.archive, topic_id, number, standing.branch).await?;
-            let epochs: Vec<EpochEntry> = standing.epochs.iter().copied().map(EpochEntry::from).collect();
-            let end = standing.chain.end_offset;
-            let epoch = epoch_before(&epochs, end);
-            let journal = continuation(&entries, end, epoch);
-            targets.push(Target { journal, ..Target::new(topic_id, number) });
+            let joined = self.joining(&partition, &standing).await?;
+            let end_offset = joined.last().map_or(standing.chain.end_offset, |e| e.end_offset);
+            let point = Point { branch: standing.branch, end_offset };
+            let point = Some(point).filter(|_| self.shared.rng.percent(70));
+            targets.push(Target { journal: entries, point, ..Target::new(topic_id, number) });
         }
         let new = NewSnapshot {
             targets: &targets,
-            cluster_state: Some(Bytes::from_static(b"{}")),
+            documents: &[],
             writer: &self.name,
             now_ms: 0,
             signer: None,
+            trusted: &[],
         };
         let snapshot = self.shared.archive.write_snapshot(&new).await?;
+        if self.shared.broken == Broken::Nothing {
+            let made = promise::of(&self.shared.calm, &snapshot).expect("a recovery point can be read");
+            self.shared.promises.borrow_mut().extend(made);
+        }
         self.shared.snapshots.borrow_mut().push(snapshot);
         Ok(())
     }
@@ -384,16 +455,12 @@ impl Archiver {
         let mut after: Option<BundleName> = None;
         while let Some(name) = archive.next_bundle(after.as_ref()).await? {
             if let Some(index) = archive.bundle(&name).await? {
-                let mut ends = HashMap::new();
-                for e in &index.entries {
-                    let partition = archive.partition(e.topic_id, e.partition);
-                    let start = partition.start_offset(e.branch).await?;
-                    let end = partition.chain_end(e.branch, start, start).await?.end_offset;
-                    ends.insert((e.topic_id, e.partition, e.branch), end);
+                if self.shared.broken == Broken::ExpiresTooEarly {
+                    let key = archive.shelf().key(&names::bundle(&name.archiver, name.sequence))?;
+                    varve_store::delete(archive.shelf().store(), &key).await?;
+                } else {
+                    archive.expire_bundle(&index, &mut Coverage::new(archive)).await?;
                 }
-                let early = self.shared.broken == Broken::ExpiresTooEarly;
-                let end = |t, p, b| if early { Some(i64::MAX) } else { ends.get(&(t, p, b)).copied() };
-                archive.expire_bundle(&index, end).await?;
             }
             after = Some(name);
         }
@@ -407,7 +474,7 @@ pub async fn entries(
     topic_id: Id,
     partition: i32,
     branch: u32,
-) -> Result<Vec<varve_archive::record::state::JournalEntry>> {
+) -> Result<Vec<JournalEntry>> {
     let (mut found, mut after) = (Vec::new(), None);
     while let Some(name) = archive.next_bundle(after.as_ref()).await? {
         let index = archive.bundle(&name).await?;
@@ -417,6 +484,29 @@ pub async fn entries(
         after = Some(name);
     }
     Ok(found)
+}
+
+/// Field 13 of an object: the lineage's last epoch before it, and what begins in it.
+fn known_epochs(standing: &Standing, source: &Leader, base: i64, end: i64) -> Vec<EpochStart> {
+    let before = standing.epochs.iter().rev().find(|e| e.start_offset < base.max(1)).copied();
+    let mut known: Vec<EpochStart> = before.into_iter().collect();
+    for e in source.epochs.iter().filter(|e| e.start_offset < end) {
+        let begins = source.epochs.iter().find(|n| n.epoch > e.epoch).map_or(i64::MAX, |n| n.start_offset);
+        if begins > base && known.last().is_none_or(|l| l.epoch < e.epoch) {
+            known.push(EpochStart { start_offset: e.start_offset.max(base), ..*e });
+        }
+    }
+    known
+}
+
+/// What the journal adds to a chain's epochs.
+fn with_journal(mut epochs: Vec<EpochStart>, journal: &[JournalEntry]) -> Vec<EpochStart> {
+    for e in journal.iter().flat_map(|entry| &entry.leader_epochs) {
+        if epochs.last().is_none_or(|l| l.epoch < e.epoch && l.start_offset < e.start_offset) {
+            epochs.push(start_of(e));
+        }
+    }
+    epochs
 }
 
 fn start_of(e: &EpochEntry) -> EpochStart {

@@ -235,8 +235,14 @@ fn nothing_is_lost(log: &Log, branch: u32, start: i64, objects: &[Object]) -> Ou
             log.topic_id, log.partition, leader.high_watermark
         ));
     }
+    // Where a log's start went back, what was said to be gone is not archived again: what is below the lineage's
+    // beginning, or below a log start that was seen: at a gap's end, or just where the chain stood.
+    let told = |o: &&Object| o.gap.as_ref().is_some_and(|g| g.contains("log-start"));
+    let begins = objects.first().map_or(start, |o| o.first);
+    let stood = objects.iter().map(|o| o.first).filter(|first| log.starts.contains(first));
+    let seen_start = objects.iter().filter(told).map(|o| o.end).chain(stood).fold(begins, i64::max);
     for batch in leader.batches.iter().filter(|b| b.end > leader.start && b.end <= leader.high_watermark) {
-        if !objects.iter().any(|o| o.batches.contains(batch)) {
+        if batch.base >= seen_start && !objects.iter().any(|o| o.batches.contains(batch)) {
             return Err(format!("nothing_is_lost: {batch:?} in branch {branch} of {}", log.topic_id));
         }
     }

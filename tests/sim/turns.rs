@@ -49,8 +49,15 @@ impl Future for Turn {
     }
 }
 
+/// A request that was given up, and arrives later.
 #[derive(Debug)]
-struct Late {
+enum Late {
+    Put(Put),
+    Delete(Vec<varve_store::Key>),
+}
+
+#[derive(Debug)]
+struct Put {
     key: varve_store::Key,
     body: Bytes,
     options: PutOptions,
@@ -82,8 +89,10 @@ impl UnrulyStore {
             return false;
         }
         let index = self.rng.below(late.len());
-        let request = late.swap_remove(index);
-        let _ = finish(self.inner.put(&request.key, request.body, &request.options));
+        match late.swap_remove(index) {
+            Late::Put(put) => drop(finish(self.inner.put(&put.key, put.body, &put.options))),
+            Late::Delete(keys) => drop(finish(self.inner.delete_many(&keys))),
+        }
         true
     }
 
@@ -125,7 +134,7 @@ impl Store for UnrulyStore {
             return Err(self.error("put", key.as_str(), "the request was lost"));
         }
         if self.trouble() {
-            let late = Late { key: key.clone(), body, options: options.clone() };
+            let late = Late::Put(Put { key: key.clone(), body, options: options.clone() });
             self.late.lock().expect("no panic holds it").push(late);
             return Err(self.error("put", key.as_str(), "no answer, and the request is still under way"));
         }
@@ -177,6 +186,10 @@ impl Store for UnrulyStore {
 
     async fn delete_many(&self, keys: &[varve_store::Key]) -> Result<Vec<Result<()>>> {
         self.read("delete", "").await?;
+        if self.trouble() {
+            self.late.lock().expect("no panic holds it").push(Late::Delete(keys.to_vec()));
+            return Err(self.error("delete", "", "no answer, and the request is still under way"));
+        }
         let outcome = self.inner.delete_many(keys).await;
         self.turn().await;
         if self.trouble() { Err(self.error("delete", "", "the answer was lost")) } else { outcome }

@@ -201,6 +201,10 @@ impl World {
         let mut new = old.successor(count, old.epoch + 1 + rng.below(2) as i32);
         if !clean {
             new.high_watermark = new.end;
+            // A replica that was out of sync did not follow the log's start either.
+            if rng.percent(50) {
+                new.start = rng.below(new.start as usize + 1) as i64;
+            }
         }
         log.starts.push(new.start);
         log.leaders.push(new);

@@ -246,10 +246,11 @@ impl Importer {
         let new = NewSnapshot {
             targets,
             // No cluster was asked.
-            cluster_state: None,
+            documents: &[],
             writer: WRITER,
             now_ms: clock::now_ms(),
             signer: self.archiver.signer.as_ref(),
+            trusted: &[],
         };
         Ok(self.archiver.archive.write_snapshot(&new).await?)
     }

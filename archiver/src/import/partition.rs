@@ -155,6 +155,7 @@ impl Work {
             partitions: None,
             writer: self.common.style.writer.clone(),
             created_ms: clock::now_ms(),
+            more: Vec::new(),
         };
         Ok(self.lane.archive.add_topic(&record).await?)
     }
@@ -280,12 +281,14 @@ impl Work {
             None => None,
             Some(fault) => Some(shortened(&fault.to_string())),
         };
+        let said = format!("gap from {offset} to {resume}: {reason:?}");
+        let is_lost = !matches!(reason, GapReason::LogStart | GapReason::Compacted);
         standing.gap(&self.lane, &self.common.style, resume, reason, detail).await?;
         self.report.objects += 1;
-        let said = format!("gap from {offset} to {resume}: {reason:?}");
-        match reason {
-            GapReason::LogStart | GapReason::Compacted => self.report.remarks.push(said),
-            GapReason::Corrupt | GapReason::Lost => self.report.findings.push(said),
+        if is_lost {
+            self.report.findings.push(said);
+        } else {
+            self.report.remarks.push(said);
         }
         Ok(true)
     }
@@ -457,7 +460,7 @@ impl Work {
                 let broken = group.broken.get(index).and_then(Option::as_ref);
                 let end = range.end.min(replica.limit).min(broken.map_or(i64::MAX, |broken| broken.offset));
                 let begin = range.start.max(replica.log_start_offset).max(replica.first_offset());
-                let Some(theirs) = self.check(replica, begin..end).await? else { continue };
+                let Some((theirs, end)) = self.check(replica, begin..end).await? else { continue };
                 let both_dense = !replica.cleaned && group.replicas.get(*source).is_some_and(|r| !r.cleaned);
                 if let (Some(other), true) = (ours.clone().difference(theirs, &(begin..end)), both_dense) {
                     self.report.findings.push(format!(
@@ -472,7 +475,8 @@ impl Work {
         Ok(())
     }
 
-    async fn check(&mut self, replica: &Replica, range: Range<i64>) -> Result<Option<Fingerprint>> {
+    /// What a copy has in a range, and how far it could be read.
+    async fn check(&mut self, replica: &Replica, range: Range<i64>) -> Result<Option<(Fingerprint, i64)>> {
         if range.is_empty() {
             return Ok(None);
         }
@@ -486,15 +490,16 @@ impl Work {
                 Read::Batches { records, .. } => {
                     self.note_read(records.len()).await;
                 }
-                Read::End => return Ok(reader.fingerprint.take()),
+                Read::End => break,
                 Read::Broken(broken) => {
                     if !(self.common.options.online && matches!(broken.fault, Fault::Vanished { .. })) {
                         self.report.findings.push(format!("only checked: {}", broken.fault));
                     }
-                    return Ok(None);
+                    break;
                 }
             }
         }
+        Ok(reader.fingerprint.take().map(|fingerprint| (fingerprint, reader.offset)))
     }
 }
 

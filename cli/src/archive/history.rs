@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use anyhow::Result;
-use varve_archive::record::gap::{GapReason, GapRecord};
+use varve_archive::record::gap::GapRecord;
 use varve_archive::{ArchivedLog, ArchivedObject, Kind, Piece, PieceContent};
 use varve_kafka::protocol::{Batch, OldMessageSet};
 
@@ -127,12 +127,6 @@ impl History<'_> {
 }
 
 /// As in the record.
-pub(crate) fn reason(record: Option<&GapRecord>) -> &'static str {
-    match record.map(|r| r.reason) {
-        None => "sealed",
-        Some(GapReason::LogStart) => "log-start",
-        Some(GapReason::Compacted) => "compacted",
-        Some(GapReason::Corrupt) => "corrupt",
-        Some(GapReason::Lost) => "lost",
-    }
+pub(crate) fn reason(record: Option<&GapRecord>) -> &str {
+    record.map_or("sealed", |r| r.reason.name())
 }

@@ -8,7 +8,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use varve_archive::Archive;
 use varve_archive::record::node::{Node, NodeRef};
-use varve_archive::record::state::PartitionState;
+use varve_archive::record::state::PartitionEntry;
 use varve_format::Id;
 
 /// What a snapshot says of a partition, in short.
@@ -24,17 +24,15 @@ pub(crate) struct PartitionSummary {
 }
 
 impl PartitionSummary {
-    pub(crate) fn of(state: &PartitionState) -> Self {
-        let sum = |f: fn(&varve_archive::record::state::BranchState) -> u64| {
-            state.branches.iter().fold(0_u64, |sum, b| sum.saturating_add(f(b)))
-        };
+    pub(crate) fn of(entry: &PartitionEntry) -> Self {
+        let chains = entry.chains.as_ref();
         Self {
-            branch: state.branches.last().map_or(0, |b| b.branch),
-            chain_end: state.chain_end(),
-            end_offset: state.end(),
-            objects: sum(|b| b.objects()),
-            bytes: sum(|b| b.object_bytes()),
-            log_end_offset: state.log_end_offset,
+            branch: entry.branch(),
+            chain_end: entry.chain_end(),
+            end_offset: entry.end(),
+            objects: chains.map_or(0, |c| c.objects),
+            bytes: chains.map_or(0, |c| c.object_bytes),
+            log_end_offset: entry.log_end_offset,
         }
     }
 }
@@ -48,7 +46,7 @@ pub(crate) struct PartitionChange {
     pub(crate) after: Option<PartitionSummary>,
 }
 
-type States = BTreeMap<(Id, i32), PartitionState>;
+type States = BTreeMap<(Id, i32), PartitionEntry>;
 
 /// In order of topics and partitions.
 pub(crate) async fn changes(

@@ -68,8 +68,12 @@ pub(crate) async fn logs(
 ) -> Result<Vec<PartitionLog>> {
     let archive = reader.archive();
     // Before the chains are looked at: what expires meanwhile is in them then.
-    let wanted = |id, partition| when.now && id == topic.id && only.is_none_or(|p| p == partition);
-    let journal = if when.now { archive.journal(wanted).await? } else { JournalView::default() };
+    let wanted = |id, partition| id == topic.id && only.is_none_or(|p| p == partition);
+    let journal = match &when.snapshot {
+        _ if when.now => archive.journal(wanted).await?,
+        Some(snapshot) => archive.journal_of(&snapshot.record, wanted).await?,
+        None => JournalView::default(),
+    };
     let partitions = match only {
         // Whether the snapshot has it shows below.
         Some(partition) if !when.now => vec![partition],
@@ -84,7 +88,7 @@ pub(crate) async fn logs(
         let state = when.state(archive, topic.id, partition).await?;
         let log = match &state {
             _ if when.now => reader.now(topic.id, partition, branch, journal, state.as_ref()).await?,
-            Some(state) => reader.at(state, branch)?,
+            Some(state) => reader.at(state, branch, journal)?,
             None => return Ok(None),
         };
         Ok::<_, anyhow::Error>(Some(PartitionLog { partition, log, state }))

@@ -16,7 +16,7 @@ pub(crate) async fn run(args: CatArgs) -> Result<Verdict> {
     let keys = KeyCache::new(&archive, args.keys.ring()?);
     let topic = find_topic(&archive, &args.topic).await?;
     let when = When::of(&archive, Some(args.snapshot)).await?;
-    let reader = archive.log_reader().await?;
+    let reader = archive.log_reader(when.snapshot.as_ref().map(|s| &s.record)).await?;
     let all = logs(&reader, &when, &topic, args.partition, args.branch).await?;
     let offsets = args.offset.clone().unwrap_or(0..i64::MAX);
     let mut out = BufWriter::with_capacity(1 << 20, std::io::stdout().lock());

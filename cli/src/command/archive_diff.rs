@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
-use varve_archive::record::snapshot::{DocumentRef, SnapshotRecord};
+use varve_archive::record::snapshot::{CLUSTER_STATE, DocumentRef, SnapshotRecord};
 use varve_archive::{Archive, Record as _};
 use varve_archiver::state::{ClusterState, Difference, diff};
 use varve_kafka::client::{Client, ClientConfig};
@@ -36,7 +36,7 @@ async fn snapshot(archive: &Archive, sequence: u64) -> Result<SnapshotRecord> {
 /// What differs is what was asked for: no finding.
 async fn between(archive: &Archive, a: &SnapshotRecord, b: &SnapshotRecord, json: bool) -> Result<Verdict> {
     let found = changes(archive, a.root.clone(), b.root.clone()).await?;
-    let state = state_changes(archive, a.cluster_state.as_ref(), b.cluster_state.as_ref()).await?;
+    let state = state_changes(archive, a.document(CLUSTER_STATE), b.document(CLUSTER_STATE)).await?;
     let names = topics(archive).await?;
     let name = |id| names.iter().find(|t| t.id == id).map_or_else(|| format!("{id}"), |t| t.name());
     let mut out = std::io::stdout().lock();
@@ -143,7 +143,7 @@ async fn state_changes(
 ) -> Result<StateChange> {
     let (a, b) = match (a, b) {
         (a, b) if a == b => return Ok(StateChange::Same),
-        (Some(a), Some(b)) => (archive.cluster_state(a).await?, archive.cluster_state(b).await?),
+        (Some(a), Some(b)) => (archive.document(a).await?, archive.document(b).await?),
         (None, _) => return Ok(StateChange::Unknown("the earlier snapshot has none".to_owned())),
         (_, None) => return Ok(StateChange::Unknown("the later snapshot has none".to_owned())),
     };
@@ -160,7 +160,7 @@ async fn against_cluster(archive: &Archive, servers: &str, args: &DiffArgs) -> R
     };
     pairs.push(("bootstrap.servers".to_owned(), servers.to_owned()));
     let client = Client::new(ClientConfig::from_pairs(pairs)?)?;
-    let reader = archive.log_reader().await?;
+    let reader = archive.log_reader(None).await?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock stands before 1970")?;
     let (found, others) = lags(&reader, &client, i64::try_from(now.as_millis())?).await?;
     let late: Vec<&PartitionLag> = found.iter().filter(|lag| is_late(lag, args.max_lag)).collect();

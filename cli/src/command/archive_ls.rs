@@ -65,7 +65,7 @@ impl Sum {
             objects: state.branches.iter().map(|b| b.objects()).sum(),
             bytes: state.branches.iter().map(|b| b.object_bytes()).sum(),
             offsets: end.saturating_sub(start).max(0).unsigned_abs(),
-            lagging: u64::from(state.log_end_offset.is_some()),
+            lagging: u64::from(state.lags()),
         }
     }
 }
@@ -127,7 +127,7 @@ fn as_of(when: &When) -> String {
 /// What the last snapshot does not name is listed.
 async fn sums_now(archive: &Archive, when: &When, all: &[Topic]) -> Result<BTreeMap<Id, Sum>> {
     let journal = archive.journal(|_, _| true).await?;
-    let reader = archive.log_reader().await?;
+    let reader = archive.log_reader(when.snapshot.as_ref().map(|s| &s.record)).await?;
     let mut partitions: Vec<(Id, i32)> = journal.partitions().collect();
     for topic in all {
         let said = topic.record.as_ref().and_then(|r| r.partitions).unwrap_or(0);
@@ -145,14 +145,14 @@ async fn sums_now(archive: &Archive, when: &When, all: &[Topic]) -> Result<BTree
         let base = when.state(archive, id, partition).await?;
         let log = reader.now(id, partition, None, journal, base.as_ref()).await?;
         let of = archive.partition(id, partition);
-        let known = base.as_ref().map_or(0, |s| s.branches.len());
+        let known = base.as_ref().map_or(0, |s| s.branch());
         let mut sum = base.as_ref().map_or_else(Sum::default, |s| Sum::of(s, log.end_offset()));
         if base.is_none() {
             sum.partitions = 1;
             sum.offsets = log.end_offset().saturating_sub(log.start_offset()).max(0).unsigned_abs();
         }
-        let newest = of.branches(known.saturating_sub(1) as u32).await?.last().map(|(r, _)| r.branch);
-        for branch in 0..=newest.unwrap_or(known.saturating_sub(1) as u32) {
+        let newest = of.branches(known).await?.last().map(|(r, _)| r.branch);
+        for branch in 0..=newest.unwrap_or(known) {
             let state = base.as_ref().and_then(|s| s.branches.iter().find(|b| b.branch == branch));
             let (objects, bytes) = of.tally(branch, state.map_or(0, |b| b.end_offset)).await?;
             sum.objects += objects;
@@ -190,7 +190,7 @@ async fn list_partitions(
     keys: &KeyCache,
     json: bool,
 ) -> Result<()> {
-    let reader: LogReader = archive.log_reader().await?;
+    let reader: LogReader = archive.log_reader(when.snapshot.as_ref().map(|s| &s.record)).await?;
     let all = logs(&reader, when, topic, only, None).await?;
     let mut table = Table::new(&[
         ">partition",

@@ -5,7 +5,7 @@ use std::io::Write;
 use anyhow::{Context, Result};
 use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::{Value, json};
-use varve_archive::record::snapshot::{Signed, SnapshotRecord};
+use varve_archive::record::snapshot::{CLUSTER_STATE, Signed, SnapshotRecord};
 use varve_archive::{Archive, Snapshot};
 
 use crate::Verdict;
@@ -40,7 +40,7 @@ fn signed(record: &SnapshotRecord, trusted: &[[u8; 32]]) -> (&'static str, bool)
 }
 
 async fn list(archive: &Archive, args: &SnapshotsArgs, trusted: &[[u8; 32]]) -> Result<Verdict> {
-    let latest = archive.latest_sequence(0).await?;
+    let latest = archive.latest_snapshot(0).await?.map_or(0, |s| s.record.sequence);
     let wanted = (1..=latest).rev().take(usize::try_from(args.max).unwrap_or(usize::MAX));
     let read = stream::iter(wanted).map(|sequence| async move {
         let found = archive.snapshot(sequence).await?;
@@ -79,7 +79,7 @@ async fn list(archive: &Archive, args: &SnapshotsArgs, trusted: &[[u8; 32]]) -> 
             count(|r| r.object_bytes),
             count(|r| r.lagging),
             count(|r| r.open_transactions),
-            if record.cluster_state.is_some() { "yes" } else { "no" }.to_owned(),
+            if record.document(CLUSTER_STATE).is_some() { "yes" } else { "no" }.to_owned(),
             signature.to_owned(),
         ]);
     }
@@ -97,14 +97,14 @@ fn described(snapshot: &Snapshot, signature: &str) -> Value {
         "sequence": record.sequence,
         "created_ms": record.created_ms,
         "hash": snapshot.hash.to_string(),
-        "previous": record.previous.map(|h| h.to_string()),
+        "previous": record.previous.map(|p| p.hash.to_string()),
         "root": root.map(|r| r.hash.to_string()),
         "partitions": root.map_or(0, |r| r.partitions),
         "objects": root.map_or(0, |r| r.objects),
         "bytes": root.map_or(0, |r| r.object_bytes),
         "lagging": root.map_or(0, |r| r.lagging),
         "open_transactions": root.map_or(0, |r| r.open_transactions),
-        "cluster_state_bytes": record.cluster_state.as_ref().map(|d| d.bytes),
+        "cluster_state_bytes": record.document(CLUSTER_STATE).map(|d| d.bytes),
         "writer": record.writer,
         "signed": signature,
         "public_key": record.signature.as_ref().map(|s| &s.public_key),
@@ -116,8 +116,8 @@ async fn detail(archive: &Archive, snapshot: &Snapshot, json: bool, trusted: &[[
     let (signature, holds) = signed(record, trusted);
     let names = topics(archive).await?;
     let name = |id| names.iter().find(|t| t.id == id).map_or_else(|| format!("{id}"), |t| t.name());
-    let state = match &record.cluster_state {
-        Some(document) => summary(&archive.cluster_state(document).await?),
+    let state = match record.document(CLUSTER_STATE) {
+        Some(document) => summary(&archive.document(document).await?),
         None => json!(null),
     };
     let (mut lagging, mut open) = (Vec::new(), Vec::new());
@@ -152,7 +152,11 @@ async fn detail(archive: &Archive, snapshot: &Snapshot, json: bool, trusted: &[[
     let key = record.signature.as_ref().map_or_else(String::new, |s| format!(" (key {})", s.public_key));
     writeln!(out, "snapshot {} of {}, by {}", record.sequence, time(record.created_ms), record.writer)?;
     writeln!(out, "hash        {}", snapshot.hash)?;
-    writeln!(out, "previous    {}", record.previous.map_or_else(|| "none".to_owned(), |h| h.to_string()))?;
+    writeln!(
+        out,
+        "previous    {}",
+        record.previous.map_or_else(|| "none".to_owned(), |p| p.hash.to_string())
+    )?;
     writeln!(out, "root        {}", root.map_or_else(|| "none".to_owned(), |r| r.hash.to_string()))?;
     writeln!(out, "signed      {signature}{key}")?;
     let counts = root.map_or([0; 3], |r| [r.partitions, r.objects, r.object_bytes]).map(grouped);

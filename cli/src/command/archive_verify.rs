@@ -17,7 +17,7 @@ pub(crate) async fn run(args: ArchiveVerifyArgs) -> Result<Verdict> {
     let keys = KeyCache::new(&archive, args.keys.ring()?);
     let sequence = match args.snapshot {
         Some(sequence) => sequence,
-        None => archive.latest_sequence(0).await?,
+        None => archive.latest_snapshot(0).await?.map_or(0, |s| s.record.sequence),
     };
     // A damaged record is a finding, and is told as such below; none at all is not.
     if let Ok(None) = archive.snapshot(sequence.max(1)).await {

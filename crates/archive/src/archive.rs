@@ -13,6 +13,7 @@ use crate::names::{self, TopicName};
 use crate::partition::Partition;
 use crate::record::archive::ArchiveRecord;
 use crate::record::topic::TopicRecord;
+use crate::record::upgrade::UpgradeRecord;
 use crate::shelf::{Created, Shelf};
 
 /// An archive that was opened. Cheap to clone.
@@ -23,10 +24,12 @@ pub struct Archive {
 }
 
 impl Archive {
-    /// Creates the archive, or opens the one that is there, whatever was asked for.
+    /// Opens the archive to write to it, or creates it where there is none. `id` is random: also where it is not
+    /// the archive's, it names what the store is tried with, for all depends on create-if-absent.
     ///
     /// # Errors
-    /// Of the store; [`Error::Record`] and [`Error::Requires`] for an archive that this build can't read.
+    /// Of the store; [`Error::Invalid`] for a store that creates what exists; [`Error::Record`] and
+    /// [`Error::Requires`] for an archive that this build can't read.
     pub async fn create(
         store: SharedStore,
         root: &str,
@@ -36,6 +39,10 @@ impl Archive {
         now_ms: i64,
     ) -> Result<Self> {
         let shelf = Shelf::new(store, root);
+        shelf.probe(&names::probe(id)).await?;
+        if let Some(found) = shelf.get(names::ARCHIVE, ArchiveRecord::MAX_BYTES).await? {
+            return Self::opened(shelf, &found).await;
+        }
         let record = ArchiveRecord {
             varve_archive: V1,
             id,
@@ -43,11 +50,12 @@ impl Archive {
             requires: Vec::new(),
             writer: writer.to_owned(),
             created_ms: now_ms,
+            more: Vec::new(),
         };
         let bytes = record.encode().map_err(shelf.damaged(names::ARCHIVE))?;
         match shelf.create(names::ARCHIVE, Bytes::from(bytes)).await? {
             Created::Ours => Ok(Self { shelf, record }),
-            Created::Other(found) => Self::opened(shelf, &found),
+            Created::Other(found) => Self::opened(shelf, &found).await,
         }
     }
 
@@ -56,17 +64,38 @@ impl Archive {
     pub async fn open(store: SharedStore, root: &str) -> Result<Self> {
         let shelf = Shelf::new(store, root);
         match shelf.get(names::ARCHIVE, ArchiveRecord::MAX_BYTES).await? {
-            Some(found) => Self::opened(shelf, &found),
+            Some(found) => Self::opened(shelf, &found).await,
             None => Err(Error::Missing { object: shelf.place(names::ARCHIVE) }),
         }
     }
 
-    fn opened(shelf: Shelf, bytes: &[u8]) -> Result<Self> {
+    async fn opened(shelf: Shelf, bytes: &[u8]) -> Result<Self> {
         let record = ArchiveRecord::decode(bytes).map_err(shelf.damaged(names::ARCHIVE))?;
-        if record.requires.is_empty() {
-            return Ok(Self { shelf, record });
+        let archive = Self { shelf, record };
+        archive.required(names::ARCHIVE, &archive.record.requires)?;
+        archive.check_upgrades().await?;
+        Ok(archive)
+    }
+
+    /// Version 1 knows nothing that an archive may require.
+    fn required(&self, name: &str, requires: &[String]) -> Result<()> {
+        if requires.is_empty() {
+            return Ok(());
         }
-        Err(Error::Requires { object: shelf.place(names::ARCHIVE), names: record.requires.join(", ") })
+        Err(Error::Requires { object: self.shelf.place(name), names: requires.join(", ") })
+    }
+
+    /// What the archive requires since it was created. Whoever opens it looks, and whoever writes looks again with
+    /// each snapshot.
+    ///
+    /// # Errors
+    /// [`Error::Requires`]; of the store; what is no upgrade, for it may have been one.
+    pub async fn check_upgrades(&self) -> Result<()> {
+        let name = names::upgrade(1);
+        match self.shelf.record::<UpgradeRecord>(&name).await? {
+            Some((upgrade, _)) => self.required(&name, &upgrade.requires),
+            None => Ok(()),
+        }
     }
 
     pub fn id(&self) -> Id {

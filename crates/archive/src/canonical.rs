@@ -127,6 +127,8 @@ pub(crate) mod rule {
 
     pub(crate) const TEXT_MAX_BYTES: usize = 1024;
     pub(crate) const WRITER_MAX_BYTES: usize = 256;
+    pub(crate) const NAME_MAX_BYTES: usize = 64;
+    pub(crate) const TOPIC_MAX_BYTES: usize = 249;
 
     pub(crate) fn text(what: &'static str, text: &str, max_bytes: usize) -> Result<(), Flaw> {
         if !text.is_empty() && text.len() <= max_bytes && !text.chars().any(char::is_control) {

@@ -63,6 +63,11 @@ impl ObjectHead {
         if footer.digest == DigestAlgorithm::None {
             return Err(Error::corrupt(name, "a digest algorithm", "none"));
         }
+        // The first may be the lineage's last before the object; the others begin in it.
+        if let Some(odd) = info.leader_epochs.iter().skip(1).find(|e| e.start_offset < info.base_offset) {
+            let expected = format!("epoch {} from {} on", odd.epoch, info.base_offset);
+            return Err(Error::corrupt(name, expected, format!("from {}", odd.start_offset)));
+        }
         let gap = is_gap(&footer).map_err(|source| Error::Record { object: name.to_owned(), source })?;
         let footer_hash = hash.of(&[bytes, &trailer.encode()]);
         Ok(Self { name: name.to_owned(), footer, trailer, footer_hash, gap })

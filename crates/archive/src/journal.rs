@@ -3,18 +3,21 @@
 //! Duplicates are allowed: every entry is true for its branch, whoever wrote it. A bundle is whole or absent; what
 //! a crash leaves of it is the bundle, which expires once the chains cover it.
 
+use std::collections::HashSet;
+
 use bytes::{Bytes, BytesMut};
-use varve_format::Id;
 use varve_store::{Create, GetRange, PutOptions, delete};
 
 use crate::archive::Archive;
 use crate::canonical::{V1, rule};
+use crate::coverage::{Coverage, Stay};
 use crate::error::{Error, Result};
 use crate::head::{ObjectHead, Place};
 use crate::names;
-use crate::record::branch::{EpochEntry, epoch_before};
+use crate::record::branch::{epoch_before, newest_epochs};
 use crate::record::bundle::{BundleEntry, BundleIndex, BundleTrailer, TRAILER_BYTES};
-use crate::record::state::JournalEntry;
+use crate::record::bundles::BundleRef;
+use crate::record::state::{JournalEnd, JournalEntry};
 use crate::shelf::Created;
 
 /// Collects whole segment objects for one bundle.
@@ -25,7 +28,7 @@ pub struct BundleBuilder {
 }
 
 /// A bundle that was written or found.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BundleName {
     pub archiver: String,
     pub sequence: u64,
@@ -52,7 +55,7 @@ impl BundleBuilder {
             position: 0,
             bytes,
             footer: head.footer_hash,
-            leader_epochs: head.epochs().iter().copied().map(EpochEntry::from).collect(),
+            leader_epochs: newest_epochs(head.epochs().iter().copied()),
         };
         self.objects.push((entry, object));
         self.bytes = self.bytes.saturating_add(bytes);
@@ -105,6 +108,7 @@ impl Archive {
             entries,
             writer: writer.to_owned(),
             created_ms: now_ms,
+            more: Vec::new(),
         };
         for _ in 0..16 {
             index.sequence = index.sequence.saturating_add(1);
@@ -163,6 +167,14 @@ impl Archive {
     /// # Errors
     /// Of the store; [`Error::Record`], [`Error::Mistaken`] for what is not this bundle.
     pub async fn bundle(&self, bundle: &BundleName) -> Result<Option<BundleIndex>> {
+        Ok(self.bundle_and_reference(bundle).await?.map(|(index, _)| index))
+    }
+
+    /// The same, and how a snapshot refers to it.
+    pub(crate) async fn bundle_and_reference(
+        &self,
+        bundle: &BundleName,
+    ) -> Result<Option<(BundleIndex, BundleRef)>> {
         let name = names::bundle(&bundle.archiver, bundle.sequence);
         let (key, damaged) = (self.shelf.key(&name)?, self.shelf.damaged(&name));
         let got = match self.shelf.store().get(&key, GetRange::Suffix(TRAILER_BYTES as u64)).await {
@@ -171,9 +183,9 @@ impl Archive {
             Err(e) => return Err(e.into()),
         };
         let object_bytes = got.range.end;
-        let bytes = got.bytes().await?;
-        let last = bytes.last_chunk::<TRAILER_BYTES>();
-        let last = last.ok_or_else(|| Error::corrupt(self.shelf.place(&name), "a trailer", bytes.len()))?;
+        let tail = got.bytes().await?;
+        let last = tail.last_chunk::<TRAILER_BYTES>();
+        let last = last.ok_or_else(|| Error::corrupt(self.shelf.place(&name), "a trailer", tail.len()))?;
         let trailer = BundleTrailer::decode(last, object_bytes).map_err(&damaged)?;
         let end = trailer.index_offset.saturating_add(u64::from(trailer.index_bytes));
         let range = GetRange::Bounded { start: trailer.index_offset, end };
@@ -182,7 +194,9 @@ impl Archive {
         let expected = (self.id(), bundle.archiver.as_str(), bundle.sequence);
         let found = (index.archive_id, index.archiver.as_str(), index.sequence);
         if expected == found {
-            return Ok(Some(index));
+            let hash = self.hash().of(&[&bytes, last]);
+            let reference = BundleRef { sequence: bundle.sequence, bytes: object_bytes, hash };
+            return Ok(Some((index, reference)));
         }
         Err(Error::mistaken(self.shelf.place(&name), format!("{expected:?}"), format!("{found:?}")))
     }
@@ -213,40 +227,105 @@ impl Archive {
         Err(Error::mistaken(self.shelf.place(&name), entry.footer, head.footer_hash))
     }
 
-    /// Deletes a bundle if the chains cover all of it. `chain_end` gives where a branch's chain ends, as it was
-    /// read from the store.
+    /// Deletes a bundle if the chains have every record of it, and if it is not the last of its archiver, whose
+    /// number must not come back.
     ///
     /// # Errors
     /// Of the store.
-    pub async fn expire_bundle(
-        &self,
-        index: &BundleIndex,
-        chain_end: impl Fn(Id, i32, u32) -> Option<i64>,
-    ) -> Result<bool> {
-        let end = |e: &BundleEntry| chain_end(e.topic_id, e.partition, e.branch);
-        if !index.entries.iter().all(|e| end(e).is_some_and(|end| end >= e.end_offset)) {
+    pub async fn expire_bundle(&self, index: &BundleIndex, coverage: &mut Coverage<'_>) -> Result<bool> {
+        let name = names::bundle(&index.archiver, index.sequence);
+        let prefix = names::journal_prefix(&index.archiver);
+        let parse = |name: &str| names::number(name, &prefix, 20, ".bundle");
+        if self.shelf.first(&prefix, Some(name.clone()), parse).await?.is_none() {
             return Ok(false);
         }
-        let key = self.shelf.key(&names::bundle(&index.archiver, index.sequence))?;
-        delete(self.shelf.store(), &key).await?;
+        for entry in &index.entries {
+            if !coverage.has(&Stay::of(entry)).await? {
+                return Ok(false);
+            }
+        }
+        delete(self.shelf.store(), &self.shelf.key(&name)?).await?;
         Ok(true)
     }
 }
 
 /// What goes on from `end_offset`, behind a record of `epoch`: of entries of one branch, in any order and from any
-/// bundles, those that are needed, in order. What overlaps is trimmed by who reads them.
+/// bundles, those that are needed, in order. Of all ways to go on it is the one that ends in the highest epoch, of
+/// these the one that reaches furthest. What overlaps is trimmed by who reads them.
 pub fn continuation(entries: &[JournalEntry], end_offset: i64, epoch: Option<i32>) -> Vec<JournalEntry> {
-    let (mut end, mut epoch, mut chosen) = (end_offset, epoch, Vec::new());
-    loop {
-        let joins = |e: &&JournalEntry| {
-            e.first_offset <= end && e.end_offset > end && epoch_before(&e.leader_epochs, end) == epoch
-        };
-        let last_epoch = |e: &JournalEntry| epoch_before(&e.leader_epochs, e.end_offset);
-        let best = entries.iter().filter(joins).max_by_key(|e| (last_epoch(e), e.end_offset));
-        let Some(entry) = best else { return chosen };
-        end = entry.end_offset;
-        epoch = last_epoch(entry);
-        chosen.push(entry.clone());
+    let ways = Ways::from(entries, end_offset, epoch);
+    let best = ways.reached.iter().enumerate().max_by_key(|(_, r)| (r.epoch, r.end_offset));
+    best.map_or_else(Vec::new, |(index, _)| ways.back_from(index))
+}
+
+/// The same, but up to `goal`, behind a record of its epoch; `None` if no way leads there.
+pub fn continuation_to(
+    entries: &[JournalEntry],
+    end_offset: i64,
+    epoch: Option<i32>,
+    goal: &JournalEnd,
+) -> Option<Vec<JournalEntry>> {
+    let below: Vec<JournalEntry> =
+        entries.iter().filter(|e| e.first_offset < goal.end_offset).cloned().collect();
+    let ways = Ways::from(&below, end_offset, epoch);
+    let there = |r: &Reached| {
+        let entry = r.by.and_then(|(_, entry)| ways.entries.get(entry).copied());
+        let known = entry.map_or(r.epoch, |e| epoch_before(&e.leader_epochs, goal.end_offset));
+        r.end_offset >= goal.end_offset && known == goal.last_epoch
+    };
+    let found = ways.reached.iter().position(there)?;
+    Some(ways.back_from(found))
+}
+
+/// All ways to go on, the shortest to each place.
+struct Ways<'e> {
+    entries: Vec<&'e JournalEntry>,
+    reached: Vec<Reached>,
+}
+
+/// A place that entries lead to: within one epoch, one offset has but one history before it.
+struct Reached {
+    end_offset: i64,
+    epoch: Option<i32>,
+    /// From which place, by which entry.
+    by: Option<(usize, usize)>,
+}
+
+impl<'e> Ways<'e> {
+    fn from(entries: &'e [JournalEntry], end_offset: i64, epoch: Option<i32>) -> Self {
+        let mut entries: Vec<&JournalEntry> = entries.iter().filter(|e| e.end_offset > end_offset).collect();
+        entries.sort_by_key(|e| (e.first_offset, e.end_offset, &e.archiver, e.sequence));
+        let mut ways = Self { entries, reached: vec![Reached { end_offset, epoch, by: None }] };
+        let mut seen = HashSet::from([(end_offset, epoch)]);
+        let mut next = 0_usize;
+        while let Some((end, epoch)) = ways.reached.get(next).map(|r| (r.end_offset, r.epoch)) {
+            for (index, entry) in ways.entries.iter().enumerate() {
+                if entry.first_offset > end {
+                    break;
+                }
+                if entry.end_offset <= end || epoch_before(&entry.leader_epochs, end) != epoch {
+                    continue;
+                }
+                let last = epoch_before(&entry.leader_epochs, entry.end_offset);
+                if seen.insert((entry.end_offset, last)) {
+                    let by = Some((next, index));
+                    ways.reached.push(Reached { end_offset: entry.end_offset, epoch: last, by });
+                }
+            }
+            next = next.saturating_add(1);
+        }
+        ways
+    }
+
+    fn back_from(&self, reached: usize) -> Vec<JournalEntry> {
+        let mut way = Vec::new();
+        let mut at = self.reached.get(reached);
+        while let Some((from, entry)) = at.and_then(|r| r.by) {
+            way.extend(self.entries.get(entry).map(|e| (*e).clone()));
+            at = self.reached.get(from);
+        }
+        way.reverse();
+        way
     }
 }
 

@@ -8,9 +8,12 @@
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
 mod archive;
+mod bundles;
 mod canonical;
+mod coverage;
 mod divergence;
 mod error;
+mod growth;
 mod hash;
 mod head;
 mod journal;
@@ -22,6 +25,7 @@ mod partition;
 mod prune;
 mod read;
 pub mod record;
+mod restored;
 mod sections;
 mod shelf;
 mod snapshots;
@@ -30,20 +34,23 @@ mod verify;
 
 pub use archive::Archive;
 pub use canonical::{Record, RecordError, V1};
+pub use coverage::{Coverage, Stay};
 pub use divergence::{ChainEpochs, LeaderAnswer, Verdict};
 pub use error::{Error, Kind, Result};
+pub use growth::{Point, Target};
 pub use hash::{Hash, HashAlgorithm};
 pub use head::{ObjectHead, Place};
-pub use journal::{BundleBuilder, BundleName, continuation};
+pub use journal::{BundleBuilder, BundleName, continuation, continuation_to};
 pub use lineage::{Stretch, lineage};
 pub use log::{
     ArchivedLog, ArchivedObject, JournalView, LogReader, LogStream, Piece, PieceContent, PieceObject, Pieces,
 };
 pub use manifest::ChainObjects;
 pub use partition::{ChainEnd, Commit, Partition, Started};
-pub use prune::Pruned;
+pub use prune::{NewPruned, Pruned};
 pub use read::ObjectReader;
+pub use restored::{Seam, SeamBatch, is_restored};
 pub use shelf::Shelf;
-pub use snapshots::{NewSnapshot, Snapshot};
-pub use tree::{Target, Walk};
+pub use snapshots::{Document, NewSnapshot, Snapshot};
+pub use tree::Walk;
 pub use verify::{DataKeys, Depth, FINDINGS_MAX, Finding, Progress, Report, VerifyOptions};

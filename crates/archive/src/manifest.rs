@@ -9,9 +9,10 @@ use crate::error::{Error, Result};
 use crate::hash::Hash;
 use crate::names;
 use crate::record::MANIFEST_MAX_BYTES;
+use crate::record::chains::{BranchState, Chains};
 use crate::record::node::{Node, NodeRef};
 use crate::record::object::{BLOCK_ENTRIES, Block, BlockRef, LEVEL_MAX, ObjectEntry};
-use crate::record::state::BranchState;
+use crate::record::state::{PartitionEntry, PartitionState};
 use crate::shelf::Created;
 
 impl Archive {
@@ -67,6 +68,26 @@ impl Archive {
         Err(Error::corrupt(self.shelf.place(&name), expected, found))
     }
 
+    /// A partition's entry with its chains, checked against what refers to them.
+    ///
+    /// # Errors
+    /// As [`Archive::manifest`]; [`Error::Record`] for what is not these chains.
+    pub async fn state(&self, entry: PartitionEntry) -> Result<PartitionState> {
+        let Some(reference) = &entry.chains else {
+            return Ok(PartitionState { entry, branches: vec![BranchState::first()] });
+        };
+        let bytes = self.manifest(reference.hash, MANIFEST_MAX_BYTES).await?;
+        let name = names::manifest(reference.hash);
+        let chains = Chains::decode(&bytes).map_err(self.shelf.damaged(&name))?;
+        let found =
+            (chains.topic_id, chains.partition, chains.reference(reference.hash, reference.last_epoch));
+        let expected = (entry.topic_id, entry.partition, reference.clone());
+        if found == expected {
+            return Ok(PartitionState { entry, branches: chains.branches });
+        }
+        Err(Error::mistaken(self.shelf.place(&name), format!("{expected:?}"), format!("{found:?}")))
+    }
+
     pub(crate) async fn put_node(&self, node: &Node) -> Result<NodeRef> {
         let bytes = node.encode().map_err(self.shelf.damaged("a node of the tree"))?;
         let hash = self.put_manifest(Bytes::from(bytes)).await?;
@@ -80,13 +101,13 @@ impl Archive {
     }
 
     /// Appends an object to a chain's state; a block that it fills is written.
-    pub(crate) async fn push(&self, state: &mut BranchState, object: ObjectEntry) -> Result<()> {
+    pub(crate) async fn push(&self, since: u64, state: &mut BranchState, object: ObjectEntry) -> Result<()> {
         state.end_offset = object.end_offset;
         state.tail.push(object);
         if state.tail.len() < BLOCK_ENTRIES {
             return Ok(());
         }
-        let mut full = Block::of_objects(std::mem::take(&mut state.tail));
+        let mut full = Block::of_objects(since, std::mem::take(&mut state.tail));
         for level in 0..=LEVEL_MAX {
             let reference = self.put_block(&full).await?;
             if state.levels.len() <= usize::from(level) {
@@ -97,7 +118,7 @@ impl Archive {
             if blocks.len() < BLOCK_ENTRIES {
                 return Ok(());
             }
-            full = Block::of_blocks(level.saturating_add(1), std::mem::take(blocks));
+            full = Block::of_blocks(since, level.saturating_add(1), std::mem::take(blocks));
         }
         Err(Error::invalid("chain", "more than 32^10 objects", "fewer"))
     }

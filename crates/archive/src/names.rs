@@ -10,6 +10,8 @@ pub const SNAPSHOTS: &str = "snapshots/";
 pub const MANIFESTS: &str = "manifests/";
 pub const JOURNAL: &str = "journal/";
 pub const PRUNED: &str = "pruned/";
+pub const UPGRADES: &str = "upgrades/";
+pub const PROBE: &str = "probe/";
 /// Sorts behind every character of a name: to list from it is to skip all that begins with what stands before.
 pub(crate) const SKIP: char = '~';
 
@@ -55,6 +57,28 @@ pub fn bundle(archiver: &str, sequence: u64) -> String {
 
 pub fn pruned(sequence: u64) -> String {
     format!("{PRUNED}{sequence:020}.json")
+}
+
+pub fn upgrade(number: u32) -> String {
+    format!("{UPGRADES}{number:010}.json")
+}
+
+/// What a store is tried with before it is written to.
+pub(crate) fn probe(id: Id) -> String {
+    format!("{PROBE}{id}")
+}
+
+/// The record of a data key: one for each key, since an object that is copied in may bring another of its period.
+pub fn data_key(cluster_id: &str, topic_id: Id, period: &str, key_id: Id) -> String {
+    format!("keys/{cluster_id}/{topic_id}/{period}/{key_id}.json")
+}
+
+/// What an archiver calls itself in the journal: another with each start, so that no name of a bundle comes back.
+pub fn archiver(name: &str, start: Id) -> String {
+    let room = crate::canonical::rule::NAME_MAX_BYTES.saturating_sub(23);
+    let name: String =
+        name.chars().filter(|c| c.is_ascii_alphanumeric() || ".-_".contains(*c)).take(room).collect();
+    format!("{name}-{start}")
 }
 
 /// The number in `name`, which has exactly `digits` digits between `prefix` and `suffix`.

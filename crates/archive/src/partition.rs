@@ -9,13 +9,11 @@ use varve_store::{Create, Key, ObjectMeta, PutOptions};
 
 use crate::archive::Archive;
 use crate::canonical::Record;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::hash::Hash;
 use crate::head::{ObjectHead, Place};
 use crate::names;
-use crate::record::branch::{BranchRecord, EpochEntry, epoch_before};
-use crate::record::object::ObjectEntry;
-use crate::record::state::BranchState;
+use crate::record::branch::BranchRecord;
 use crate::shelf::Created;
 
 pub(crate) const PAGE: usize = 1000;
@@ -33,6 +31,9 @@ pub struct Partition<'a> {
 pub struct ChainEnd {
     pub end_offset: i64,
     pub last: Option<Box<ObjectHead>>,
+    /// What is wrong with what lies at the end, where something does that is no object of the chain. Nothing can
+    /// be appended: a branch goes on from there.
+    pub damaged: Option<String>,
 }
 
 /// What an attempt to commit came to.
@@ -81,30 +82,30 @@ impl<'a> Partition<'a> {
         self.archive.head(&name, self.place(first_offset)).await
     }
 
-    /// Records of branches above `known`, in order, with their hashes. Branch 0 has none.
+    /// Records of branches above `known`, in order, with their hashes. Branch 0 has none. Numbers that hold no
+    /// record of this partition are stepped over: verification names them.
     ///
     /// # Errors
-    /// Of the store; [`Error::Corrupt`] where a number is left out.
+    /// Of the store; a record of a later version.
     pub async fn branches(&self, known: u32) -> Result<Vec<(BranchRecord, Hash)>> {
         let prefix = names::branches_prefix(self.topic_id, self.partition);
         let mut found = Vec::new();
-        let mut last = known;
+        let mut after = names::branch(self.topic_id, self.partition, known);
         loop {
-            let after = names::branch(self.topic_id, self.partition, last);
             let page = self.archive.shelf.list(&prefix, Some(&after), PAGE).await?;
             for object in &page.objects {
                 let name = self.archive.shelf.name(&object.key);
-                let Some(number) = names::number(name, &prefix, 10, ".json") else { continue };
-                let next = last.saturating_add(1);
-                if number != u64::from(next) {
-                    let place = self.archive.shelf.place(&prefix);
-                    return Err(Error::corrupt(place, format!("branch {next}"), number));
+                let number = names::number(name, &prefix, 10, ".json").and_then(|n| u32::try_from(n).ok());
+                let Some(number) = number else { continue };
+                match self.branch(number).await {
+                    Ok(record) => found.extend(record),
+                    Err(e) if e.kind() == Kind::Corrupt => {}
+                    Err(e) => return Err(e),
                 }
-                last = next;
-                found.push(self.branch(next).await?.ok_or_else(|| self.missing(name))?);
             }
-            if !page.more {
-                return Ok(found);
+            match page.objects.last() {
+                Some(last) if page.more => self.archive.shelf.name(&last.key).clone_into(&mut after),
+                _ => return Ok(found),
             }
         }
     }
@@ -132,21 +133,26 @@ impl<'a> Partition<'a> {
         Err(Error::mistaken(place, format!("{expected:?}"), format!("{found:?}")))
     }
 
-    /// Starts a branch, unless its number is taken.
+    /// Starts a branch under `record`'s number, or the next one behind those that hold no record. The number is in
+    /// `record` then.
     ///
     /// # Errors
     /// Of the store; [`Error::Mistaken`] for a record of another partition.
-    pub async fn start_branch(&self, record: &BranchRecord) -> Result<Started> {
-        let name = names::branch(self.topic_id, self.partition, record.branch);
-        self.check_branch(&name, record.branch, record)?;
-        let damaged = self.archive.shelf.damaged(&name);
-        let bytes = record.encode().map_err(&damaged)?;
-        match self.archive.shelf.create(&name, Bytes::from(bytes)).await? {
-            Created::Ours => Ok(Started::Ours),
-            Created::Other(found) => {
-                let found = BranchRecord::decode(&found).map_err(&damaged)?;
-                self.check_branch(&name, record.branch, &found)?;
-                Ok(Started::Taken(Box::new(found)))
+    pub async fn start_branch(&self, record: &mut BranchRecord) -> Result<Started> {
+        loop {
+            let name = names::branch(self.topic_id, self.partition, record.branch);
+            self.check_branch(&name, record.branch, record)?;
+            let damaged = self.archive.shelf.damaged(&name);
+            let bytes = record.encode().map_err(&damaged)?;
+            let Created::Other(found) = self.archive.shelf.create(&name, Bytes::from(bytes)).await? else {
+                return Ok(Started::Ours);
+            };
+            let found = BranchRecord::decode(&found).map_err(&damaged);
+            let found = found.and_then(|r| self.check_branch(&name, record.branch, &r).map(|()| r));
+            match found {
+                Ok(found) => return Ok(Started::Taken(Box::new(found))),
+                Err(e) if e.kind() == Kind::Corrupt => record.branch = record.branch.saturating_add(1),
+                Err(e) => return Err(e),
             }
         }
     }
@@ -163,11 +169,44 @@ impl<'a> Partition<'a> {
     }
 
     /// Where the chain ends now. `start` is where it begins; `from` is the first offset of an object of it that
-    /// is known, or `start`.
+    /// is known, or `start`. A damaged object is no part of it: nothing can follow one.
     ///
     /// # Errors
-    /// Of the store; whatever makes the last object none of this chain.
+    /// Of the store; [`Error::Missing`] for an object that was listed; an object of a later version.
     pub async fn chain_end(&self, branch: u32, start: i64, from: i64) -> Result<ChainEnd> {
+        let Some(mut first_offset) = self.last_listed(branch, from).await? else {
+            if from > start {
+                return Err(self.missing(&self.object_name(branch, from)));
+            }
+            return Ok(ChainEnd { end_offset: start, last: None, damaged: None });
+        };
+        let mut damaged = None;
+        loop {
+            let name = self.object_name(branch, first_offset);
+            match self.head(branch, first_offset).await {
+                Ok(Some(head)) => {
+                    let end_offset = head.end_offset();
+                    let damaged = damaged.filter(|(at, _)| *at == end_offset).map(|(_, what)| what);
+                    return Ok(ChainEnd { end_offset, last: Some(Box::new(head)), damaged });
+                }
+                Ok(None) => return Err(self.missing(&name)),
+                Err(e) if e.kind() == Kind::Corrupt => damaged = Some((first_offset, e.to_string())),
+                Err(e) => return Err(e),
+            }
+            match first_offset.checked_sub(1).filter(|before| *before >= start) {
+                Some(before) => match self.last_at_or_below(branch, before).await? {
+                    Some(before) if before >= start => first_offset = before,
+                    _ => break,
+                },
+                None => break,
+            }
+        }
+        let damaged = damaged.filter(|(at, _)| *at == start).map(|(_, what)| what);
+        Ok(ChainEnd { end_offset: start, last: None, damaged })
+    }
+
+    /// The first offset of the last name in a chain from `from` on.
+    async fn last_listed(&self, branch: u32, from: i64) -> Result<Option<i64>> {
         let prefix = names::chain_prefix(self.topic_id, self.partition, branch);
         let mut after = Some(self.before(branch, from));
         let mut last = None;
@@ -177,18 +216,31 @@ impl<'a> Partition<'a> {
             last = names.filter_map(|name| names::first_offset(name, &prefix)).next_back().or(last);
             match page.objects.last() {
                 Some(object) if page.more => after = Some(self.archive.shelf.name(&object.key).to_owned()),
-                _ => break,
+                _ => return Ok(last),
             }
         }
-        let Some(first_offset) = last else {
-            if from > start {
-                return Err(self.missing(&self.object_name(branch, from)));
+    }
+
+    /// The first offset of the last name in a chain that is not above `offset`: looked for near it, then further
+    /// and further away.
+    pub(crate) async fn last_at_or_below(&self, branch: u32, offset: i64) -> Result<Option<i64>> {
+        let mut span = 1_i64;
+        loop {
+            let low = offset.saturating_sub(span).max(0);
+            let (mut from, mut found) = (low, None);
+            loop {
+                let (page, more) = self.page(branch, from).await?;
+                found = page.iter().map(|(first, _)| *first).take_while(|f| *f <= offset).last().or(found);
+                match page.last() {
+                    Some((last, _)) if more && *last < offset => from = last.saturating_add(1),
+                    _ => break,
+                }
             }
-            return Ok(ChainEnd { end_offset: start, last: None });
-        };
-        let name = self.object_name(branch, first_offset);
-        let head = self.head(branch, first_offset).await?.ok_or_else(|| self.missing(&name))?;
-        Ok(ChainEnd { end_offset: head.end_offset(), last: Some(Box::new(head)) })
+            if found.is_some() || low == 0 {
+                return Ok(found);
+            }
+            span = span.saturating_mul(64);
+        }
     }
 
     /// The names of the chain from `from` on, one page: first offsets, with what the store says of them, and
@@ -234,29 +286,6 @@ impl<'a> Partition<'a> {
         let parse = |name: &str| names::first_offset(name, &prefix);
         let found = self.archive.shelf.first(&prefix, Some(self.before(branch, from)), parse).await?;
         Ok(found.map(|(first, _)| first))
-    }
-
-    /// The epoch of the last record before the chain's end, whose last object is `last`: by its footer, or by the
-    /// branch's record where it has none.
-    ///
-    /// # Errors
-    /// Of the store; whatever makes the object or the record none of this branch.
-    pub async fn last_epoch(&self, branch: &BranchState, last: Option<ObjectEntry>) -> Result<Option<i32>> {
-        let epochs: Vec<EpochEntry> = match last {
-            Some(object) => {
-                let name = self.object_name(branch.branch, object.first_offset);
-                let head = self.head(branch.branch, object.first_offset).await?;
-                let head = head.ok_or_else(|| self.missing(&name))?;
-                head.epochs().iter().copied().map(EpochEntry::from).collect()
-            }
-            None if branch.branch == 0 => Vec::new(),
-            None => {
-                let name = names::branch(self.topic_id, self.partition, branch.branch);
-                let found = self.branch(branch.branch).await?.ok_or_else(|| self.missing(&name))?;
-                found.0.leader_epochs
-            }
-        };
-        Ok(epoch_before(&epochs, branch.end_offset))
     }
 
     /// Commits a whole object at `first_offset`, which must be the chain's end.
@@ -311,19 +340,5 @@ impl<'a> Partition<'a> {
 
     pub(crate) fn missing(&self, name: &str) -> Error {
         Error::Missing { object: self.archive.shelf.place(name) }
-    }
-}
-
-impl BranchState {
-    /// Before its first object.
-    pub(crate) fn of(record: &BranchRecord, hash: Hash) -> Self {
-        Self {
-            branch: record.branch,
-            parent: record.parent,
-            start_offset: record.start_offset,
-            end_offset: record.start_offset,
-            record: Some(hash),
-            ..Self::first()
-        }
     }
 }

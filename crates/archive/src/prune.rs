@@ -1,7 +1,7 @@
-//! Deleting segments on purpose: declared first, for ever; deleted then.
+//! Deleting on purpose: declared first, for ever; deleted then.
 //!
 //! The last object of each branch's chain stays, so that the chain's end is found by listing, now and for ever.
-//! A crash leaves objects that are declared pruned: readers take them as absent, and deletion is repeated.
+//! A crash leaves objects that are declared pruned: they may be absent, and deletion is repeated.
 
 use std::collections::BTreeMap;
 
@@ -11,30 +11,84 @@ use varve_store::Key;
 
 use crate::archive::Archive;
 use crate::canonical::{Record, V1};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::names;
-use crate::record::pruned::{PrunedRange, PrunedRecord};
+use crate::record::chains::BranchState;
+use crate::record::pruned::{PrunedRange, PrunedRecord, SnapshotRange};
+use crate::record::snapshot::{RecordRef, Signed, Signer};
 use crate::record::state::PartitionState;
 use crate::shelf::Created;
 
 const TRIES_MAX: u32 = 16;
 const BATCH: usize = 1000;
 
-/// What was pruned, of all records that were read.
+/// What was declared by all records that were read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pruned {
     by_branch: BTreeMap<(Id, i32, u32), Vec<(i64, i64)>>,
+    ranges: Vec<PrunedRange>,
+    snapshots: Vec<SnapshotRange>,
+    last: Option<RecordRef>,
+    /// Records that don't count: not signed by a key that is trusted, or none at all.
+    refused: Vec<u64>,
+}
+
+/// What is to be declared.
+#[derive(Debug)]
+pub struct NewPruned<'a> {
+    /// Whose tree lists all that is named.
+    pub snapshot: u64,
+    pub ranges: Vec<PrunedRange>,
+    /// Whose trees are given up.
+    pub snapshots: Vec<SnapshotRange>,
+    pub reason: &'a str,
+    pub writer: &'a str,
+    pub now_ms: i64,
+    pub signer: Option<&'a Signer>,
 }
 
 impl Pruned {
-    pub fn add(&mut self, record: &PrunedRecord) {
+    pub(crate) fn add(&mut self, record: &PrunedRecord, reference: RecordRef) {
         for r in &record.ranges {
-            let ranges = self.by_branch.entry((r.topic_id, r.partition, r.branch)).or_default();
-            ranges.push((r.first_offset, r.end_offset));
+            self.range(r.topic_id, r.partition, r.branch, (r.first_offset, r.end_offset));
+        }
+        self.ranges.extend(record.ranges.iter().cloned());
+        self.snapshots.extend(&record.snapshots);
+        self.last = Some(reference);
+    }
+
+    fn range(&mut self, topic_id: Id, partition: i32, branch: u32, range: (i64, i64)) {
+        self.by_branch.entry((topic_id, partition, branch)).or_default().push(range);
+    }
+
+    /// With what a snapshot's state of a partition has.
+    pub(crate) fn add_state(&mut self, state: &PartitionState) {
+        for branch in &state.branches {
+            for r in &branch.pruned {
+                let range = (r.first_offset, r.end_offset);
+                self.range(state.topic_id, state.partition, branch.branch, range);
+            }
         }
     }
 
-    /// Whether the object that begins at `first_offset` is to be taken as absent.
+    pub(crate) fn ranges(&self) -> &[PrunedRange] {
+        &self.ranges
+    }
+
+    pub(crate) fn last(&self) -> Option<RecordRef> {
+        self.last
+    }
+
+    pub(crate) fn refused(&self) -> &[u64] {
+        &self.refused
+    }
+
+    /// Whether the tree of a snapshot was given up.
+    pub fn gave_up(&self, snapshot: u64) -> bool {
+        self.snapshots.iter().any(|r| (r.first..=r.last).contains(&snapshot))
+    }
+
+    /// Whether the object that begins at `first_offset` may be absent.
     pub fn holds(&self, topic_id: Id, partition: i32, branch: u32, first_offset: i64) -> bool {
         let ranges = self.by_branch.get(&(topic_id, partition, branch));
         ranges.is_some_and(|r| r.iter().any(|(from, to)| (*from..*to).contains(&first_offset)))
@@ -79,112 +133,120 @@ impl Archive {
         Ok(range)
     }
 
-    /// Declares `ranges`, which must be of snapshot `snapshot` and ascend, as pruned.
+    /// Declares ranges, which must ascend, as pruned, and snapshots' trees as given up.
     ///
     /// # Errors
     /// Of the store; [`Error::Invalid`] for ranges that the snapshot does not hold, or that hold a chain's end.
-    pub async fn declare_pruned(
-        &self,
-        snapshot: u64,
-        ranges: Vec<PrunedRange>,
-        reason: &str,
-        writer: &str,
-        now_ms: i64,
-    ) -> Result<PrunedRecord> {
-        let found = self.snapshot(snapshot).await?;
-        let missing = || Error::Missing { object: self.shelf.place(&names::snapshot(snapshot)) };
-        let root = found.ok_or_else(missing)?.record.root;
-        for range in &ranges {
-            let state = self.find(root.as_ref(), range.topic_id, range.partition).await?;
-            let end = state
-                .as_ref()
-                .and_then(|s| s.branches.iter().find(|b| b.branch == range.branch))
-                .map_or(0, |b| b.end_offset);
-            let state = match state {
-                Some(state) if range.end_offset < end => state,
-                _ => {
-                    return Err(Error::invalid(
-                        "range to prune",
-                        format!("{range:?}"),
-                        format!("below {end}"),
-                    ));
-                }
-            };
-            if self.prunable_exactly(&state, range).await? != range.objects {
-                return Err(Error::invalid("range to prune", format!("{range:?}"), "whole objects"));
-            }
-        }
+    pub async fn declare_pruned(&self, new: NewPruned<'_>) -> Result<PrunedRecord> {
         let mut record = PrunedRecord {
             varve_pruned: V1,
             archive_id: self.id(),
-            sequence: self.latest_pruned(0).await?,
-            snapshot,
-            ranges,
-            reason: reason.to_owned(),
-            writer: writer.to_owned(),
-            created_ms: now_ms,
+            sequence: 1,
+            previous: None,
+            snapshot: new.snapshot,
+            ranges: new.ranges,
+            snapshots: new.snapshots,
+            reason: new.reason.to_owned(),
+            writer: new.writer.to_owned(),
+            created_ms: new.now_ms,
+            more: Vec::new(),
+            signature: None,
         };
+        if let Some(what) = self.undeclarable(&record).await? {
+            return Err(Error::invalid("what to prune", what, "whole objects below their chain's last"));
+        }
+        record.previous = self.pruned(0, &[]).await?.last;
+        record.sequence = record.previous.map_or(0, |p| p.sequence);
         for _ in 0..TRIES_MAX {
             record.sequence = record.sequence.saturating_add(1);
             let name = names::pruned(record.sequence);
-            let bytes = record.encode().map_err(self.shelf.damaged(&name))?;
+            let damaged = self.shelf.damaged(&name);
+            if let Some(signer) = new.signer {
+                record.sign(signer).map_err(&damaged)?;
+            }
+            let bytes = record.encode().map_err(damaged)?;
             if let Created::Ours = self.shelf.create(&name, Bytes::from(bytes)).await? {
                 return Ok(record);
+            }
+            if let Ok(Some((_, reference))) = self.pruned_record(record.sequence).await {
+                record.previous = Some(reference);
             }
         }
         Err(Error::Contended { object: self.shelf.place(names::PRUNED), tries: TRIES_MAX })
     }
 
-    /// Objects of the snapshot that fill `range` exactly; 0 if none do.
-    async fn prunable_exactly(&self, state: &PartitionState, range: &PrunedRange) -> Result<u64> {
-        let Some(branch) = state.branches.iter().find(|b| b.branch == range.branch) else { return Ok(0) };
-        let (mut objects, mut count, mut begins, mut ends) = (self.objects(branch), 0_u64, false, false);
-        while let Some(object) = objects.next().await? {
-            begins |= object.first_offset == range.first_offset;
-            ends |= object.end_offset == range.end_offset;
-            if object.first_offset >= range.first_offset && object.end_offset <= range.end_offset {
-                count = count.saturating_add(1);
-            }
-            if object.end_offset >= range.end_offset {
-                break;
+    /// What a record names that the tree of its snapshot does not hold, or holds as the end of a chain.
+    pub(crate) async fn undeclarable(&self, record: &PrunedRecord) -> Result<Option<String>> {
+        let found = self.snapshot(record.snapshot).await?;
+        let missing = || Error::Missing { object: self.shelf.place(&names::snapshot(record.snapshot)) };
+        let root = found.ok_or_else(missing)?.record.root;
+        for range in &record.ranges {
+            let state = self.find(root.as_ref(), range.topic_id, range.partition).await?;
+            let branch = state.as_ref().and_then(|s| s.branches.iter().find(|b| b.branch == range.branch));
+            let objects = match branch.filter(|b| range.end_offset < b.end_offset) {
+                Some(branch) => self.fill(branch, range).await?,
+                None => 0,
+            };
+            if objects == 0 || objects != range.objects {
+                return Ok(Some(format!("{range:?}")));
             }
         }
-        Ok(if begins && ends { count } else { 0 })
+        Ok(None)
     }
 
-    async fn latest_pruned(&self, known: u64) -> Result<u64> {
-        let parse = |name: &str| names::number(name, names::PRUNED, 20, ".json");
-        self.shelf.highest(names::PRUNED, known, names::pruned, parse).await
+    /// How many objects fill `range` exactly; 0 if none do.
+    async fn fill(&self, branch: &BranchState, range: &PrunedRange) -> Result<u64> {
+        let mut objects = self.objects_from(branch, range.first_offset);
+        let (mut count, mut begins) = (0_u64, false);
+        while let Some(object) = objects.next().await? {
+            begins |= object.first_offset == range.first_offset;
+            count = count.saturating_add(1);
+            if object.end_offset >= range.end_offset {
+                return Ok(if begins && object.end_offset == range.end_offset { count } else { 0 });
+            }
+        }
+        Ok(0)
     }
 
-    /// A pruning record.
+    /// A pruning record, and how others refer to it.
     ///
     /// # Errors
     /// Of the store; [`Error::Record`], [`Error::Mistaken`] for a record of another place.
-    pub async fn pruned_record(&self, sequence: u64) -> Result<Option<PrunedRecord>> {
+    pub async fn pruned_record(&self, sequence: u64) -> Result<Option<(PrunedRecord, RecordRef)>> {
         let name = names::pruned(sequence);
-        let Some((record, _)) = self.shelf.record::<PrunedRecord>(&name).await? else { return Ok(None) };
+        let Some((record, bytes)) = self.shelf.record::<PrunedRecord>(&name).await? else { return Ok(None) };
         let (expected, found) = ((self.id(), sequence), (record.archive_id, record.sequence));
         if expected == found {
-            return Ok(Some(record));
+            return Ok(Some((record, RecordRef { sequence, hash: self.hash().of(&[&bytes]) })));
         }
         Err(Error::mistaken(self.shelf.place(&name), format!("{expected:?}"), format!("{found:?}")))
     }
 
-    /// All that was declared pruned.
+    /// All that was declared by records above `after`; if `trusted` has keys, only by what one of them signed.
     ///
     /// # Errors
-    /// As [`Archive::pruned_record`].
-    pub async fn pruned(&self) -> Result<Pruned> {
-        let (mut pruned, mut sequence) = (Pruned::default(), 1_u64);
-        while let Some(record) = self.pruned_record(sequence).await? {
-            pruned.add(&record);
-            sequence = sequence.saturating_add(1);
+    /// Of the store; a record of a later version.
+    pub async fn pruned(&self, after: u64, trusted: &[[u8; 32]]) -> Result<Pruned> {
+        let (mut pruned, mut at) = (Pruned::default(), after);
+        let parse = |name: &str| names::number(name, names::PRUNED, 20, ".json");
+        while let Some((sequence, _)) =
+            self.shelf.first(names::PRUNED, Some(names::pruned(at)), parse).await?
+        {
+            at = sequence;
+            match self.pruned_record(sequence).await {
+                Ok(Some((record, reference)))
+                    if trusted.is_empty() || record.signed(trusted) == Signed::ByTrusted =>
+                {
+                    pruned.add(&record, reference);
+                }
+                Err(e) if e.kind() != Kind::Corrupt => return Err(e),
+                _ => pruned.refused.push(sequence),
+            }
         }
         Ok(pruned)
     }
 
-    /// Deletes what a record declares, as far as it is there. To be repeated after an error.
+    /// Deletes the objects that a record declares, as far as they are there. To be repeated after an error.
     ///
     /// # Errors
     /// Of the store: a lock that holds an object is one.

@@ -8,8 +8,10 @@ use crate::error::{Error, Result};
 use crate::head::{ObjectHead, Place};
 use crate::log::object::{At, Expected, OpenObject};
 use crate::log::stream::check_all;
+use crate::names;
 use crate::record::gap::{GAP_SECTION, GapRecord};
 use crate::record::object::ObjectEntry;
+use crate::record::state::JournalEntry;
 
 /// Runs of 4 MiB of one object that are under way at once: the next is fetched while one is checked.
 const READ_AHEAD: usize = 2;
@@ -43,6 +45,26 @@ impl<'a> ObjectReader<'a> {
             return Ok(Self { archive, name: name.to_owned(), object });
         }
         Err(Error::mistaken(archive.shelf.place(name), format!("{entry:?}"), format!("{found:?}")))
+    }
+
+    /// An entry of the journal.
+    ///
+    /// # Errors
+    /// As [`ObjectReader::open`].
+    pub async fn in_bundle(
+        archive: &'a Archive,
+        topic_id: Id,
+        partition: i32,
+        entry: &JournalEntry,
+    ) -> Result<Self> {
+        let place = Place { topic_id, partition, first_offset: entry.first_offset };
+        let name = names::bundle(&entry.archiver, entry.sequence);
+        let shelf = archive.shelf();
+        let (key, place_of) = (shelf.key(&name)?, shelf.place(&name));
+        let at = At { key, name: place_of, origin: entry.position, bytes: entry.bytes, whole: false };
+        let expected = Expected { place, end_offset: entry.end_offset, footer: entry.footer };
+        let object = OpenObject::open(shelf.shared(), archive.hash(), at, &expected).await?;
+        Ok(Self { archive, name, object })
     }
 
     pub fn head(&self) -> &ObjectHead {

@@ -93,9 +93,34 @@ impl Shelf {
         }
     }
 
+    /// Tries whether the store knows create-if-absent.
+    pub(crate) async fn probe(&self, name: &str) -> Result<()> {
+        let options = PutOptions { create: Create::IfAbsent, storage_class: None };
+        let key = self.key(name)?;
+        let put = || self.store.put(&key, Bytes::from_static(b"{}"), &options);
+        // Of one that is there already, the first says what the second would.
+        let second = match put().await {
+            Ok(_) => put().await,
+            refused => refused,
+        };
+        let outcome = match second {
+            Err(e) if e.kind == varve_store::Kind::AlreadyExists => Ok(()),
+            Err(e) => Err(e.into()),
+            Ok(_) => Err(Error::invalid("store", "one that creates what exists", "create-if-absent")),
+        };
+        // A lock may hold it: it harms nobody.
+        let _ = varve_store::delete(self.store.as_ref(), &key).await;
+        outcome
+    }
+
     pub(crate) async fn list(&self, prefix: &str, after: Option<&str>, max_keys: usize) -> Result<ListPage> {
         let after = after.map(|name| self.key(name)).transpose()?;
-        Ok(self.store.list(&format!("{}{prefix}", self.root), after.as_ref(), max_keys).await?)
+        let page = self.store.list(&format!("{}{prefix}", self.root), after.as_ref(), max_keys).await?;
+        if page.objects.is_empty() && page.more {
+            // Whoever goes on from the last name would go on for ever, or end too early.
+            return Err(Error::corrupt(self.place(prefix), "a listing with a name, or its end", "neither"));
+        }
+        Ok(page)
     }
 
     /// The first object behind `after` whose name `parse` takes. Objects of other names are passed over.

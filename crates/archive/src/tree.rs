@@ -1,9 +1,10 @@
 //! The tree over all partitions: grown by what is new, walked in bounded memory.
 //!
 //! A subtree in that nothing changed is not read. Nodes are written before what names them, so that a crash
-//! leaves manifests that nobody names, or that the next snapshot writes again with the same bytes.
+//! leaves manifests that nobody names, or that the next snapshot writes again with the same bytes. A partition
+//! that can't be grown keeps its state and says why: it holds up no other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
@@ -12,224 +13,180 @@ use varve_format::Id;
 use crate::archive::Archive;
 use crate::canonical::V1;
 use crate::error::{Error, Result};
+use crate::growth::{Growth, Target, Work};
 use crate::hash::Hash;
-use crate::journal::continuation;
-use crate::record::node::{Child, Inner, LEAF_PARTITIONS, Leaf, Node, NodeRef};
-use crate::record::state::{BranchState, JournalEntry, OpenTransaction, PartitionState, path};
+use crate::record::node::{Child, Inner, LEAF_PARTITIONS, Leaf, Node, NodeRef, prefix_text};
+use crate::record::state::{PartitionEntry, PartitionState, path};
 
-/// Subtrees that are grown at once at each of the two highest levels, partitions of a leaf, and heads of a chain.
+/// Subtrees that are grown at once at each of the two highest levels, and partitions of a leaf.
 const PARALLEL: usize = 4;
-
-/// What a snapshot is to say of a partition, besides its chains, which are found in the store.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target {
-    pub topic_id: Id,
-    pub partition: i32,
-    /// Entries beyond the chain's end, in order; those that the chain covers by now are left out.
-    pub journal: Vec<JournalEntry>,
-    pub log_start_offset: Option<i64>,
-    /// The log end that was to be reached: kept where it is not.
-    pub log_end_offset: Option<i64>,
-    pub open_transactions: Vec<OpenTransaction>,
-}
-
-impl Target {
-    pub fn new(topic_id: Id, partition: i32) -> Self {
-        Self {
-            topic_id,
-            partition,
-            journal: Vec::new(),
-            log_start_offset: None,
-            log_end_offset: None,
-            open_transactions: Vec::new(),
-        }
-    }
-}
+/// Chains that a walk fetches at once.
+const CHAINS_AHEAD: usize = 8;
 
 /// Owned: a borrow within streams of futures is more than the compiler can prove to be sendable.
-type Targets = Vec<(Hash, Target)>;
+type Works = Vec<(Hash, Work)>;
 
 /// What a node is grown from.
 enum Base {
     Nothing,
     Node(NodeRef),
-    States(Vec<(Hash, PartitionState)>),
+    Entries(Vec<(Hash, PartitionEntry)>),
 }
 
-impl Archive {
+impl Growth<'_> {
     /// The tree in which each of `targets` has its state of now. Of one partition given twice the last counts.
     ///
     /// # Errors
-    /// Of the store; whatever is found to be damaged on the way.
-    pub async fn grow(&self, root: Option<NodeRef>, targets: &[Target]) -> Result<Option<NodeRef>> {
-        let by_path: BTreeMap<Hash, Target> =
-            targets.iter().map(|t| (path(self.hash(), t.topic_id, t.partition), t.clone())).collect();
-        let base = root.map_or(Base::Nothing, Base::Node);
-        self.grow_node(Vec::new(), base, by_path.into_iter().collect()).await
+    /// Of the store; nodes of the tree that are damaged.
+    pub(crate) async fn grow(
+        &self,
+        root: Option<NodeRef>,
+        targets: &[Target],
+        pruned: &[crate::record::pruned::PrunedRange],
+    ) -> Result<Option<NodeRef>> {
+        let hash = self.archive.hash();
+        let mut works: BTreeMap<Hash, Work> = BTreeMap::new();
+        for range in pruned {
+            let place = path(hash, range.topic_id, range.partition);
+            let known = match works.get(&place) {
+                Some(_) => true,
+                None => self.archive.entry(root.as_ref(), range.topic_id, range.partition).await?.is_some(),
+            };
+            if known {
+                works.entry(place).or_insert_with(|| Work::of(range)).pruned.push(range.clone());
+            }
+        }
+        for target in targets {
+            let place = path(hash, target.topic_id, target.partition);
+            let work = works.entry(place).or_insert_with(|| Work::on(target));
+            work.target = Some(target.clone());
+        }
+        self.node(Vec::new(), root.map_or(Base::Nothing, Base::Node), works.into_iter().collect()).await
     }
 
-    fn grow_node<'a>(
+    fn node<'a>(
         &'a self,
         prefix: Vec<u8>,
         base: Base,
-        targets: Targets,
+        works: Works,
     ) -> BoxFuture<'a, Result<Option<NodeRef>>> {
         async move {
-            if let (Base::Node(node), true) = (&base, targets.is_empty()) {
+            if let (Base::Node(node), true) = (&base, works.is_empty()) {
                 return Ok(Some(node.clone()));
             }
-            let (states, children) = match base {
+            let before = match &base {
+                Base::Node(reference) => Some(reference.clone()),
+                _ => None,
+            };
+            let (entries, children) = match base {
                 Base::Nothing => (Vec::new(), Vec::new()),
-                Base::States(states) => (states, Vec::new()),
-                Base::Node(reference) => match self.node(&reference, &prefix).await? {
+                Base::Entries(entries) => (entries, Vec::new()),
+                Base::Node(reference) => match self.archive.node(&reference, &prefix).await? {
                     Node::Inner(inner) => (Vec::new(), inner.children),
                     Node::Leaf(leaf) => {
-                        let of = |p: PartitionState| (p.path(self.hash()), p);
+                        let of = |p: PartitionEntry| (p.path(self.archive.hash()), p);
                         (leaf.partitions.into_iter().map(of).collect(), Vec::new())
                     }
                 },
             };
-            let known = targets.iter().filter(|(path, _)| states.iter().any(|(p, _)| p == path)).count();
-            let count = states.len().saturating_add(targets.len()).saturating_sub(known);
+            let known = works.iter().filter(|(path, _)| entries.iter().any(|(p, _)| p == path)).count();
+            let count = entries.len().saturating_add(works.len()).saturating_sub(known);
             if children.is_empty() && count == 0 {
                 return Ok(None);
             }
             if children.is_empty() && count <= LEAF_PARTITIONS {
-                return self.grow_leaf(prefix, states, targets).await.map(Some);
+                return self.leaf(before, prefix, entries, works).await.map(Some);
             }
-            self.grow_inner(prefix, states, children, targets).await.map(Some)
+            self.inner(before, prefix, entries, children, works).await.map(Some)
         }
         .boxed()
     }
 
-    async fn grow_leaf(
+    async fn leaf(
         &self,
+        before: Option<NodeRef>,
         prefix: Vec<u8>,
-        states: Vec<(Hash, PartitionState)>,
-        targets: Targets,
+        entries: Vec<(Hash, PartitionEntry)>,
+        works: Works,
     ) -> Result<NodeRef> {
-        let mut states: BTreeMap<Hash, PartitionState> = states.into_iter().collect();
-        let grown: Vec<_> = stream::iter(targets)
-            .map(|(path, target)| {
-                let base = states.get(&path).cloned();
-                async move { self.state(base, &target).await.map(|state| (path, state)) }
+        let mut entries: BTreeMap<Hash, PartitionEntry> = entries.into_iter().collect();
+        let grown: Vec<_> = stream::iter(works)
+            .map(|(path, work)| {
+                let base = entries.get(&path).cloned();
+                async move { self.entry(base, &work).await.map(|entry| (path, entry)) }
             })
             .buffer_unordered(PARALLEL)
             .try_collect()
             .await?;
-        states.extend(grown);
-        let depth = u8::try_from(prefix.len()).unwrap_or(u8::MAX);
-        self.put_node(&Node::Leaf(Leaf { varve_leaf: V1, depth, partitions: states.into_values().collect() }))
-            .await
+        if let Some(before) = before.filter(|_| grown.iter().all(|(p, e)| entries.get(p) == Some(e))) {
+            return Ok(before);
+        }
+        entries.extend(grown);
+        let leaf = Leaf {
+            varve_leaf: V1,
+            since: self.since,
+            prefix: prefix_text(&prefix),
+            partitions: entries.into_values().collect(),
+            more: Vec::new(),
+        };
+        self.archive.put_node(&Node::Leaf(leaf)).await
     }
 
-    async fn grow_inner(
+    /// Where nothing came of the work, the node stays what it was.
+    async fn inner(
         &self,
+        before: Option<NodeRef>,
         prefix: Vec<u8>,
-        states: Vec<(Hash, PartitionState)>,
+        entries: Vec<(Hash, PartitionEntry)>,
         children: Vec<Child>,
-        targets: Targets,
+        works: Works,
     ) -> Result<NodeRef> {
         let depth = u8::try_from(prefix.len()).unwrap_or(u8::MAX);
-        let mut groups: BTreeMap<u8, (Base, Targets)> = BTreeMap::new();
+        let known = children.clone();
+        let mut groups: BTreeMap<u8, (Base, Works)> = BTreeMap::new();
         for child in children {
             groups.insert(child.nibble, (Base::Node(child.node), Vec::new()));
         }
-        for (path, state) in states {
-            let group = groups.entry(path.nibble(depth)).or_insert((Base::States(Vec::new()), Vec::new()));
-            if let Base::States(states) = &mut group.0 {
-                states.push((path, state));
+        for (path, entry) in entries {
+            let group = groups.entry(path.nibble(depth)).or_insert((Base::Entries(Vec::new()), Vec::new()));
+            if let Base::Entries(entries) = &mut group.0 {
+                entries.push((path, entry));
             }
         }
-        for (path, target) in targets {
-            groups.entry(path.nibble(depth)).or_insert((Base::Nothing, Vec::new())).1.push((path, target));
+        for (path, work) in works {
+            groups.entry(path.nibble(depth)).or_insert((Base::Nothing, Vec::new())).1.push((path, work));
         }
         let children: Vec<Option<Child>> = stream::iter(groups)
-            .map(|(nibble, (base, targets))| {
+            .map(|(nibble, (base, works))| {
                 let prefix = [prefix.as_slice(), &[nibble]].concat();
                 async move {
-                    let node = self.grow_node(prefix, base, targets).await?;
+                    let node = self.node(prefix, base, works).await?;
                     Ok::<_, Error>(node.map(|node| Child { nibble, node }))
                 }
             })
             .buffered(if depth < 2 { PARALLEL } else { 1 })
             .try_collect()
             .await?;
-        let children = children.into_iter().flatten().collect();
-        self.put_node(&Node::Inner(Inner { varve_inner: V1, depth, children })).await
-    }
-
-    /// The state of a partition: the base's, and what its chains have behind it.
-    async fn state(&self, base: Option<PartitionState>, target: &Target) -> Result<PartitionState> {
-        let mut branches = base.map_or_else(|| vec![BranchState::first()], |state| state.branches);
-        let known = branches.last().map_or(0, |b| b.branch);
-        let partition = self.partition(target.topic_id, target.partition);
-        for (record, hash) in partition.branches(known).await? {
-            branches.push(BranchState::of(&record, hash));
+        let children: Vec<Child> = children.into_iter().flatten().collect();
+        if let Some(before) = before.filter(|_| children == known) {
+            return Ok(before);
         }
-        for branch in &mut branches {
-            self.extend(target, branch).await?;
-        }
-        let mut state = PartitionState {
-            topic_id: target.topic_id,
-            partition: target.partition,
-            branches,
-            journal: Vec::new(),
-            log_start_offset: target.log_start_offset,
-            log_end_offset: None,
-            open_transactions: target.open_transactions.clone(),
+        let inner = Inner {
+            varve_inner: V1,
+            since: self.since,
+            prefix: prefix_text(&prefix),
+            children,
+            more: Vec::new(),
         };
-        state.journal = self.joined(&state, target).await?;
-        state.log_end_offset = target.log_end_offset.filter(|log_end| *log_end > state.end());
-        Ok(state)
+        self.archive.put_node(&Node::Inner(inner)).await
     }
+}
 
-    /// The target's journal entries that go on from the chain's end.
-    async fn joined(&self, state: &PartitionState, target: &Target) -> Result<Vec<JournalEntry>> {
-        let Some(branch) = state.branches.last() else { return Ok(Vec::new()) };
-        let mut entries = target.journal.clone();
-        entries.retain(|e| e.branch == branch.branch && e.end_offset > branch.end_offset);
-        if entries.is_empty() {
-            return Ok(entries);
-        }
-        let partition = self.partition(target.topic_id, target.partition);
-        let epoch = partition.last_epoch(branch, self.last_object(branch).await?).await?;
-        Ok(continuation(&entries, branch.end_offset, epoch))
-    }
-
-    /// Takes what the store has of a branch's chain behind `state`.
-    async fn extend(&self, target: &Target, state: &mut BranchState) -> Result<()> {
-        let partition = self.partition(target.topic_id, target.partition);
-        let branch = state.branch;
-        loop {
-            let (names, more) = partition.page(branch, state.end_offset).await?;
-            let heads = stream::iter(names).map(|(first_offset, meta)| async move {
-                let head = partition.head(branch, first_offset).await?;
-                let name = partition.object_name(branch, first_offset);
-                let head = head.ok_or_else(|| partition.missing(&name))?;
-                Ok::<_, Error>(head.entry(meta.version))
-            });
-            let mut heads = Box::pin(heads.buffered(PARALLEL));
-            while let Some(object) = heads.next().await {
-                let object = object?;
-                if object.first_offset != state.end_offset {
-                    let prefix = crate::names::chain_prefix(target.topic_id, target.partition, branch);
-                    let found = format!("one at {}", object.first_offset);
-                    let expected = format!("an object at {}", state.end_offset);
-                    return Err(Error::corrupt(self.shelf.place(&prefix), expected, found));
-                }
-                self.push(state, object).await?;
-            }
-            if !more {
-                return Ok(());
-            }
-        }
-    }
-
+impl Archive {
     /// Walks the tree in the order of paths: one partition's state after the other.
     pub fn partitions(&self, root: Option<&NodeRef>) -> Walk<'_> {
         let stack = root.map(|node| (node.clone(), Vec::new())).into_iter().collect();
-        Walk { archive: self, stack, ready: Vec::new() }
+        Walk { archive: self, stack, ready: VecDeque::new() }
     }
 
     /// The state of one partition in a tree.
@@ -242,17 +199,33 @@ impl Archive {
         topic_id: Id,
         partition: i32,
     ) -> Result<Option<PartitionState>> {
+        match self.entry(root, topic_id, partition).await? {
+            Some(entry) => self.state(entry).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The same, without its chains.
+    ///
+    /// # Errors
+    /// As [`Archive::node`].
+    pub async fn entry(
+        &self,
+        root: Option<&NodeRef>,
+        topic_id: Id,
+        partition: i32,
+    ) -> Result<Option<PartitionEntry>> {
         let path = path(self.hash(), topic_id, partition);
         let (mut next, mut prefix) = (root.cloned(), Vec::new());
         while let Some(reference) = next {
             let inner = match self.node(&reference, &prefix).await? {
                 Node::Inner(inner) => inner,
                 Node::Leaf(leaf) => {
-                    let same = |p: &PartitionState| p.topic_id == topic_id && p.partition == partition;
+                    let same = |p: &PartitionEntry| p.topic_id == topic_id && p.partition == partition;
                     return Ok(leaf.partitions.into_iter().find(same));
                 }
             };
-            let nibble = path.nibble(inner.depth);
+            let nibble = path.nibble(u8::try_from(prefix.len()).unwrap_or(u8::MAX));
             prefix.push(nibble);
             next = inner.children.into_iter().find(|c| c.nibble == nibble).map(|c| c.node);
         }
@@ -266,28 +239,31 @@ pub struct Walk<'a> {
     archive: &'a Archive,
     /// What comes next is last.
     stack: Vec<(NodeRef, Vec<u8>)>,
-    ready: Vec<PartitionState>,
+    ready: VecDeque<Result<PartitionState>>,
 }
 
 impl Walk<'_> {
     /// # Errors
-    /// As [`Archive::node`]. The walk may go on: what could not be read is left out.
+    /// As [`Archive::node`]; what is behind a damaged node, or behind a partition whose chains are, follows.
     pub async fn next(&mut self) -> Result<Option<PartitionState>> {
         loop {
-            if let Some(state) = self.ready.pop() {
-                return Ok(Some(state));
+            if let Some(state) = self.ready.pop_front() {
+                return state.map(Some);
             }
             let Some((reference, prefix)) = self.stack.pop() else { return Ok(None) };
             match self.archive.node(&reference, &prefix).await? {
                 Node::Leaf(leaf) => {
-                    self.ready = leaf.partitions;
-                    self.ready.reverse();
+                    let states = stream::iter(leaf.partitions).map(|entry| self.archive.state(entry));
+                    self.ready = states.buffered(CHAINS_AHEAD).collect().await;
                 }
                 Node::Inner(inner) => {
-                    let below = inner.children.into_iter().rev();
-                    self.stack.extend(below.map(|c| (c.node, [prefix.as_slice(), &[c.nibble]].concat())));
+                    let below = |child: Child| (child.node, [prefix.as_slice(), &[child.nibble]].concat());
+                    self.stack.extend(inner.children.into_iter().rev().map(below));
                 }
             }
         }
     }
 }
+
+/// Names of topics that were looked up.
+pub(crate) type TopicNames = HashMap<Id, Option<String>>;

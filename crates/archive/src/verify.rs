@@ -4,23 +4,30 @@
 //! of the store (down, denied) end it, since they say nothing about the archive. Memory is bounded by one path of
 //! the tree, one page of a listing and, for each object that is read in full, one frame.
 
+use std::collections::HashMap;
+
 use futures::{StreamExt, stream};
 use varve_format::{DataKey, EncryptionInfo, Id};
 
 use crate::archive::Archive;
+use crate::coverage::{Coverage, Stay};
 use crate::error::{Error, Kind, Result};
 use crate::hash::Hash;
-use crate::journal::BundleName;
+use crate::journal::continuation_to;
+use crate::lineage::lineage_of;
+use crate::log::JournalView;
 use crate::names;
 use crate::prune::Pruned;
 use crate::read::ObjectReader;
 use crate::record::object::ObjectEntry;
-use crate::record::snapshot::Signed;
-use crate::record::state::{BranchState, PartitionState};
+use crate::record::snapshot::{RecordRef, Signature, Signed};
+use crate::record::state::{BranchState, JournalEntry, PartitionState};
 use crate::snapshots::Snapshot;
 
 /// Findings that are kept; all are counted.
 pub const FINDINGS_MAX: usize = 10_000;
+/// Numbers without a record between two snapshots that are looked at.
+const STRAYS_MAX: u64 = 1000;
 
 /// How much of an object is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -48,7 +55,8 @@ pub struct VerifyOptions<'a> {
     pub parallel: usize,
     /// Snapshots at or below this number are taken as verified.
     pub since: u64,
-    /// If there are any, each snapshot that is looked at must be signed by one of them.
+    /// If there are any, the snapshot must be signed by one of them, and pruning records too or they don't count.
+    /// Snapshots before it are proven by their hashes.
     pub trusted: &'a [[u8; 32]],
     pub data_keys: Option<DataKeys<'a>>,
 }
@@ -93,6 +101,8 @@ pub struct Report {
     pub findings: Vec<Finding>,
     /// Objects that were deleted on purpose, and are declared.
     pub pruned: u64,
+    /// The snapshot's tree was given up, as is declared: its record was looked at, and those before.
+    pub given_up: bool,
     /// Encrypted objects whose digests could not be proven for want of a key; their checksums were.
     pub sealed: u64,
 }
@@ -126,6 +136,9 @@ struct Verifier<'a> {
     archive: &'a Archive,
     options: &'a VerifyOptions<'a>,
     pruned: Pruned,
+    journal: JournalView,
+    coverage: Coverage<'a>,
+    topics: HashMap<Id, Option<String>>,
     report: Report,
     progress: &'a (dyn Fn(Progress) + Sync),
 }
@@ -141,10 +154,16 @@ impl Archive {
         options: &VerifyOptions<'_>,
         progress: &(dyn Fn(Progress) + Sync),
     ) -> Result<Report> {
-        let mut report = Report::default();
-        let pruned = self.pruned().await;
-        let pruned = report.take(names::PRUNED, pruned)?.unwrap_or_default();
-        let mut verifier = Verifier { archive: self, options, pruned, report, progress };
+        let mut verifier = Verifier {
+            archive: self,
+            options,
+            pruned: Pruned::default(),
+            journal: JournalView::default(),
+            coverage: Coverage::new(self),
+            topics: HashMap::new(),
+            report: Report::default(),
+            progress,
+        };
         verifier.run(sequence).await?;
         Ok(verifier.report)
     }
@@ -158,10 +177,17 @@ impl Verifier<'_> {
         let snapshot = found.ok_or(Error::Missing { object: name.clone() })?;
         self.signature(&snapshot);
         self.before(&snapshot).await?;
-        if let Some(document) = &snapshot.record.cluster_state {
-            let found = self.archive.cluster_state(document).await;
+        self.pruning(&snapshot).await?;
+        if self.pruned.gave_up(sequence) {
+            self.report.given_up = true;
+            return Ok(());
+        }
+        for document in &snapshot.record.documents {
+            let found = self.archive.document(document).await;
             self.report.take(&name, found)?;
         }
+        let journal = self.archive.journal_of(&snapshot.record, |_, _| true).await;
+        self.journal = self.report.take(&name, journal)?.unwrap_or_default();
         let root = snapshot.record.root.clone();
         self.report.progress.objects_total = root.as_ref().map_or(0, |r| r.objects);
         let mut walk = self.archive.partitions(root.as_ref());
@@ -178,25 +204,28 @@ impl Verifier<'_> {
 
     fn signature(&mut self, snapshot: &Snapshot) {
         self.report.progress.snapshots = self.report.progress.snapshots.saturating_add(1);
-        if self.options.trusted.is_empty() {
-            return;
-        }
-        let what = match snapshot.record.signed(self.options.trusted) {
+        let own = snapshot.record.signature.as_ref().and_then(Signature::key);
+        let any: Vec<[u8; 32]> = own.into_iter().collect();
+        let given = !self.options.trusted.is_empty();
+        let what = match snapshot.record.signed(if given { self.options.trusted } else { &any }) {
             Signed::ByTrusted => return,
+            Signed::Not if !given => return,
             Signed::Not => "not signed",
-            Signed::Refused => "not signed by a key that is trusted",
+            Signed::Refused if given => "not signed by a key that is trusted",
+            Signed::Refused => "its signature is not over what it says",
         };
         self.report.find(self.archive.shelf.place(&names::snapshot(snapshot.record.sequence)), what);
     }
 
     /// The chain of snapshots. An older one counts as signed by those after it, which name its hash.
     async fn before(&mut self, newest: &Snapshot) -> Result<()> {
-        let (mut sequence, mut expected) = (newest.record.sequence, newest.record.previous);
-        while let Some(hash) = expected {
-            sequence = sequence.saturating_sub(1);
+        let (mut at, mut skips) = (newest.record.clone(), HashMap::new());
+        while let Some(RecordRef { sequence, hash }) = at.previous {
+            self.strays(sequence, at.sequence).await?;
             if sequence <= self.options.since {
                 return Ok(());
             }
+            skips.extend(at.skip.map(|skip| (skip.sequence, skip.hash)));
             let name = self.archive.shelf.place(&names::snapshot(sequence));
             let found = self.archive.snapshot(sequence).await;
             let Some(found) = self.report.take(&name, found)? else { return Ok(()) };
@@ -204,18 +233,68 @@ impl Verifier<'_> {
                 self.report.find(name, "missing");
                 return Ok(());
             };
-            if snapshot.hash != hash {
-                self.report
-                    .find(name, format!("expected {hash}, as the next one says, found {}", snapshot.hash));
+            let skipped = skips.remove(&sequence);
+            if let Some(hash) = [Some(hash), skipped].into_iter().flatten().find(|h| *h != snapshot.hash) {
+                let what = format!("expected {hash}, as a later one says, found {}", snapshot.hash);
+                self.report.find(name, what);
             }
             self.report.progress.snapshots = self.report.progress.snapshots.saturating_add(1);
             (self.progress)(self.report.progress);
-            expected = snapshot.record.previous;
+            at = snapshot.record;
+        }
+        self.strays(0, at.sequence).await
+    }
+
+    /// Numbers that were stepped over.
+    async fn strays(&mut self, after: u64, before: u64) -> Result<()> {
+        for number in after.saturating_add(1)..before.min(after.saturating_add(STRAYS_MAX)) {
+            let name = names::snapshot(number);
+            if self.archive.shelf.get(&name, 0).await?.is_some() {
+                self.report.find(self.archive.shelf.place(&name), "no snapshot of this archive's history");
+            }
+        }
+        Ok(())
+    }
+
+    /// What was declared pruned since the snapshot, as far as it is true; what was before is in its tree.
+    async fn pruning(&mut self, snapshot: &Snapshot) -> Result<()> {
+        let folded = snapshot.record.pruned.map_or(0, |p| p.sequence);
+        let pruned = self.archive.pruned(folded, self.options.trusted).await;
+        let Some(pruned) = self.report.take(names::PRUNED, pruned)? else { return Ok(()) };
+        for number in pruned.refused() {
+            let what = "no pruning record, or not signed by a key that is trusted: it counts for nothing";
+            self.report.find(self.archive.shelf.place(&names::pruned(*number)), what);
+        }
+        let mut number = folded;
+        let last = pruned.last().map_or(0, |p| p.sequence);
+        while number < last {
+            number = number.saturating_add(1);
+            if pruned.refused().contains(&number) {
+                continue;
+            }
+            let name = self.archive.shelf.place(&names::pruned(number));
+            let found = self.archive.pruned_record(number).await;
+            let Some(Some((record, reference))) = self.report.take(&name, found)? else { continue };
+            if pruned.gave_up(record.snapshot) {
+                self.pruned.add(&record, reference);
+                continue;
+            }
+            let odd = self.archive.undeclarable(&record).await;
+            match self.report.take(&name, odd)? {
+                Some(None) => self.pruned.add(&record, reference),
+                Some(Some(range)) => {
+                    self.report
+                        .find(name, format!("{range} is not what its snapshot has: it does not count"));
+                }
+                None => {}
+            }
         }
         Ok(())
     }
 
     async fn partition(&mut self, state: &PartitionState) -> Result<()> {
+        self.pruned.add_state(state);
+        self.topic(state).await?;
         for branch in &state.branches {
             self.branch(state, branch).await?;
             self.chain(state, branch).await?;
@@ -223,6 +302,22 @@ impl Verifier<'_> {
         self.journal(state).await?;
         self.report.progress.partitions = self.report.progress.partitions.saturating_add(1);
         (self.progress)(self.report.progress);
+        Ok(())
+    }
+
+    /// The name that the snapshot has against the topic's record.
+    async fn topic(&mut self, state: &PartitionState) -> Result<()> {
+        let name = names::topic(state.topic_id);
+        if !self.topics.contains_key(&state.topic_id) {
+            let found = self.archive.topic(state.topic_id).await;
+            let found = self.report.take(&self.archive.shelf.place(&name), found)?;
+            self.topics.insert(state.topic_id, found.flatten().map(|t| t.topic));
+        }
+        let found = self.topics.get(&state.topic_id).cloned().flatten();
+        if state.topic.is_some() && state.topic != found {
+            let what = format!("expected topic {:?}, found {found:?}", state.topic);
+            self.report.find(self.archive.shelf.place(&name), what);
+        }
         Ok(())
     }
 
@@ -245,7 +340,13 @@ impl Verifier<'_> {
         }
         let parent = branch.parent.and_then(|p| state.branches.iter().find(|b| b.branch == p));
         if parent.is_some_and(|p| p.end_offset.max(p.start_offset) < branch.start_offset) {
-            self.report.find(name, "begins behind its parent's end");
+            self.report.find(&name, "begins behind its parent's end");
+        }
+        let of = |n: u32| state.branches.iter().find(|b| b.branch == n).map(|b| (b.parent, b.start_offset));
+        if branch.parent.is_some_and(|p| {
+            lineage_of(p, of).first().is_none_or(|first| first.start_offset >= branch.start_offset)
+        }) {
+            self.report.find(name, "begins at or below all that its parent goes back to");
         }
         Ok(())
     }
@@ -255,7 +356,7 @@ impl Verifier<'_> {
         let partition = self.archive.partition(state.topic_id, state.partition);
         let mut objects = self.archive.objects(branch);
         let mut listed = Listed::new(branch.start_offset);
-        let mut batch: Vec<ObjectEntry> = Vec::new();
+        let mut batch: Vec<(ObjectEntry, bool)> = Vec::new();
         loop {
             let next = objects.next().await;
             let chain = names::chain_prefix(state.topic_id, state.partition, branch.branch);
@@ -273,13 +374,17 @@ impl Verifier<'_> {
                     }
                 }
                 match size {
-                    _ if pruned => self.report.pruned = self.report.pruned.saturating_add(1),
+                    None if pruned => self.report.pruned = self.report.pruned.saturating_add(1),
                     None => self.report.find(self.archive.shelf.place(&name), "missing"),
+                    // What lies there is not what was pruned, and counts for nothing.
+                    Some(size) if pruned && size != object.bytes => {
+                        self.report.pruned = self.report.pruned.saturating_add(1);
+                    }
                     Some(size) if size != object.bytes => {
                         let what = format!("expected {} bytes, found {size}", object.bytes);
                         self.report.find(self.archive.shelf.place(&name), what);
                     }
-                    Some(_) if self.sampled(&object.footer) => batch.push(object),
+                    Some(_) if self.sampled(&object.footer) => batch.push((object, pruned)),
                     Some(_) => {}
                 }
             }
@@ -302,19 +407,23 @@ impl Verifier<'_> {
         &mut self,
         state: &PartitionState,
         branch: &BranchState,
-        batch: Vec<ObjectEntry>,
+        batch: Vec<(ObjectEntry, bool)>,
     ) -> Result<()> {
         let (archive, options) = (self.archive, self.options);
-        let looked = stream::iter(batch).map(|object| async move {
+        let looked = stream::iter(batch).map(|(object, pruned)| async move {
             let name = names::object(state.topic_id, state.partition, branch.branch, object.first_offset);
             let outcome = match options.depth {
                 Depth::Listed => Ok(false),
-                depth => look(archive, options, state, &name, &object, depth).await,
+                _ => look(archive, options, state, &name, &object).await,
             };
-            (name, object.bytes, outcome)
+            (name, object.bytes, pruned, outcome)
         });
         let mut looked = Box::pin(looked.buffer_unordered(options.parallel.max(1)));
-        while let Some((name, bytes, outcome)) = looked.next().await {
+        while let Some((name, bytes, pruned, outcome)) = looked.next().await {
+            if pruned && outcome.as_ref().is_err_and(|e| e.kind() == Kind::Corrupt) {
+                self.report.pruned = self.report.pruned.saturating_add(1);
+                continue;
+            }
             let sealed = self.report.take(&archive.shelf.place(&name), outcome)?;
             self.report.sealed = self.report.sealed.saturating_add(u64::from(sealed == Some(true)));
             let p = &mut self.report.progress;
@@ -325,30 +434,36 @@ impl Verifier<'_> {
         Ok(())
     }
 
-    /// Bundles that are still needed: those that no chain covers by now.
+    /// What the snapshot promises of the journal: in its bundles, or by now in the chain, the very same.
     async fn journal(&mut self, state: &PartitionState) -> Result<()> {
-        let Some(current) = state.branches.last().filter(|_| !state.journal.is_empty()) else {
-            return Ok(());
-        };
-        let partition = self.archive.partition(state.topic_id, state.partition);
-        let from = self.archive.last_object(current).await;
-        let Some(from) = self.report.take("a block", from)? else { return Ok(()) };
-        let from = from.map_or(current.start_offset, |o| o.first_offset);
-        let end = partition.chain_end(current.branch, current.start_offset, from).await;
-        let chain = names::chain_prefix(state.topic_id, state.partition, current.branch);
-        let Some(end) = self.report.take(&chain, end)? else { return Ok(()) };
-        for entry in state.journal.iter().filter(|e| e.end_offset > end.end_offset) {
-            let bundle = BundleName { archiver: entry.archiver.clone(), sequence: entry.sequence };
-            let name = self.archive.shelf.place(&names::bundle(&bundle.archiver, bundle.sequence));
-            let found = self.archive.bundle(&bundle).await;
-            match self.report.take(&name, found)? {
-                Some(None) => self.report.find(name, "missing, and no chain has its offsets"),
-                Some(Some(index)) if !index.entries.iter().any(|e| e.in_snapshot(&bundle) == *entry) => {
-                    self.report.find(name, "has not the entry that the snapshot names");
-                }
-                _ => {}
+        let Some(goal) = &state.journal else { return Ok(()) };
+        let (from, epoch) = (state.chain_end(), state.chains.as_ref().and_then(|c| c.last_epoch));
+        let mut entries = self.journal.entries(state.topic_id, state.partition).to_vec();
+        entries.retain(|e| e.branch == state.branch());
+        if let Some(way) = continuation_to(&entries, from, epoch, goal) {
+            for entry in way.iter().filter(|_| self.options.depth > Depth::Listed) {
+                let name = self.archive.shelf.place(&names::bundle(&entry.archiver, entry.sequence));
+                let looked = look_into(self.archive, self.options, state, entry).await;
+                let sealed = self.report.take(&name, looked)?;
+                self.report.sealed = self.report.sealed.saturating_add(u64::from(sealed == Some(true)));
             }
+            return Ok(());
         }
+        let stay = Stay {
+            topic_id: state.topic_id,
+            partition: state.partition,
+            branch: state.branch(),
+            first_offset: from,
+            end_offset: goal.end_offset,
+            last_epoch: goal.last_epoch,
+        };
+        let here = (state.topic_id, state.partition, state.branch());
+        if self.pruned.holds(here.0, here.1, here.2, from) || self.coverage.has(&stay).await? {
+            return Ok(());
+        }
+        let chain = names::chain_prefix(here.0, here.1, here.2);
+        let what = format!("offsets {from} to {} are in no bundle and no chain has them", goal.end_offset);
+        self.report.find(self.archive.shelf.place(&chain), what);
         Ok(())
     }
 }
@@ -404,14 +519,34 @@ async fn look(
     state: &PartitionState,
     name: &str,
     object: &ObjectEntry,
-    depth: Depth,
 ) -> Result<bool> {
     let mut reader = ObjectReader::open(archive, state.topic_id, state.partition, name, object).await?;
-    if depth == Depth::Footers {
+    let topic = &reader.head().footer.info.topic;
+    if state.topic.as_ref().is_some_and(|expected| expected != topic) {
+        let expected = format!("topic {}", state.topic.as_deref().unwrap_or_default());
+        return Err(Error::mistaken(archive.shelf.place(name), expected, format!("topic {topic}")));
+    }
+    check(&mut reader, options, state.topic_id).await
+}
+
+/// The same of an entry of the journal.
+async fn look_into(
+    archive: &Archive,
+    options: &VerifyOptions<'_>,
+    state: &PartitionState,
+    entry: &JournalEntry,
+) -> Result<bool> {
+    let mut reader = ObjectReader::in_bundle(archive, state.topic_id, state.partition, entry).await?;
+    check(&mut reader, options, state.topic_id).await
+}
+
+/// Whether the digests stayed sealed.
+async fn check(reader: &mut ObjectReader<'_>, options: &VerifyOptions<'_>, topic_id: Id) -> Result<bool> {
+    if options.depth == Depth::Footers {
         return Ok(false);
     }
     let key = match (&reader.head().footer.encryption, options.data_keys) {
-        (Some(info), Some(keys)) => keys(state.topic_id, info),
+        (Some(info), Some(keys)) => keys(topic_id, info),
         _ => None,
     };
     reader.check_contents(key.as_ref()).await

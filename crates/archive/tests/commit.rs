@@ -169,6 +169,7 @@ fn branch(number: u32, start_offset: i64, detail: &str) -> BranchRecord {
         detail: Some(detail.into()),
         writer: "varve test".into(),
         created_ms: 1,
+        more: vec![],
     }
 }
 
@@ -178,8 +179,8 @@ fn of_two_that_start_a_branch_one_wins() {
         let archive = archive(MemoryStore::new()).await;
         grow(&archive, 0, 3).await;
         let partition = archive.partition(TOPIC, 0);
-        assert!(matches!(partition.start_branch(&branch(1, 20, "a")).await.unwrap(), Started::Ours));
-        match partition.start_branch(&branch(1, 10, "b")).await.unwrap() {
+        assert!(matches!(partition.start_branch(&mut branch(1, 20, "a")).await.unwrap(), Started::Ours));
+        match partition.start_branch(&mut branch(1, 10, "b")).await.unwrap() {
             Started::Taken(found) => assert_eq!(found.start_offset, 20),
             other => panic!("{other:?}"),
         }

@@ -12,14 +12,20 @@ use bytes::Bytes;
 use support::*;
 use varve_archive::record::branch::{BranchReason, BranchRecord, EpochEntry};
 use varve_archive::record::gap::{GapReason, GapRecord};
+use varve_archive::record::more::More;
+use varve_archive::record::pruned::{PrunedRange, SnapshotRange};
 use varve_archive::record::snapshot::Signer;
-use varve_archive::record::state::OpenTransaction;
+use varve_archive::record::state::{JournalEntry, OpenTransaction};
 use varve_archive::record::topic::TopicRecord;
 use varve_archive::*;
-use varve_format::{EpochStart, Id, SegmentInfo, WriteOptions};
+use varve_format::{EncryptionInfo, EpochStart, Id, KeyRecord, KeyRing, SegmentInfo, WriteOptions, crc32c};
 use varve_store::{GetRange, Key, MemoryStore, Store};
 
 const SEED: [u8; 32] = [3; 32];
+/// Keys for tests, not secret.
+const RING: &str = r#"{"active":"1","keys":{"1":"BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc="}}"#;
+const WRITER: &str = "varve 0.1.0";
+const CREATED_MS: i64 = 1_760_000_000_000;
 
 fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/archive/v1").join(name)
@@ -31,72 +37,228 @@ fn options_at(hash: HashAlgorithm, partition: i32, branch: u8, first: i64) -> Wr
     WriteOptions { digest: hash.digest(), object_id: Id(id.try_into().unwrap()), ..options(None) }
 }
 
-fn segment_at(hash: HashAlgorithm, branch: u8, info: SegmentInfo) -> Bytes {
-    let log: Vec<u8> = (info.base_offset..=info.last_offset).flat_map(|o| [branch, o as u8]).collect();
-    let options = options_at(hash, info.partition, branch, info.base_offset);
-    segment_as(info, options, &log)
+/// A record batch of Kafka's message format 2, of one record for each offset.
+fn batch(first: i64, end: i64, epoch: i32) -> Vec<u8> {
+    let varint = |n: i64| {
+        let (mut n, mut out) = (((n << 1) ^ (n >> 63)) as u64, vec![]);
+        while n >= 128 {
+            out.push(n as u8 | 128);
+            n >>= 7;
+        }
+        out.push(n as u8);
+        out
+    };
+    let record = |delta: i64| {
+        let value = format!("record {}", first + delta);
+        let fields = [
+            vec![0],
+            varint(delta),
+            varint(delta),
+            varint(-1),
+            varint(value.len() as i64),
+            value.into_bytes(),
+            varint(0),
+        ];
+        let body = fields.concat();
+        [varint(body.len() as i64), body].concat()
+    };
+    let last = (end - first - 1) as i32;
+    let mut checked = vec![0, 0];
+    checked.extend(last.to_be_bytes());
+    checked.extend(CREATED_MS.to_be_bytes());
+    checked.extend((CREATED_MS + i64::from(last)).to_be_bytes());
+    checked.extend((-1_i64).to_be_bytes());
+    checked.extend((-1_i16).to_be_bytes());
+    checked.extend((-1_i32).to_be_bytes());
+    checked.extend((last + 1).to_be_bytes());
+    (0..end - first).for_each(|delta| checked.extend(record(delta)));
+    let mut out = first.to_be_bytes().to_vec();
+    out.extend((checked.len() as i32 + 9).to_be_bytes());
+    out.extend(epoch.to_be_bytes());
+    out.push(2);
+    out.extend(crc32c(&checked).to_be_bytes());
+    [out, checked].concat()
+}
+
+fn epochs(list: &[(i32, i64)]) -> Vec<EpochStart> {
+    list.iter()
+        .map(|(epoch, start_offset)| EpochStart { epoch: *epoch, start_offset: *start_offset })
+        .collect()
+}
+
+/// What is written: all ids are of the places, and all times the same.
+struct Writer {
+    archive: Archive,
+    hash: HashAlgorithm,
+}
+
+impl Writer {
+    fn segment(&self, partition: i32, branch: u8, first: i64, end: i64, list: &[(i32, i64)]) -> Bytes {
+        let leader_epochs = epochs(list);
+        let epoch = list.last().unwrap().0;
+        let info = SegmentInfo {
+            leader_epochs,
+            max_timestamp_ms: CREATED_MS + end - first - 1,
+            ..info(partition, first, end)
+        };
+        segment_as(info, options_at(self.hash, partition, branch, first), &batch(first, end, epoch))
+    }
+
+    async fn commit(&self, partition: i32, branch: u8, first: i64, end: i64, list: &[(i32, i64)]) {
+        let object = self.segment(partition, branch, first, end, list);
+        self.put(partition, branch, first, object).await;
+    }
+
+    async fn put(&self, partition: i32, branch: u8, first: i64, object: Bytes) {
+        let done =
+            self.archive.partition(TOPIC, partition).commit(branch.into(), first, object).await.unwrap();
+        assert!(matches!(done, Commit::Committed));
+    }
+
+    async fn gap(&self, partition: i32, first: i64, end: i64, reason: GapReason) {
+        let gap = GapRecord::new(reason, Some("before the archive began".into()));
+        let object =
+            gap.object(info(partition, first, end), options_at(self.hash, partition, 0, first)).unwrap().0;
+        self.put(partition, 0, first, Bytes::from(object)).await;
+    }
+
+    async fn branch(
+        &self,
+        partition: i32,
+        branch: u32,
+        parent: Option<u32>,
+        start: i64,
+        list: &[(i32, i64)],
+    ) {
+        let mut record = BranchRecord {
+            varve_branch: V1,
+            topic_id: TOPIC,
+            partition,
+            branch,
+            parent,
+            start_offset: start,
+            reason: if parent.is_some() { BranchReason::Divergence } else { BranchReason::Compaction },
+            leader_epoch: 4,
+            leader_epochs: epochs(list).into_iter().map(EpochEntry::from).collect(),
+            detail: Some("seen by the leader on broker 2".into()),
+            writer: WRITER.into(),
+            created_ms: CREATED_MS,
+            more: vec![],
+        };
+        self.archive.partition(TOPIC, partition).start_branch(&mut record).await.unwrap();
+    }
+
+    async fn bundle(&self, archiver: &str, entries: Vec<(u32, i32, i64, Bytes)>) -> Vec<JournalEntry> {
+        let mut bundle = BundleBuilder::default();
+        for (branch, partition, first_offset, object) in entries {
+            let place = Place { topic_id: TOPIC, partition, first_offset };
+            bundle.add(&self.archive, branch, place, object).unwrap();
+        }
+        let index = self.archive.put_bundle(archiver, 0, bundle, WRITER, CREATED_MS).await.unwrap();
+        let name = BundleName { archiver: index.archiver.clone(), sequence: index.sequence };
+        index.entries.iter().map(|e| e.in_snapshot(&name)).collect()
+    }
+
+    /// Encrypted, with its key's record beside.
+    async fn encrypted(&self, store: &MemoryStore) {
+        let ring = KeyRing::parse(RING).unwrap();
+        let record = KeyRecord::wrap(&ring, &data_key(), TOPIC, "2026-11", CREATED_MS, [8; 12]).unwrap();
+        let name = names::data_key("cluster", TOPIC, "2026-11", data_key().id);
+        store
+            .put(&Key::new(name).unwrap(), Bytes::from(record.encode().unwrap()), &Default::default())
+            .await
+            .unwrap();
+        let options = WriteOptions { encryption: Some(encryption()), ..options_at(self.hash, 3, 0, 0) };
+        let object = segment_as(info(3, 0, 5), options, &batch(0, 5, 0));
+        self.put(3, 0, 0, object).await;
+    }
 }
 
 /// Every kind of object that version 1 has.
 async fn write(store: &MemoryStore, hash: HashAlgorithm) {
     let shared = Arc::new(store.clone());
-    let archive =
-        Archive::create(shared, "", Id([9; 16]), hash, "varve 0.1.0", 1_760_000_000_000).await.unwrap();
+    let archive = Archive::create(shared, "", Id([9; 16]), hash, WRITER, CREATED_MS).await.unwrap();
+    let w = Writer { archive: archive.clone(), hash };
     archive.add_topic(&topic()).await.unwrap();
-    let empty = TopicRecord { topic_id: Id([2; 16]), topic: "empty".into(), partitions: None, ..topic() };
+    let more = vec![More { name: "kept".into(), value: "by who does not know it".into() }];
+    let empty =
+        TopicRecord { topic_id: Id([2; 16]), topic: "empty".into(), partitions: None, more, ..topic() };
     archive.add_topic(&empty).await.unwrap();
-    let partition = archive.partition(TOPIC, 0);
-    let gap = GapRecord::new(GapReason::LogStart, Some("retention, before the archive began".into()));
-    let gap = gap.object(info(0, 0, 100), options_at(hash, 0, 0, 0)).unwrap().0;
-    partition.commit(0, 0, Bytes::from(gap)).await.unwrap();
+    w.gap(0, 0, 100, GapReason::LogStart).await;
     for first in (100..450).step_by(10) {
-        partition.commit(0, first, segment_at(hash, 0, info(0, first, first + 10))).await.unwrap();
+        w.commit(0, 0, first, first + 10, &[(0, 0)]).await;
     }
-    write_snapshot(&archive, &(0..70).map(|p| Target::new(TOPIC, p)).collect::<Vec<_>>(), None).await;
-    let branch = BranchRecord {
-        varve_branch: V1,
-        topic_id: TOPIC,
-        partition: 0,
-        branch: 1,
-        parent: Some(0),
-        start_offset: 445,
-        reason: BranchReason::Divergence,
-        leader_epoch: 4,
-        leader_epochs: vec![EpochEntry { epoch: 0, start_offset: 0 }],
-        detail: Some("unclean leader election".into()),
-        writer: "varve 0.1.0".into(),
-        created_ms: 1_760_000_000_001,
-    };
-    partition.start_branch(&branch).await.unwrap();
-    let epochs = vec![EpochStart { epoch: 0, start_offset: 0 }, EpochStart { epoch: 4, start_offset: 445 }];
-    let of_branch = |first, end| SegmentInfo { leader_epochs: epochs.clone(), ..info(0, first, end) };
-    partition.commit(1, 445, segment_at(hash, 1, of_branch(445, 460))).await.unwrap();
-    let mut bundle = BundleBuilder::default();
-    let place = |partition, first_offset| Place { topic_id: TOPIC, partition, first_offset };
-    bundle.add(&archive, 1, place(0, 460), segment_at(hash, 1, of_branch(460, 463))).unwrap();
-    bundle.add(&archive, 0, place(1, 0), segment_at(hash, 0, info(1, 0, 7))).unwrap();
-    let index = archive.put_bundle("archiver-1", 0, bundle, "varve 0.1.0", 1_760_000_000_002).await.unwrap();
-    let name = BundleName { archiver: index.archiver.clone(), sequence: index.sequence };
-    let entry = |partition: i32| {
-        let entry = index.entries.iter().find(|e| e.partition == partition).unwrap();
-        vec![entry.in_snapshot(&name)]
+    // A level above the lowest, of objects that are pruned below.
+    for first in 0..1060 {
+        w.commit(2, 0, first, first + 1, &[(0, 0)]).await;
+    }
+    w.gap(2, 1060, 1070, GapReason::Other("later".into())).await;
+    w.encrypted(store).await;
+    let signer = Signer::from_seed(&SEED).unwrap();
+    let all: Vec<Target> = (0..70).map(|p| Target::new(TOPIC, p)).collect();
+    write_snapshot(&archive, &all, Some(&signer)).await;
+    w.branch(0, 1, Some(0), 445, &[(0, 0)]).await;
+    w.commit(0, 1, 445, 460, &[(0, 0), (4, 445)]).await;
+    w.branch(0, 2, Some(1), 455, &[(0, 0), (4, 445)]).await;
+    w.commit(0, 2, 455, 460, &[(4, 445)]).await;
+    w.branch(4, 1, None, 500, &[]).await;
+    w.commit(4, 1, 500, 510, &[(2, 500)]).await;
+    // Two ways lead on: the one that ends in the higher epoch is the one.
+    let dead = w.segment(0, 9, 460, 480, &[(4, 445)]);
+    let mut journal = w.bundle("archiver-b", vec![(2, 0, 460, dead)]).await;
+    let first = vec![
+        (2, 0, 460, w.segment(0, 2, 460, 463, &[(4, 445)])),
+        (0, 1, 0, w.segment(1, 0, 0, 7, &[(0, 0)])),
+    ];
+    journal.extend(w.bundle("archiver-a", first).await);
+    let then = w.segment(0, 2, 463, 470, &[(4, 445), (5, 463)]);
+    journal.extend(w.bundle("archiver-a", vec![(2, 0, 463, then)]).await);
+    let of = |partition: i32, branch: u32| {
+        let mine =
+            journal.iter().filter(|e| e.branch == branch && (e.first_offset >= 460) == (partition == 0));
+        mine.cloned().collect::<Vec<_>>()
     };
     let open = OpenTransaction { producer_id: 5, producer_epoch: 1, first_offset: 447 };
+    let point = Some(Point { branch: 2, end_offset: 470 });
     let targets = [
-        Target { journal: entry(0), open_transactions: vec![open], ..Target::new(TOPIC, 0) },
-        Target { log_end_offset: Some(9), log_start_offset: Some(0), ..Target::new(TOPIC, 1) },
+        Target { journal: of(0, 2), point, open_transactions: vec![open], ..Target::new(TOPIC, 0) },
+        Target {
+            journal: of(1, 0),
+            log_end_offset: Some(9),
+            log_start_offset: Some(0),
+            ..Target::new(TOPIC, 1)
+        },
+        Target { deleted_ms: Some(CREATED_MS), ..Target::new(TOPIC, 4) },
+        Target { point: Some(Point { branch: 0, end_offset: 99 }), ..Target::new(TOPIC, 5) },
     ];
-    let second = write_snapshot(&archive, &targets, Some(&Signer::from_seed(&SEED).unwrap())).await;
-    let state = archive.find(second.record.root.as_ref(), TOPIC, 0).await.unwrap().unwrap();
-    let range = archive.prunable(&state, 0, 115).await.unwrap().unwrap();
-    let record =
-        archive.declare_pruned(2, vec![range], "retention of a year", "varve 0.1.0", 1_760_000_000_004);
-    archive.delete_pruned(&record.await.unwrap()).await.unwrap();
+    write_snapshot(&archive, &targets, Some(&signer)).await;
+    let range = |partition, first_offset, end_offset, objects| PrunedRange {
+        topic_id: TOPIC,
+        partition,
+        branch: 0,
+        first_offset,
+        end_offset,
+        objects,
+    };
+    let record = archive
+        .declare_pruned(NewPruned {
+            snapshot: 2,
+            ranges: vec![range(0, 100, 120, 2), range(2, 0, 1024, 1024), range(2, 1030, 1040, 10)],
+            snapshots: vec![SnapshotRange { first: 1, last: 1 }],
+            reason: "retention of a year",
+            writer: WRITER,
+            now_ms: CREATED_MS,
+            signer: Some(&signer),
+        })
+        .await
+        .unwrap();
+    archive.delete_pruned(&record).await.unwrap();
+    w.commit(0, 2, 460, 463, &[(4, 445)]).await;
+    write_snapshot(&archive, &all, Some(&signer)).await;
 }
 
 async fn write_snapshot(archive: &Archive, targets: &[Target], signer: Option<&Signer>) -> Snapshot {
-    let new =
-        NewSnapshot { signer, now_ms: 1_760_000_000_003, writer: "varve 0.1.0", ..new_snapshot(targets) };
+    let new = NewSnapshot { signer, now_ms: CREATED_MS, writer: WRITER, ..new_snapshot(targets) };
     archive.write_snapshot(&new).await.unwrap()
 }
 
@@ -136,7 +298,7 @@ fn todays_writer_writes_the_frozen_bytes() {
             let store = MemoryStore::new();
             write(&store, hash).await;
             let (written, frozen) = (contents(&store).await, frozen(name));
-            assert!(frozen.len() > 50, "{name}: {}", frozen.len());
+            assert!(frozen.len() > 100, "{name}: {}", frozen.len());
             assert_eq!(written.keys().collect::<Vec<_>>(), frozen.keys().collect::<Vec<_>>());
             for (object, bytes) in &written {
                 assert_eq!(bytes, &frozen[object], "{name}: {object}");
@@ -155,16 +317,38 @@ fn frozen_archives_read_as_they_did() {
             }
             let archive = Archive::open(Arc::new(store), "").await.unwrap();
             let newest = archive.latest_snapshot(0).await.unwrap().unwrap();
+            assert_eq!((newest.record.sequence, newest.record.skip.unwrap().sequence), (3, 2));
             let trusted = [Signer::from_seed(&SEED).unwrap().public_key()];
-            let options = VerifyOptions { depth: Depth::Contents, trusted: &trusted, ..Default::default() };
-            let report = archive.verify(2, &options, &|_| {}).await.unwrap();
-            assert!(report.is_sound(), "{report:?}");
-            assert_eq!((report.pruned, report.progress.partitions, report.progress.objects), (2, 70, 35));
-            let root = newest.record.root.clone().unwrap();
-            assert_eq!((root.partitions, root.lagging, root.open_transactions), (70, 1, 1));
+            let keys = |_: Id, _: &EncryptionInfo| Some(data_key());
+            for (sequence, trusted, given_up) in [(3, &trusted[..], false), (2, &[], false), (1, &[], true)] {
+                let data_keys: Option<DataKeys<'_>> = Some(&keys);
+                let options =
+                    VerifyOptions { depth: Depth::Contents, trusted, data_keys, ..Default::default() };
+                let report = archive.verify(sequence, &options, &|_| {}).await.unwrap();
+                assert!(report.is_sound() && report.sealed == 0, "{sequence}: {report:?}");
+                assert_eq!(report.given_up, given_up);
+                if sequence == 3 {
+                    assert_eq!((report.pruned, report.progress.partitions), (1036, 70));
+                }
+            }
+            let second = archive.snapshot(2).await.unwrap().unwrap();
+            let root = second.record.root.clone().unwrap();
+            assert_eq!((root.partitions, root.lagging, root.open_transactions), (70, 2, 1));
             let state = archive.find(Some(&root), TOPIC, 0).await.unwrap().unwrap();
-            assert_eq!((state.chain_end(), state.end(), state.branches.len()), (460, 463, 2));
-            assert_eq!(archive.find(Some(&root), TOPIC, 1).await.unwrap().unwrap().log_end_offset, Some(9));
+            assert_eq!((state.chain_end(), state.end(), state.branch()), (460, 470, 2));
+            assert_eq!(state.journal.as_ref().unwrap().last_epoch, Some(5));
+            let journal = archive.journal_of(&second.record, |_, _| true).await.unwrap();
+            let log =
+                archive.log_reader(Some(&second.record)).await.unwrap().at(&state, None, &journal).unwrap();
+            let (mut pieces, mut found) = (log.pieces(430), vec![]);
+            while let Some(piece) = pieces.next().await.unwrap() {
+                found.push((piece.branch, piece.first_offset, piece.end_offset));
+            }
+            let ways =
+                [(0, 430, 440), (0, 440, 445), (1, 445, 455), (2, 455, 460), (2, 460, 463), (2, 463, 470)];
+            assert_eq!(found, ways);
+            let levels = archive.find(Some(&root), TOPIC, 2).await.unwrap().unwrap().branches[0].levels.len();
+            assert_eq!(levels, 2);
         }
     });
 }

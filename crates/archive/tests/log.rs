@@ -29,7 +29,7 @@ async fn bundle(archive: &Archive, branch: u32, first: i64, end: i64) {
 }
 
 async fn branch(archive: &Archive, number: u32, parent: Option<u32>, start: i64) {
-    let record = BranchRecord {
+    let mut record = BranchRecord {
         varve_branch: V1,
         topic_id: TOPIC,
         partition: 0,
@@ -42,14 +42,15 @@ async fn branch(archive: &Archive, number: u32, parent: Option<u32>, start: i64)
         detail: None,
         writer: "varve test".into(),
         created_ms: 1,
+        more: vec![],
     };
-    let started = archive.partition(TOPIC, 0).start_branch(&record).await.unwrap();
+    let started = archive.partition(TOPIC, 0).start_branch(&mut record).await.unwrap();
     assert!(matches!(started, Started::Ours));
 }
 
 async fn log_now(archive: &Archive, branch: Option<u32>) -> Result<ArchivedLog> {
     let journal = archive.journal(|_, _| true).await?;
-    archive.log_reader().await?.now(TOPIC, 0, branch, &journal, None).await
+    archive.log_reader(None).await?.now(TOPIC, 0, branch, &journal, None).await
 }
 
 async fn snapshot_now(archive: &Archive) -> PartitionState {
@@ -60,7 +61,9 @@ async fn snapshot_now(archive: &Archive) -> PartitionState {
 }
 
 async fn log_at(archive: &Archive, state: &PartitionState) -> ArchivedLog {
-    archive.log_reader().await.unwrap().at(state, None).unwrap()
+    let newest = archive.latest_snapshot(0).await.unwrap().unwrap();
+    let journal = archive.journal_of(&newest.record, |_, _| true).await.unwrap();
+    archive.log_reader(Some(&newest.record)).await.unwrap().at(state, None, &journal).unwrap()
 }
 
 async fn read(object: &ArchivedObject, position: u64, read_ahead: usize) -> Result<Vec<u8>> {
@@ -133,7 +136,7 @@ fn a_parent_counts_below_its_branchs_start_alone() {
         branch(&archive, 3, None, 40).await;
         commit(&archive, 3, 40, segment(0, 40, 41)).await;
         let state = snapshot_now(&archive).await;
-        let reader = archive.log_reader().await.unwrap();
+        let reader = archive.log_reader(None).await.unwrap();
         let journal = JournalView::default();
         let expected = [
             of(0, 0..30),
@@ -142,7 +145,7 @@ fn a_parent_counts_below_its_branchs_start_alone() {
             of(3, 40..41),
         ];
         for (number, expected) in (0..).zip(expected) {
-            let known = reader.at(&state, Some(number)).unwrap();
+            let known = reader.at(&state, Some(number), &journal).unwrap();
             let listed = reader.now(TOPIC, 0, Some(number), &journal, None).await.unwrap();
             let both = reader.now(TOPIC, 0, Some(number), &journal, Some(&state)).await.unwrap();
             for log in [known, listed, both] {
@@ -150,8 +153,9 @@ fn a_parent_counts_below_its_branchs_start_alone() {
                 assert_eq!(offsets(&log, 0).await.unwrap(), expected);
             }
         }
-        assert_eq!(reader.at(&state, None).unwrap().branch(), 3);
-        for bad in [reader.at(&state, Some(4)), reader.now(TOPIC, 0, Some(4), &journal, None).await] {
+        assert_eq!(reader.at(&state, None, &journal).unwrap().branch(), 3);
+        for bad in [reader.at(&state, Some(4), &journal), reader.now(TOPIC, 0, Some(4), &journal, None).await]
+        {
             assert_eq!(bad.unwrap_err().kind(), Kind::Invalid);
         }
     });
@@ -164,7 +168,7 @@ fn what_came_after_a_snapshot_is_found_behind_it() {
         grow(&archive, 0, 40).await;
         let state = snapshot_now(&archive).await;
         grow(&archive, 0, 3).await;
-        let reader = archive.log_reader().await.unwrap();
+        let reader = archive.log_reader(None).await.unwrap();
         let log = reader.now(TOPIC, 0, None, &JournalView::default(), Some(&state)).await.unwrap();
         assert_eq!(offsets(&log, 0).await.unwrap(), of(0, 0..430));
         assert_eq!(offsets(&log, 405).await.unwrap(), of(0, 405..430));
@@ -205,7 +209,7 @@ fn what_was_pruned_is_said_to_be() {
         grow(&archive, 0, 40).await;
         let state = snapshot_now(&archive).await;
         let range = archive.prunable(&state, 0, 335).await.unwrap().unwrap();
-        let record = archive.declare_pruned(1, vec![range], "old", "varve test", 1).await.unwrap();
+        let record = archive.declare_pruned(new_pruned(1, vec![range])).await.unwrap();
         for deleted in [false, true] {
             if deleted {
                 assert_eq!(archive.delete_pruned(&record).await.unwrap(), 33);

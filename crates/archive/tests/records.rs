@@ -5,13 +5,17 @@ use proptest::prelude::*;
 use varve_archive::record::archive::ArchiveRecord;
 use varve_archive::record::branch::{BranchReason, BranchRecord, EpochEntry};
 use varve_archive::record::bundle::{BundleEntry, BundleIndex, BundleTrailer, TRAILER_BYTES};
+use varve_archive::record::bundles::BundlesRef;
+use varve_archive::record::chains::{BranchState, Chains, ChainsRef, OffsetRange};
 use varve_archive::record::gap::{GapReason, GapRecord};
+use varve_archive::record::more::More;
 use varve_archive::record::node::{Child, Inner, Leaf, Node, NodeRef};
 use varve_archive::record::object::{Block, BlockRef, ObjectEntry};
 use varve_archive::record::pruned::{PrunedRange, PrunedRecord};
-use varve_archive::record::snapshot::{DocumentRef, SnapshotRecord};
-use varve_archive::record::state::{BranchState, PartitionState};
+use varve_archive::record::snapshot::{DocumentRef, RecordRef, SnapshotRecord};
+use varve_archive::record::state::{JournalEnd, PartitionEntry};
 use varve_archive::record::topic::TopicRecord;
+use varve_archive::record::upgrade::UpgradeRecord;
 use varve_archive::*;
 use varve_format::Id;
 
@@ -23,6 +27,7 @@ fn archive() -> ArchiveRecord {
         requires: vec![],
         writer: "varve \"test\" \\ é".into(),
         created_ms: 1_700_000_000_000,
+        more: vec![],
     }
 }
 
@@ -31,7 +36,8 @@ fn snapshot() -> SnapshotRecord {
         varve_snapshot: V1,
         archive_id: Id([9; 16]),
         sequence: 2,
-        previous: Some(Hash([1; 32])),
+        previous: Some(RecordRef { sequence: 1, hash: Hash([1; 32]) }),
+        skip: None,
         root: Some(NodeRef {
             hash: Hash([2; 32]),
             partitions: 1,
@@ -40,9 +46,17 @@ fn snapshot() -> SnapshotRecord {
             lagging: 0,
             open_transactions: 0,
         }),
-        cluster_state: Some(DocumentRef { hash: Hash([3; 32]), bytes: 10 }),
+        bundles: Some(BundlesRef { hash: Hash([5; 32]), bundles: 3, bytes: 9 }),
+        documents: vec![DocumentRef {
+            name: "cluster-state".into(),
+            format: "x".into(),
+            hash: Hash([3; 32]),
+            bytes: 10,
+        }],
+        pruned: None,
         writer: "varve".into(),
         created_ms: 1,
+        more: vec![],
         signature: None,
     }
 }
@@ -125,23 +139,39 @@ fn every_kind_survives_the_round_trip() {
         partitions: Some(1),
         writer: "w".into(),
         created_ms: 0,
+        more: vec![],
     });
     round(branch());
     round(Block {
         varve_block: V1,
+        since: 1,
         level: 0,
         objects: (0..32).map(|n| object(n, n + 1)).collect(),
         blocks: vec![],
+        more: vec![],
     });
     round(PrunedRecord {
         varve_pruned: V1,
         archive_id: Id([9; 16]),
         sequence: 1,
+        previous: None,
         snapshot: 4,
         ranges: vec![range(0, 10), range(10, 20)],
+        snapshots: vec![],
         reason: "retention".into(),
         writer: "w".into(),
         created_ms: 0,
+        more: vec![],
+        signature: None,
+    });
+    round(UpgradeRecord {
+        varve_upgrade: V1,
+        archive_id: Id([9; 16]),
+        number: 1,
+        requires: vec!["time-travel".into()],
+        writer: "w".into(),
+        created_ms: 0,
+        more: vec![More { name: "a".into(), value: "b".into() }],
     });
 }
 
@@ -159,6 +189,7 @@ fn branch() -> BranchRecord {
         detail: None,
         writer: "w".into(),
         created_ms: 0,
+        more: vec![],
     }
 }
 
@@ -182,7 +213,9 @@ fn what_no_writer_would_write_is_refused() {
     };
     assert!(with(|s| s.sequence = 0).contains("sequence"));
     assert!(with(|s| s.sequence = 1).contains("previous"));
-    assert!(with(|s| s.previous = None).contains("previous"));
+    assert!(with(|s| s.skip = Some(RecordRef { sequence: 1, hash: Hash([1; 32]) })).contains("skip"));
+    assert!(with(|s| s.documents.push(s.documents[0].clone())).contains("documents"));
+    assert!(with(|s| s.root.as_mut().unwrap().partitions = 1 << 25).contains("partitions"));
     assert!(with(|s| s.root.as_mut().unwrap().partitions = 0).contains("root"));
     assert!(with(|s| s.writer = "a\u{7f}b".into()).contains("writer"));
     let with = |change: fn(&mut BranchRecord)| {
@@ -199,57 +232,119 @@ fn what_no_writer_would_write_is_refused() {
         varve_pruned: V1,
         archive_id: Id([9; 16]),
         sequence: 1,
+        previous: None,
         snapshot: 4,
         ranges: vec![range(0, 11), range(10, 20)],
+        snapshots: vec![],
         reason: "r".into(),
         writer: "w".into(),
         created_ms: 0,
+        more: vec![],
+        signature: None,
     };
     assert!(pruned.encode().unwrap_err().to_string().contains("ranges"));
     pruned.ranges.clear();
     assert!(pruned.encode().is_err());
-    assert!(refused::<GapRecord>("{\"varve_gap\":1,\"reason\":\"boredom\"}").contains("varve_gap"));
+    assert!(refused::<GapRecord>("{\"varve_gap\":1,\"reason\":\"bore dom\"}").contains("reason"));
+    let later = GapRecord::decode(b"{\"varve_gap\":1,\"reason\":\"boredom\"}").unwrap();
+    assert_eq!(later.reason, GapReason::Other("boredom".into()), "shown, not refused");
 }
 
-fn state(tail: Vec<ObjectEntry>) -> PartitionState {
+fn chains(tail: Vec<ObjectEntry>) -> Chains {
     let end_offset = tail.last().map_or(0, |o| o.end_offset);
-    PartitionState {
+    let branches = vec![BranchState { end_offset, tail, ..BranchState::first() }];
+    Chains { varve_chains: V1, since: 1, topic_id: Id([1; 16]), partition: 0, branches, more: vec![] }
+}
+
+fn entry() -> PartitionEntry {
+    PartitionEntry {
         topic_id: Id([1; 16]),
+        topic: Some("orders".into()),
         partition: 0,
-        branches: vec![BranchState { end_offset, tail, ..BranchState::first() }],
-        journal: vec![],
+        chains: Some(ChainsRef {
+            hash: Hash([7; 32]),
+            branch: 0,
+            end_offset: 5,
+            last_epoch: None,
+            objects: 1,
+            object_bytes: 9,
+        }),
+        journal: None,
         log_start_offset: None,
         log_end_offset: None,
+        deleted_ms: None,
+        problem: None,
         open_transactions: vec![],
     }
 }
 
+fn leaf(entry: PartitionEntry) -> Leaf {
+    Leaf { varve_leaf: V1, since: 1, prefix: String::new(), partitions: vec![entry], more: vec![] }
+}
+
 #[test]
 fn a_chain_with_a_hole_is_no_state() {
-    let leaf = |state| Leaf { varve_leaf: V1, depth: 0, partitions: vec![state] };
-    leaf(state(vec![object(0, 5), object(5, 9)])).encode().unwrap();
+    chains(vec![object(0, 5), object(5, 9)]).encode().unwrap();
     for tail in [vec![object(1, 5)], vec![object(0, 5), object(6, 9)], vec![object(0, 5), object(4, 9)]] {
-        assert!(leaf(state(tail)).encode().unwrap_err().to_string().contains("chain"));
+        assert!(chains(tail).encode().unwrap_err().to_string().contains("chain"));
     }
-    let mut lagging = state(vec![object(0, 5)]);
-    lagging.log_end_offset = Some(5);
-    assert!(leaf(lagging).encode().unwrap_err().to_string().contains("log_end_offset"));
+    let pruned = |ranges: &[(i64, i64)]| {
+        let mut chains = chains(vec![object(0, 5), object(5, 9), object(9, 12)]);
+        let range = |(first_offset, end_offset): &(i64, i64)| OffsetRange {
+            first_offset: *first_offset,
+            end_offset: *end_offset,
+        };
+        chains.branches[0].pruned = ranges.iter().map(range).collect();
+        chains.encode()
+    };
+    pruned(&[(0, 9)]).unwrap();
+    for bad in [&[(0, 5), (5, 9)][..], &[(5, 12)], &[(5, 9), (0, 3)]] {
+        assert!(pruned(bad).unwrap_err().to_string().contains("pruned"), "{bad:?}");
+    }
+}
+
+#[test]
+fn what_describes_a_recovery_point_fits_to_it() {
+    leaf(entry()).encode().unwrap();
+    let refused = |change: fn(&mut PartitionEntry)| {
+        let mut entry = entry();
+        change(&mut entry);
+        leaf(entry).encode().unwrap_err().to_string()
+    };
+    assert!(refused(|e| e.log_end_offset = Some(5)).contains("log_end_offset"));
+    assert!(
+        refused(|e| e.journal = Some(JournalEnd { end_offset: 5, last_epoch: None })).contains("journal")
+    );
+    let open = |first_offset| varve_archive::record::state::OpenTransaction {
+        producer_id: 1,
+        producer_epoch: 0,
+        first_offset,
+    };
+    let mut beyond = entry();
+    beyond.open_transactions = vec![open(5)];
+    assert!(leaf(beyond).encode().unwrap_err().to_string().contains("open_transactions"));
 }
 
 #[test]
 fn a_node_is_what_its_reference_promises() {
-    let leaf = Node::Leaf(Leaf { varve_leaf: V1, depth: 0, partitions: vec![state(vec![object(0, 5)])] });
+    let node = Node::Leaf(leaf(entry()));
     let hash = HashAlgorithm::Blake3;
-    let reference = leaf.reference(hash.of(&[&leaf.encode().unwrap()]));
-    leaf.check_place(&reference, hash, &[]).unwrap();
-    assert!(leaf.check_place(&NodeRef { objects: 2, ..reference.clone() }, hash, &[]).is_err());
-    assert!(leaf.check_place(&reference, hash, &[1]).is_err(), "another depth");
-    let small =
-        Inner { varve_inner: V1, depth: 0, children: vec![Child { nibble: 0, node: reference.clone() }] };
+    let reference = node.reference(hash.of(&[&node.encode().unwrap()]));
+    node.check_place(&reference, hash, &[]).unwrap();
+    assert!(node.check_place(&NodeRef { objects: 2, ..reference.clone() }, hash, &[]).is_err());
+    assert!(node.check_place(&reference, hash, &[1]).is_err(), "another place");
+    let small = Inner {
+        varve_inner: V1,
+        since: 1,
+        prefix: String::new(),
+        children: vec![Child { nibble: 0, node: reference.clone() }],
+        more: vec![],
+    };
     assert!(small.encode().is_err(), "so few are a leaf");
     let block =
         BlockRef { hash: Hash([1; 32]), first_offset: 0, end_offset: 32, objects: 31, object_bytes: 1 };
-    let blocks = Block { varve_block: V1, level: 1, objects: vec![], blocks: vec![block; 32] };
+    let blocks =
+        Block { varve_block: V1, since: 1, level: 1, objects: vec![], blocks: vec![block; 32], more: vec![] };
     assert!(blocks.encode().is_err());
 }
 
@@ -273,6 +368,7 @@ fn a_bundles_trailer_finds_its_index() {
         }],
         writer: "w".into(),
         created_ms: 0,
+        more: vec![],
     };
     let tail = index.tail().unwrap();
     let object_bytes = 100 + tail.len() as u64;

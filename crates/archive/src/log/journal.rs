@@ -9,8 +9,10 @@ use futures::{StreamExt, TryStreamExt, stream};
 use varve_format::Id;
 
 use crate::archive::Archive;
-use crate::error::Result;
+use crate::error::{Kind, Result};
 use crate::journal::BundleName;
+use crate::record::bundle::BundleIndex;
+use crate::record::snapshot::SnapshotRecord;
 use crate::record::state::JournalEntry;
 
 const PARALLEL: usize = 8;
@@ -38,7 +40,47 @@ impl JournalView {
     }
 }
 
+impl JournalView {
+    fn add(&mut self, name: &BundleName, index: &BundleIndex, wanted: &impl Fn(Id, i32) -> bool) {
+        self.bundles = self.bundles.saturating_add(1);
+        for entry in index.entries.iter().filter(|e| wanted(e.topic_id, e.partition)) {
+            self.entries.entry((entry.topic_id, entry.partition)).or_default().push(entry.in_snapshot(name));
+        }
+    }
+}
+
 impl Archive {
+    /// Entries that a snapshot's bundles hold, of the partitions that `wanted` takes. A bundle that expired, or
+    /// another under its name, has none: the chains have what was in it.
+    ///
+    /// # Errors
+    /// Of the store; manifests that are damaged.
+    pub async fn journal_of(
+        &self,
+        snapshot: &SnapshotRecord,
+        wanted: impl Fn(Id, i32) -> bool,
+    ) -> Result<JournalView> {
+        let named = match &snapshot.bundles {
+            Some(list) => self.named_bundles(list).await?,
+            None => Vec::new(),
+        };
+        let read = stream::iter(named).map(|(name, expected)| async move {
+            match self.bundle_and_reference(&name).await {
+                Ok(Some((index, found))) if found == expected => Ok(Some((name, index))),
+                Err(e) if e.kind() != Kind::Corrupt => Err(e),
+                _ => Ok(None),
+            }
+        });
+        let mut read = Box::pin(read.buffer_unordered(PARALLEL));
+        let mut view = JournalView::default();
+        while let Some(found) = read.try_next().await? {
+            if let Some((name, index)) = found {
+                view.add(&name, &index, &wanted);
+            }
+        }
+        Ok(view)
+    }
+
     /// Entries of the partitions that `wanted` takes.
     ///
     /// # Errors
@@ -61,11 +103,7 @@ impl Archive {
                 for (name, index) in found {
                     // Gone meanwhile: the chains have it.
                     let Some(index) = index else { continue };
-                    view.bundles = view.bundles.saturating_add(1);
-                    for entry in index.entries.iter().filter(|e| wanted(e.topic_id, e.partition)) {
-                        let of = view.entries.entry((entry.topic_id, entry.partition)).or_default();
-                        of.push(entry.in_snapshot(&name));
-                    }
+                    view.add(&name, &index, &wanted);
                 }
             }
             if ended {

@@ -33,11 +33,12 @@ pub use stream::LogStream;
 
 use crate::archive::Archive;
 use crate::error::{Error, Result};
-use crate::journal::continuation;
+use crate::journal::{continuation, continuation_to};
 use crate::lineage::{Stretch, lineage_of};
 use crate::prune::Pruned;
 use crate::record::branch::{EpochEntry, epoch_before};
-use crate::record::state::{BranchState, JournalEntry, PartitionState};
+use crate::record::snapshot::SnapshotRecord;
+use crate::record::state::{BranchState, JournalEnd, JournalEntry, PartitionState};
 
 /// What reading any partition needs of the archive as a whole: read once, shared by all.
 #[derive(Clone, Debug)]
@@ -55,6 +56,8 @@ pub struct ArchivedLog {
     partition: i32,
     stretches: Vec<Part>,
     journal: Vec<JournalEntry>,
+    /// What a snapshot promised of the journal: what takes its place must keep it.
+    goal: Option<JournalEnd>,
     end_offset: i64,
 }
 
@@ -71,10 +74,13 @@ struct Part {
 }
 
 impl Archive {
+    /// To read what `snapshot` has, or what is in the archive now with its states as a base; without one, anything.
+    ///
     /// # Errors
     /// As [`Archive::pruned`].
-    pub async fn log_reader(&self) -> Result<LogReader> {
-        Ok(LogReader { archive: self.clone(), pruned: Arc::new(self.pruned().await?) })
+    pub async fn log_reader(&self, snapshot: Option<&SnapshotRecord>) -> Result<LogReader> {
+        let folded = snapshot.and_then(|s| s.pruned).map_or(0, |p| p.sequence);
+        Ok(LogReader { archive: self.clone(), pruned: Arc::new(self.pruned(folded, &[]).await?) })
     }
 }
 
@@ -83,11 +89,17 @@ impl LogReader {
         &self.archive
     }
 
-    /// As a snapshot has it; `branch` is the current one if it is not given. Only that one goes on in the journal.
+    /// As a snapshot has it; `branch` is the current one if it is not given. Only that one goes on in the journal,
+    /// which is the snapshot's. Where its bundles are gone the chain has what was in them, and is read instead.
     ///
     /// # Errors
     /// [`Error::Invalid`] for a branch that the snapshot does not know.
-    pub fn at(&self, state: &PartitionState, branch: Option<u32>) -> Result<ArchivedLog> {
+    pub fn at(
+        &self,
+        state: &PartitionState,
+        branch: Option<u32>,
+        journal: &JournalView,
+    ) -> Result<ArchivedLog> {
         let current = state.branches.last().map_or(0, |b| b.branch);
         let branch = branch.unwrap_or(current);
         let find = |number: u32| state.branches.iter().find(|b| b.branch == number);
@@ -102,15 +114,22 @@ impl LogReader {
             known: find(stretch.branch).cloned(),
             listed: false,
         };
-        let journal = if branch == current { state.journal.clone() } else { Vec::new() };
+        let goal = state.journal.as_ref().filter(|_| branch == current);
+        let last_epoch = state.chains.as_ref().and_then(|c| c.last_epoch);
+        let mut entries = journal.entries(state.topic_id, state.partition).to_vec();
+        entries.retain(|e| e.branch == branch);
+        let way = goal.and_then(|goal| continuation_to(&entries, own.end_offset, last_epoch, goal));
+        let mut pruned = self.pruned.as_ref().clone();
+        pruned.add_state(state);
         Ok(ArchivedLog {
             archive: self.archive.clone(),
-            pruned: Arc::clone(&self.pruned),
+            pruned: Arc::new(pruned),
             topic_id: state.topic_id,
             partition: state.partition,
             stretches: stretches.into_iter().map(part).collect(),
-            end_offset: journal.last().map_or(own.end_offset, |entry| entry.end_offset),
-            journal,
+            end_offset: goal.map_or(own.end_offset, |goal| goal.end_offset),
+            goal: goal.cloned(),
+            journal: way.unwrap_or_default(),
         })
     }
 
@@ -158,13 +177,18 @@ impl LogReader {
             known: find(stretch.branch).filter(|b| b.end_offset > b.start_offset).cloned(),
             listed: true,
         };
+        let mut pruned = self.pruned.as_ref().clone();
+        if let Some(base) = base {
+            pruned.add_state(base);
+        }
         Ok(ArchivedLog {
             archive: self.archive.clone(),
-            pruned: Arc::clone(&self.pruned),
+            pruned: Arc::new(pruned),
             topic_id,
             partition,
             stretches: stretches.into_iter().map(part).collect(),
             end_offset: journal.last().map_or(end.end_offset, |entry| entry.end_offset),
+            goal: None,
             journal,
         })
     }

@@ -6,10 +6,12 @@ use super::listing::ChainListing;
 use super::object::{At, Expected, OpenObject};
 use super::opened::ArchivedObject;
 use super::{ArchivedLog, Part};
+use crate::coverage::{Coverage, Stay};
 use crate::error::{Error, Result};
 use crate::head::{ObjectHead, Place};
 use crate::manifest::ChainObjects;
 use crate::names;
+use crate::record::branch::epoch_before;
 use crate::record::object::ObjectEntry;
 use crate::record::state::JournalEntry;
 
@@ -149,18 +151,46 @@ impl<'l> Pieces<'l> {
                 return Ok(Some(piece));
             }
             // Its bundle expired, so the chain has it by now.
-            self.behind = Some(Part {
-                branch: entry.branch,
-                start_offset: log.chain_end(),
-                end_offset: log.end_offset,
-                known: None,
-                listed: true,
-            });
+            self.behind = Some(self.instead(entry.branch).await?);
+        }
+        if self.behind.is_none() && self.at < log.end_offset {
+            // All of the snapshot's bundles are gone.
+            self.behind = Some(self.instead(log.branch()).await?);
         }
         match self.behind.clone() {
             Some(part) => self.chain(&part).await,
             None => Ok(None),
         }
+    }
+
+    /// What the chain has in place of bundles that are gone. It must be what they held.
+    async fn instead(&self, branch: u32) -> Result<Part> {
+        let log = self.log;
+        let last_epoch = match (&log.goal, log.journal.last()) {
+            (Some(goal), _) => goal.last_epoch,
+            (None, Some(last)) => epoch_before(&last.leader_epochs, last.end_offset),
+            (None, None) => None,
+        };
+        let stay = Stay {
+            topic_id: log.topic_id,
+            partition: log.partition,
+            branch,
+            first_offset: self.at,
+            end_offset: log.end_offset,
+            last_epoch,
+        };
+        let pruned = log.pruned.end_of(log.topic_id, log.partition, branch, self.at).is_some();
+        if !pruned && !Coverage::new(&log.archive).has(&stay).await? {
+            let object = log.archive.shelf().place(&names::chain_prefix(log.topic_id, log.partition, branch));
+            return Err(Error::Missing { object }.at_offsets(self.at, log.end_offset));
+        }
+        Ok(Part {
+            branch,
+            start_offset: log.chain_end(),
+            end_offset: log.end_offset,
+            known: None,
+            listed: true,
+        })
     }
 
     /// The next piece of a stretch; `None` behind its end.
@@ -285,7 +315,8 @@ impl<'l> Pieces<'l> {
             At { key, name: shelf.place(&name), origin: entry.position, bytes: entry.bytes, whole: false };
         let expected = Expected { place, end_offset: entry.end_offset, footer: entry.footer };
         let object = PieceObject { at, expected, head: None, from_journal: true, log_bytes: None };
-        Ok(Some(self.piece(entry.branch, entry.end_offset, PieceContent::Segment(object))))
+        let end = entry.end_offset.min(log.end_offset);
+        Ok(Some(self.piece(entry.branch, end, PieceContent::Segment(object))))
     }
 }
 

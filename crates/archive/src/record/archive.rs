@@ -4,8 +4,11 @@ use serde::{Deserialize, Serialize};
 use varve_format::Id;
 
 use super::SMALL_MAX_BYTES;
+use super::more::{More, check_more};
 use crate::canonical::{Record, RecordError, V1, flaw, id_text, rule};
 use crate::hash::HashAlgorithm;
+
+const REQUIRES_MAX: usize = 256;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -18,6 +21,8 @@ pub struct ArchiveRecord {
     pub requires: Vec<String>,
     pub writer: String,
     pub created_ms: i64,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub more: Vec<More>,
 }
 
 impl Record for ArchiveRecord {
@@ -25,12 +30,19 @@ impl Record for ArchiveRecord {
     const MAX_BYTES: u64 = SMALL_MAX_BYTES;
 
     fn check(&self) -> Result<(), RecordError> {
-        for name in &self.requires {
-            rule::text("requires", name, rule::TEXT_MAX_BYTES)?;
-        }
-        if !self.requires.is_sorted_by(|a, b| a < b) {
-            return Err(flaw("requires", "strictly ascending names", self.requires.join(", ")));
-        }
-        rule::written(&self.writer, self.created_ms)
+        check_requires(&self.requires)?;
+        rule::written(&self.writer, self.created_ms)?;
+        check_more(&self.more)
     }
+}
+
+pub(crate) fn check_requires(requires: &[String]) -> Result<(), RecordError> {
+    rule::at_most("requires", requires.len(), REQUIRES_MAX)?;
+    for name in requires {
+        rule::safe("requires", name, rule::NAME_MAX_BYTES)?;
+    }
+    if requires.is_sorted_by(|a, b| a < b) {
+        return Ok(());
+    }
+    Err(flaw("requires", "strictly ascending names", requires.join(", ")))
 }

@@ -4,18 +4,55 @@ use serde::{Deserialize, Serialize};
 use varve_format::{EpochStart, Id};
 
 use super::SMALL_MAX_BYTES;
+use super::more::{More, check_more};
 use crate::canonical::{Record, RecordError, V1, flaw, id_text, rule};
 
 pub const EPOCHS_MAX: usize = 512;
 
 /// Why a branch was started.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
 pub enum BranchReason {
     /// Old offsets have new contents: an unclean election, a lost disk.
     Divergence,
     /// The reader of a compacted topic fell behind `delete.retention.ms`.
     Compaction,
+    /// The object at the parent's end is damaged, so that nothing can follow it.
+    Damaged,
+    /// Epochs came twice: a volume or the cluster's metadata were restored.
+    Restored,
+    /// A later writer's.
+    Other(String),
+}
+
+impl BranchReason {
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Divergence => "divergence",
+            Self::Compaction => "compaction",
+            Self::Damaged => "damaged",
+            Self::Restored => "restored",
+            Self::Other(name) => name,
+        }
+    }
+}
+
+impl From<String> for BranchReason {
+    fn from(name: String) -> Self {
+        match name.as_str() {
+            "divergence" => Self::Divergence,
+            "compaction" => Self::Compaction,
+            "damaged" => Self::Damaged,
+            "restored" => Self::Restored,
+            _ => Self::Other(name),
+        }
+    }
+}
+
+impl From<BranchReason> for String {
+    fn from(reason: BranchReason) -> Self {
+        reason.name().to_owned()
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +81,8 @@ pub struct BranchRecord {
     pub detail: Option<String>,
     pub writer: String,
     pub created_ms: i64,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub more: Vec<More>,
 }
 
 impl From<EpochStart> for EpochEntry {
@@ -66,9 +105,11 @@ impl Record for BranchRecord {
         if self.leader_epoch < -1 {
             return Err(flaw("leader_epoch", "-1 or more", self.leader_epoch));
         }
+        rule::safe("reason", self.reason.name(), rule::NAME_MAX_BYTES)?;
         check_epochs(&self.leader_epochs)?;
         rule::detail(self.detail.as_ref())?;
-        rule::written(&self.writer, self.created_ms)
+        rule::written(&self.writer, self.created_ms)?;
+        check_more(&self.more)
     }
 }
 
@@ -79,6 +120,12 @@ pub(crate) fn check_epochs(epochs: &[EpochEntry]) -> Result<(), RecordError> {
         return Ok(());
     }
     Err(flaw("leader_epochs", "0 or more, strictly ascending", "others"))
+}
+
+/// What a record has room for: the newest.
+pub fn newest_epochs(epochs: impl IntoIterator<Item = EpochStart>) -> Vec<EpochEntry> {
+    let mut all: Vec<EpochEntry> = epochs.into_iter().map(EpochEntry::from).collect();
+    all.split_off(all.len().saturating_sub(EPOCHS_MAX))
 }
 
 /// The epoch of the last record before `offset`, by `epochs`.

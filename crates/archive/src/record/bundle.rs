@@ -5,11 +5,14 @@ use serde::{Deserialize, Serialize};
 use varve_format::Id;
 
 use super::branch::{EpochEntry, check_epochs};
+use super::more::{More, check_more};
 use crate::canonical::{Record, RecordError, V1, flaw, id_text, rule};
 use crate::hash::Hash;
 
 pub const TRAILER_BYTES: usize = 40;
-pub const ENTRIES_MAX: usize = 100_000;
+pub const ENTRIES_MAX: usize = 50_000;
+pub const ENTRY_MAX_BYTES: u64 = 64 << 20;
+pub const BUNDLE_MAX_BYTES: u64 = 1 << 30;
 pub const INDEX_MAX_BYTES: u64 = 32 << 20;
 const MAGIC: &[u8; 8] = b"VARVEJNL";
 
@@ -24,6 +27,8 @@ pub struct BundleIndex {
     pub entries: Vec<BundleEntry>,
     pub writer: String,
     pub created_ms: i64,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub more: Vec<More>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,15 +71,20 @@ impl Record for BundleIndex {
         for entry in &self.entries {
             rule::positive("partition", entry.partition)?;
             rule::range("entry", entry.first_offset, entry.end_offset)?;
-            rule::count("bytes", entry.bytes)?;
+            if entry.bytes > ENTRY_MAX_BYTES {
+                return Err(flaw("bytes of an entry", "at most 64 MiB", entry.bytes));
+            }
             check_epochs(&entry.leader_epochs)?;
             if entry.position != position {
                 return Err(flaw("position", position, entry.position));
             }
             position = position.saturating_add(entry.bytes);
         }
-        rule::count("position", position)?;
-        rule::written(&self.writer, self.created_ms)
+        if position > BUNDLE_MAX_BYTES {
+            return Err(flaw("bundle", "at most 1 GiB", position));
+        }
+        rule::written(&self.writer, self.created_ms)?;
+        check_more(&self.more)
     }
 }
 

@@ -3,14 +3,15 @@
 use serde::{Deserialize, Serialize};
 use varve_format::{Encoder, ExtentKind, Finished, Footer, Plan, SegmentInfo, WriteOptions};
 
+use super::more::{More, check_more};
 use crate::canonical::{Record, RecordError, V1, flaw, rule};
 use crate::error::{Error, Result};
 
 /// The section that makes an object a gap.
 pub const GAP_SECTION: ExtentKind = ExtentKind::Unknown(128);
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
 pub enum GapReason {
     /// The log begins later: retention, or DeleteRecords.
     LogStart,
@@ -20,6 +21,38 @@ pub enum GapReason {
     Corrupt,
     /// The source can't give them.
     Lost,
+    /// A later writer's.
+    Other(String),
+}
+
+impl GapReason {
+    pub fn name(&self) -> &str {
+        match self {
+            Self::LogStart => "log-start",
+            Self::Compacted => "compacted",
+            Self::Corrupt => "corrupt",
+            Self::Lost => "lost",
+            Self::Other(name) => name,
+        }
+    }
+}
+
+impl From<String> for GapReason {
+    fn from(name: String) -> Self {
+        match name.as_str() {
+            "log-start" => Self::LogStart,
+            "compacted" => Self::Compacted,
+            "corrupt" => Self::Corrupt,
+            "lost" => Self::Lost,
+            _ => Self::Other(name),
+        }
+    }
+}
+
+impl From<GapReason> for String {
+    fn from(reason: GapReason) -> Self {
+        reason.name().to_owned()
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +62,8 @@ pub struct GapRecord {
     pub reason: GapReason,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub more: Vec<More>,
 }
 
 impl Record for GapRecord {
@@ -36,13 +71,15 @@ impl Record for GapRecord {
     const MAX_BYTES: u64 = 4096;
 
     fn check(&self) -> Result<(), RecordError> {
-        rule::detail(self.detail.as_ref())
+        rule::safe("reason", self.reason.name(), rule::NAME_MAX_BYTES)?;
+        rule::detail(self.detail.as_ref())?;
+        check_more(&self.more)
     }
 }
 
 impl GapRecord {
     pub fn new(reason: GapReason, detail: Option<String>) -> Self {
-        Self { varve_gap: V1, reason, detail }
+        Self { varve_gap: V1, reason, detail, more: Vec::new() }
     }
 
     /// The whole object of a gap over the offsets of `info`.

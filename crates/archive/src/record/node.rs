@@ -4,14 +4,16 @@
 use serde::{Deserialize, Serialize};
 
 use super::MANIFEST_MAX_BYTES;
-use super::state::PartitionState;
+use super::more::{More, check_more};
+use super::state::PartitionEntry;
 use crate::canonical::{Record, RecordError, V1, flaw, rule};
 use crate::hash::{Hash, HashAlgorithm};
 
 /// Partitions of a leaf: more are an inner node.
 pub const LEAF_PARTITIONS: usize = 64;
-/// Nibbles of a path.
-pub const DEPTH_MAX: u8 = 63;
+/// Nibbles of a path, but for the last.
+pub const DEPTH_MAX: usize = 63;
+pub const PARTITIONS_MAX: u64 = 1 << 24;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -28,16 +30,23 @@ pub struct NodeRef {
 #[serde(deny_unknown_fields)]
 pub struct Leaf {
     pub varve_leaf: V1,
-    pub depth: u8,
-    pub partitions: Vec<PartitionState>,
+    pub since: u64,
+    /// The nibbles that the paths of all below it begin with.
+    pub prefix: String,
+    pub partitions: Vec<PartitionEntry>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub more: Vec<More>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Inner {
     pub varve_inner: V1,
-    pub depth: u8,
+    pub since: u64,
+    pub prefix: String,
     pub children: Vec<Child>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub more: Vec<More>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,6 +81,9 @@ impl NodeRef {
         {
             rule::count("count of a node", number)?;
         }
+        if self.partitions > PARTITIONS_MAX {
+            return Err(flaw("partitions", format!("at most {PARTITIONS_MAX}"), self.partitions));
+        }
         Ok(())
     }
 }
@@ -81,11 +93,13 @@ impl Record for Leaf {
     const MAX_BYTES: u64 = MANIFEST_MAX_BYTES;
 
     fn check(&self) -> Result<(), RecordError> {
-        if self.depth > DEPTH_MAX || self.partitions.is_empty() || self.partitions.len() > LEAF_PARTITIONS {
-            let found = format!("{} at depth {}", self.partitions.len(), self.depth);
-            return Err(flaw("leaf", format!("1 to {LEAF_PARTITIONS} partitions"), found));
+        rule::sequence(self.since)?;
+        check_prefix(&self.prefix, DEPTH_MAX)?;
+        if self.partitions.is_empty() || self.partitions.len() > LEAF_PARTITIONS {
+            return Err(flaw("leaf", format!("1 to {LEAF_PARTITIONS} partitions"), self.partitions.len()));
         }
-        self.partitions.iter().try_for_each(PartitionState::check)
+        self.partitions.iter().try_for_each(PartitionEntry::check)?;
+        check_more(&self.more)
     }
 }
 
@@ -94,9 +108,11 @@ impl Record for Inner {
     const MAX_BYTES: u64 = MANIFEST_MAX_BYTES;
 
     fn check(&self) -> Result<(), RecordError> {
+        rule::sequence(self.since)?;
+        check_prefix(&self.prefix, DEPTH_MAX.saturating_sub(1))?;
         let ascending = self.children.is_sorted_by(|a, b| a.nibble < b.nibble);
         let nibbles = self.children.iter().all(|c| c.nibble < 16);
-        if self.depth >= DEPTH_MAX || self.children.is_empty() || !ascending || !nibbles {
+        if self.children.is_empty() || !ascending || !nibbles {
             return Err(flaw("inner node", "children in order of their nibbles", self.children.len()));
         }
         self.children.iter().try_for_each(|c| c.node.check())?;
@@ -104,8 +120,20 @@ impl Record for Inner {
         if partitions <= LEAF_PARTITIONS as u64 {
             return Err(flaw("inner node", format!("more than {LEAF_PARTITIONS} partitions"), partitions));
         }
-        Ok(())
+        check_more(&self.more)
     }
+}
+
+fn check_prefix(prefix: &str, most: usize) -> Result<(), RecordError> {
+    if prefix.len() <= most && prefix.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+        return Ok(());
+    }
+    Err(flaw("prefix", format!("at most {most} lowercase hexadecimal digits"), prefix.len()))
+}
+
+/// Nibbles as text.
+pub(crate) fn prefix_text(nibbles: &[u8]) -> String {
+    nibbles.iter().filter_map(|n| char::from_digit(u32::from(*n), 16)).collect()
 }
 
 impl Node {
@@ -135,7 +163,7 @@ impl Node {
         sum
     }
 
-    /// Whether this is the node that `reference` promises, at `depth` below the nibbles of `prefix`.
+    /// Whether this is the node that `reference` promises, below the nibbles of `prefix`.
     ///
     /// # Errors
     /// [`RecordError::Corrupt`], naming what differs.
@@ -145,12 +173,12 @@ impl Node {
         hash: HashAlgorithm,
         prefix: &[u8],
     ) -> Result<(), RecordError> {
-        let depth = match self {
-            Self::Leaf(leaf) => leaf.depth,
-            Self::Inner(inner) => inner.depth,
+        let found = match self {
+            Self::Leaf(leaf) => &leaf.prefix,
+            Self::Inner(inner) => &inner.prefix,
         };
-        if usize::from(depth) != prefix.len() {
-            return Err(flaw("depth of a node", prefix.len(), depth));
+        if *found != prefix_text(prefix) {
+            return Err(flaw("prefix of a node", prefix_text(prefix), found));
         }
         let counted = self.reference(reference.hash);
         if counted != *reference {
@@ -166,13 +194,14 @@ impl Node {
     }
 }
 
-fn counted(partition: &PartitionState, hash: Hash) -> NodeRef {
-    let mut sum = NodeRef { partitions: 1, ..NodeRef::nothing(hash) };
-    for branch in &partition.branches {
-        sum.objects = sum.objects.saturating_add(branch.objects());
-        sum.object_bytes = sum.object_bytes.saturating_add(branch.object_bytes());
+fn counted(partition: &PartitionEntry, hash: Hash) -> NodeRef {
+    let chains = partition.chains.as_ref();
+    NodeRef {
+        partitions: 1,
+        objects: chains.map_or(0, |c| c.objects),
+        object_bytes: chains.map_or(0, |c| c.object_bytes),
+        lagging: u64::from(partition.lags()),
+        open_transactions: partition.open_transactions.len() as u64,
+        ..NodeRef::nothing(hash)
     }
-    sum.lagging = u64::from(partition.log_end_offset.is_some());
-    sum.open_transactions = partition.open_transactions.len() as u64;
-    sum
 }

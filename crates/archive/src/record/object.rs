@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::MANIFEST_MAX_BYTES;
+use super::more::{More, check_more};
 use crate::canonical::{Record, RecordError, V1, flaw, rule};
 use crate::hash::Hash;
 
@@ -38,11 +39,14 @@ pub struct BlockRef {
 #[serde(deny_unknown_fields)]
 pub struct Block {
     pub varve_block: V1,
+    pub since: u64,
     pub level: u8,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub objects: Vec<ObjectEntry>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub blocks: Vec<BlockRef>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub more: Vec<More>,
 }
 
 impl ObjectEntry {
@@ -72,12 +76,12 @@ impl BlockRef {
 }
 
 impl Block {
-    pub(crate) fn of_objects(objects: Vec<ObjectEntry>) -> Self {
-        Self { varve_block: V1, level: 0, objects, blocks: Vec::new() }
+    pub(crate) fn of_objects(since: u64, objects: Vec<ObjectEntry>) -> Self {
+        Self { varve_block: V1, since, level: 0, objects, blocks: Vec::new(), more: Vec::new() }
     }
 
-    pub(crate) fn of_blocks(level: u8, blocks: Vec<BlockRef>) -> Self {
-        Self { varve_block: V1, level, objects: Vec::new(), blocks }
+    pub(crate) fn of_blocks(since: u64, level: u8, blocks: Vec<BlockRef>) -> Self {
+        Self { varve_block: V1, since, level, objects: Vec::new(), blocks, more: Vec::new() }
     }
 
     /// How a full block stored under `hash` is referred to.
@@ -101,6 +105,8 @@ impl Record for Block {
     const MAX_BYTES: u64 = MANIFEST_MAX_BYTES;
 
     fn check(&self) -> Result<(), RecordError> {
+        rule::sequence(self.since)?;
+        check_more(&self.more)?;
         let (objects, blocks) = if self.level == 0 { (BLOCK_ENTRIES, 0) } else { (0, BLOCK_ENTRIES) };
         if self.level > LEVEL_MAX || self.objects.len() != objects || self.blocks.len() != blocks {
             let found = format!(

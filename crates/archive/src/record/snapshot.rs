@@ -1,18 +1,21 @@
 //! A snapshot: a recovery point, proven by one hash, in a chain that can't fork.
 
-use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use varve_format::Id;
 
 use super::SMALL_MAX_BYTES;
+use super::bundles::BundlesRef;
+use super::more::{More, check_more};
 use super::node::NodeRef;
+pub use super::signature::{Signature, SignatureAlgorithm, Signed, Signer};
 use crate::canonical::{Record, RecordError, V1, flaw, id_text, rule};
 use crate::hash::Hash;
 
-pub const CLUSTER_STATE_MAX_BYTES: u64 = 256 << 20;
-const SIGNED: &[u8] = b"varve snapshot v1";
+pub const DOCUMENT_MAX_BYTES: u64 = 256 << 20;
+pub const DOCUMENTS_MAX: usize = 64;
+/// The name of the document about the cluster.
+pub const CLUSTER_STATE: &str = "cluster-state";
+const CONTEXT: &[u8] = b"varve snapshot v1";
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -21,110 +24,78 @@ pub struct SnapshotRecord {
     #[serde(with = "id_text")]
     pub archive_id: Id,
     pub sequence: u64,
+    /// The record before, by its whole bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub previous: Option<Hash>,
+    pub previous: Option<RecordRef>,
+    /// One further back, so that an old one is proven in few steps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skip: Option<RecordRef>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root: Option<NodeRef>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cluster_state: Option<DocumentRef>,
+    pub bundles: Option<BundlesRef>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub documents: Vec<DocumentRef>,
+    /// The last pruning record whose ranges the tree has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pruned: Option<RecordRef>,
     pub writer: String,
     pub created_ms: i64,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub more: Vec<More>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signature: Option<Signature>,
+}
+
+/// Another record of a numbered kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecordRef {
+    pub sequence: u64,
+    pub hash: Hash,
 }
 
 /// A document that this crate does not look into.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DocumentRef {
+    pub name: String,
+    pub format: String,
     pub hash: Hash,
     pub bytes: u64,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Signature {
-    pub algorithm: SignatureAlgorithm,
-    pub public_key: String,
-    pub value: String,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum SignatureAlgorithm {
-    Ed25519,
-}
-
-/// What a look at a signature gave.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Signed {
-    /// By one of the keys that are trusted.
-    ByTrusted,
-    /// Not at all.
-    Not,
-    /// By another key, or over other bytes.
-    Refused,
-}
-
-/// Signs snapshots.
-pub struct Signer(Ed25519KeyPair);
-
-impl Signer {
-    /// # Errors
-    /// [`RecordError::Corrupt`] for what is no PKCS#8 document of an Ed25519 key.
-    pub fn from_pkcs8(document: &[u8]) -> Result<Self, RecordError> {
-        let pair = Ed25519KeyPair::from_pkcs8(document)
-            .or_else(|_| Ed25519KeyPair::from_pkcs8_maybe_unchecked(document));
-        pair.map(Self).map_err(|e| flaw("signing key", "an Ed25519 key in PKCS#8", e))
-    }
-
-    /// # Errors
-    /// [`RecordError::Corrupt`] for anything but 32 bytes that an Ed25519 key can have.
-    pub fn from_seed(seed: &[u8; 32]) -> Result<Self, RecordError> {
-        let pair = Ed25519KeyPair::from_seed_unchecked(seed);
-        pair.map(Self).map_err(|e| flaw("signing key", "a seed of 32 bytes", e))
-    }
-
-    pub fn public_key(&self) -> [u8; 32] {
-        let mut key = [0; 32];
-        key.copy_from_slice(self.0.public_key().as_ref());
-        key
-    }
-}
-
-impl std::fmt::Debug for Signer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Signer")
-    }
+/// The number that `skip` names: without its lowest bit; `None` where that is 0.
+pub fn skipped(sequence: u64) -> Option<u64> {
+    let without = sequence & sequence.wrapping_sub(1);
+    (without > 0).then_some(without)
 }
 
 impl SnapshotRecord {
+    pub fn document(&self, name: &str) -> Option<&DocumentRef> {
+        self.documents.iter().find(|d| d.name == name)
+    }
+
     /// What is signed.
     fn message(&self) -> Result<Vec<u8>, RecordError> {
         let unsigned = Self { signature: None, ..self.clone() };
-        Ok([SIGNED, &unsigned.bytes()?].concat())
+        Ok([CONTEXT, &unsigned.bytes()?].concat())
     }
 
     /// # Errors
     /// As [`Record::encode`].
     pub fn sign(&mut self, signer: &Signer) -> Result<(), RecordError> {
-        let value = signer.0.sign(&self.message()?);
-        self.signature = Some(Signature {
-            algorithm: SignatureAlgorithm::Ed25519,
-            public_key: STANDARD.encode(signer.public_key()),
-            value: STANDARD.encode(value.as_ref()),
-        });
+        self.signature = Some(signer.sign(&self.message()?));
         Ok(())
     }
 
-    /// Whether one of `trusted` signed it. The key that the record names counts for nothing.
+    /// Whether one of `trusted` signed it.
     pub fn signed(&self, trusted: &[[u8; 32]]) -> Signed {
-        let Some(signature) = &self.signature else { return Signed::Not };
-        let (Ok(value), Ok(message)) = (STANDARD.decode(&signature.value), self.message()) else {
-            return Signed::Refused;
-        };
-        let by = |key: &[u8; 32]| UnparsedPublicKey::new(&ED25519, key).verify(&message, &value).is_ok();
-        if trusted.iter().any(by) { Signed::ByTrusted } else { Signed::Refused }
+        match (&self.signature, self.message()) {
+            (None, _) => Signed::Not,
+            (Some(signature), Ok(message)) => signature.holds(&message, trusted),
+            (Some(_), Err(_)) => Signed::Refused,
+        }
     }
 }
 
@@ -134,8 +105,10 @@ impl Record for SnapshotRecord {
 
     fn check(&self) -> Result<(), RecordError> {
         rule::sequence(self.sequence)?;
-        if self.previous.is_none() != (self.sequence == 1) {
-            return Err(flaw("previous", "a hash, but of the first", format!("{:?}", self.previous)));
+        check_before("previous", self.previous, self.sequence)?;
+        check_before("skip", self.skip, self.sequence)?;
+        if self.skip.is_some_and(|s| Some(s.sequence) != skipped(self.sequence)) {
+            return Err(flaw("skip", format!("{:?}", skipped(self.sequence)), format!("{:?}", self.skip)));
         }
         if let Some(root) = &self.root {
             root.check()?;
@@ -143,15 +116,34 @@ impl Record for SnapshotRecord {
                 return Err(flaw("root", "left out where there is no partition", 0));
             }
         }
-        if self.cluster_state.as_ref().is_some_and(|d| d.bytes > CLUSTER_STATE_MAX_BYTES) {
-            return Err(flaw("cluster_state", "at most 256 MiB", "more"));
-        }
-        if let Some(signature) = &self.signature {
-            let bytes = |text: &str, n: usize| STANDARD.decode(text).is_ok_and(|b| b.len() == n);
-            if !bytes(&signature.public_key, 32) || !bytes(&signature.value, 64) {
-                return Err(flaw("signature", "32 and 64 bytes in base64", "others"));
+        self.bundles.as_ref().map_or(Ok(()), BundlesRef::check)?;
+        rule::at_most("documents", self.documents.len(), DOCUMENTS_MAX)?;
+        for document in &self.documents {
+            rule::safe("name of a document", &document.name, rule::NAME_MAX_BYTES)?;
+            rule::safe("format of a document", &document.format, rule::NAME_MAX_BYTES)?;
+            if document.bytes > DOCUMENT_MAX_BYTES {
+                return Err(flaw("document", "at most 256 MiB", document.bytes));
             }
         }
-        rule::written(&self.writer, self.created_ms)
+        if !self.documents.is_sorted_by(|a, b| a.name < b.name) {
+            return Err(flaw("documents", "strictly ascending names", "others"));
+        }
+        check_before("pruned", self.pruned, u64::MAX)?;
+        rule::written(&self.writer, self.created_ms)?;
+        check_more(&self.more)?;
+        self.signature.as_ref().map_or(Ok(()), Signature::check)
     }
+}
+
+pub(crate) fn check_before(
+    what: &'static str,
+    reference: Option<RecordRef>,
+    sequence: u64,
+) -> Result<(), RecordError> {
+    let Some(reference) = reference else { return Ok(()) };
+    rule::sequence(reference.sequence)?;
+    if reference.sequence < sequence {
+        return Ok(());
+    }
+    Err(flaw(what, format!("a number below {sequence}"), reference.sequence))
 }

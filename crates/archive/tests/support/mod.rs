@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use varve_archive::record::gap::{GapReason, GapRecord};
+use varve_archive::record::pruned::PrunedRange;
+use varve_archive::record::snapshot::CLUSTER_STATE;
 use varve_archive::record::topic::TopicRecord;
 use varve_archive::*;
 use varve_format::{
@@ -47,6 +49,7 @@ pub fn topic() -> TopicRecord {
         partitions: Some(3),
         writer: "varve test".into(),
         created_ms: 1,
+        more: vec![],
     }
 }
 
@@ -128,10 +131,28 @@ pub async fn snapshot(archive: &Archive, partitions: std::ops::Range<i32>) -> Sn
     archive.write_snapshot(&new_snapshot(&targets)).await.unwrap()
 }
 
+pub static DOCUMENTS: std::sync::LazyLock<[Document; 1]> = std::sync::LazyLock::new(|| {
+    let (name, format) = (CLUSTER_STATE.into(), "test".into());
+    [Document { name, format, bytes: Bytes::from_static(b"{\"topics\":[]}") }]
+});
+
 pub fn new_snapshot(targets: &[Target]) -> NewSnapshot<'_> {
     NewSnapshot {
         targets,
-        cluster_state: Some(Bytes::from_static(b"{\"topics\":[]}")),
+        documents: &*DOCUMENTS,
+        writer: "varve test",
+        now_ms: 1,
+        signer: None,
+        trusted: &[],
+    }
+}
+
+pub fn new_pruned(snapshot: u64, ranges: Vec<PrunedRange>) -> NewPruned<'static> {
+    NewPruned {
+        snapshot,
+        ranges,
+        snapshots: vec![],
+        reason: "retention",
         writer: "varve test",
         now_ms: 1,
         signer: None,
