@@ -14,7 +14,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use varve_kafka::protocol::{Batch, Batches};
 use varve_tests::{
-    ArchiveDir, At, Cluster, Look, Produce, Scratch, Suite, TopicLogs, Transactions, eventually,
+    ArchiveDir, At, Cluster, Look, Node, Produce, Scratch, Suite, TopicLogs, Transactions, eventually,
     plain_client, runtime, varve,
 };
 
@@ -421,6 +421,19 @@ fn high_watermark() -> Result<()> {
     verify(&archive)
 }
 
+/// Ends brokers as a power cut does, once they have written down how far a partition is committed.
+fn cut_off(cluster: &Cluster, ids: &[u32], committed: &str) -> Result<()> {
+    for id in ids {
+        let checkpoint = cluster.node(*id)?.log_dir().join("replication-offset-checkpoint");
+        eventually("the high watermark on disk", LIMIT, || {
+            let text = fs::read_to_string(&checkpoint)?;
+            Ok(Look::when(text.lines().any(|line| line == committed), (), text))
+        })?;
+    }
+    cluster.nodes.iter().for_each(Node::kill);
+    Ok(())
+}
+
 fn unclean() -> Result<()> {
     let cluster = Cluster::builder()
         .nodes(3)
@@ -454,7 +467,7 @@ fn unclean() -> Result<()> {
     })?;
     kafka.produce("t", &Produce { count: 300, seed: 3, ..Produce::default() })?;
     let second = TopicLogs::read(&client, &["t"])?;
-    cluster.stop_all()?;
+    cut_off(&cluster, &[follower], "t 0 1300")?;
     let (old, new) = (cluster.node(leader)?.log_dir(), cluster.node(follower)?.log_dir());
     let topic_id = &first[0].topic_id;
     let old_bytes = &first[0].logs[&0].batches;
@@ -491,14 +504,15 @@ fn unclean() -> Result<()> {
 }
 
 fn copies() -> Result<()> {
-    let cluster = Cluster::builder().nodes(3).start()?;
+    let cluster =
+        Cluster::builder().nodes(3).property("replica.high.watermark.checkpoint.interval.ms", 300).start()?;
     let kafka = cluster.client();
     kafka.create_topic("t", 1, 3, &[("segment.bytes", "1048576")])?;
     kafka.produce("t", &Produce { count: 4000, ..Produce::default() })?;
     let logs = TopicLogs::read(&plain_client(&cluster.bootstrap())?, &["t"])?;
     let end = kafka.offset("t", 0, At::Latest)?;
     let topic_id = runtime()?.block_on(plain_client(&cluster.bootstrap())?.topic("t"))?.topic_id.to_string();
-    cluster.stop_all()?;
+    cut_off(&cluster, &[1, 2, 3], "t 0 4000")?;
     let dirs: Vec<PathBuf> = cluster.nodes.iter().map(|node| node.log_dir()).collect();
     let dirs: Vec<&Path> = dirs.iter().map(PathBuf::as_path).collect();
     let scratch = Scratch::new("import-copies")?;
