@@ -19,7 +19,9 @@ pub(crate) struct Intake {
 pub(crate) enum Odd {
     Corrupt(ProtocolError),
     /// No batch has the offsets from the good part's end up to this.
-    Hole { end_offset: i64 },
+    Hole {
+        end_offset: i64,
+    },
 }
 
 /// Of whole batches that were asked for at `from_offset`; `dense` where nothing may be missing.

@@ -34,12 +34,7 @@ pub(crate) struct Room {
 
 impl Memory {
     pub(crate) fn new(limit_bytes: usize) -> Arc<Self> {
-        Arc::new(Self {
-            limit_bytes,
-            state: Mutex::default(),
-            freed: Notify::new(),
-            wanted: Notify::new(),
-        })
+        Arc::new(Self { limit_bytes, state: Mutex::default(), freed: Notify::new(), wanted: Notify::new() })
     }
 
     #[cfg(test)]

@@ -1,8 +1,8 @@
 //! What the brokers have deleted by now, and only the journal still has, becomes a segment.
 
 use bytes::Bytes;
-use varve_archive::{BundleName, ObjectHead};
 use varve_archive::record::bundle::BundleEntry;
+use varve_archive::{BundleName, ObjectHead};
 use varve_format::Decoder;
 use varve_kafka::protocol::Batches;
 
@@ -18,8 +18,12 @@ pub(crate) async fn from_journal(lane: &Lane, style: &Style, standing: &Standing
     }
     // Of its own: what the journal holds of one partition is less than a segment.
     let memory = Memory::new(usize::MAX);
-    let mut writer =
-        SegmentWriter::new(lane.clone(), std::sync::Arc::new(style.clone()), standing.begin(), memory.no_room())?;
+    let mut writer = SegmentWriter::new(
+        lane.clone(),
+        std::sync::Arc::new(style.clone()),
+        standing.begin(),
+        memory.no_room(),
+    )?;
     for entry in &standing.journal {
         let bundle = BundleName { archiver: entry.archiver.clone(), sequence: entry.sequence };
         let sought = BundleEntry {

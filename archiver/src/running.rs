@@ -80,7 +80,8 @@ impl Running {
         }
         for (node_id, tails) in by_node {
             let (shared, limits) = (self.shared.clone(), self.limits);
-            let worker = self.workers.entry(node_id).or_insert_with(|| Handle::start(shared, node_id, limits));
+            let worker =
+                self.workers.entry(node_id).or_insert_with(|| Handle::start(shared, node_id, limits));
             // A worker ends with us.
             let _ = worker.commands.send(Command::Take(tails));
         }

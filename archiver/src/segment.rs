@@ -10,7 +10,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use varve_archive::{Archive, Commit};
 use varve_format::{
-    Compression, DigestAlgorithm, Encoder, EpochStart, ExtentKind, Id, Observed, Plan, SegmentInfo, WriteOptions,
+    Compression, DigestAlgorithm, Encoder, EpochStart, ExtentKind, Id, Observed, Plan, SegmentInfo,
+    WriteOptions,
 };
 use varve_kafka::protocol::{BuiltSegment, LogState, ProducerExpiry, SegmentBuilder, SegmentRules};
 use varve_store::{Create, PutOptions, SharedStore};
@@ -120,7 +121,8 @@ impl SegmentWriter {
             index_interval_bytes: lane.topic.index_interval_bytes,
             producer_expiry: Some(expiry),
         };
-        let builder = SegmentBuilder::new(begin.offset, begin.state.clone(), rules).map_err(batches(&lane))?;
+        let builder =
+            SegmentBuilder::new(begin.offset, begin.state.clone(), rules).map_err(batches(&lane))?;
         let options = style.options();
         let object_id = options.object_id;
         let plan = Plan::open(options.chunk_bytes).map_err(segment(&lane))?;
@@ -238,10 +240,8 @@ impl SegmentWriter {
     /// Ends the log: what is committed then, and where the next segment begins.
     pub(crate) fn close(mut self) -> Result<(Closing, Begin)> {
         let BuiltSegment { files, summary, state } = self.builder.finish().map_err(batches(&self.lane))?;
-        let mut sections = vec![
-            (ExtentKind::OffsetIndex, files.offset_index),
-            (ExtentKind::TimeIndex, files.time_index),
-        ];
+        let mut sections =
+            vec![(ExtentKind::OffsetIndex, files.offset_index), (ExtentKind::TimeIndex, files.time_index)];
         if !files.transaction_index.is_empty() {
             sections.push((ExtentKind::TransactionIndex, files.transaction_index));
         }

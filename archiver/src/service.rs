@@ -397,8 +397,7 @@ async fn next_event(group: &mut Option<GroupMember>) -> Option<GroupEvent> {
 fn registry(config: &Config) -> Result<Option<SchemaRegistry>> {
     let Some(given) = &config.schema_registry else { return Ok(None) };
     let mut settings = RegistrySettings::new(given.url.clone());
-    settings.login =
-        given.login.clone().map(|(user, password)| RegistryLogin::Basic { user, password });
+    settings.login = given.login.clone().map(|(user, password)| RegistryLogin::Basic { user, password });
     settings.tls.ca.clone_from(&given.ca_file);
     Ok(Some(SchemaRegistry::new(settings)?))
 }

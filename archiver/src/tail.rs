@@ -28,9 +28,13 @@ pub(crate) enum Hold {
 pub(crate) enum Next {
     Read,
     /// Look at the store again; the source may have refused to go on.
-    Open { refused: bool },
+    Open {
+        refused: bool,
+    },
     /// The log has nothing up to here, and should.
-    Skip { end_offset: i64 },
+    Skip {
+        end_offset: i64,
+    },
     /// Somebody must see to it: it is tried again later.
     Rest,
     /// Ask the service who leads it now.

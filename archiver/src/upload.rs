@@ -8,7 +8,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
-use varve_store::{Create, Error as StoreError, Key, Kind, ObjectMeta, PutOptions, Result, SharedStore, Upload};
+use varve_store::{
+    Create, Error as StoreError, Key, Kind, ObjectMeta, PutOptions, Result, SharedStore, Upload,
+};
 
 use crate::memory::Room;
 

@@ -305,13 +305,12 @@ impl Worker {
         batches.records.truncate(intake.bytes);
         batches.next_offset = intake.next_offset;
         let room = self.room(batches.records.len()).await;
-        let (style, rules, memory) = (
-            Arc::clone(&self.shared.style),
-            Arc::clone(&self.shared.rules),
-            Arc::clone(&self.shared.memory),
-        );
+        let (style, rules, memory) =
+            (Arc::clone(&self.shared.style), Arc::clone(&self.shared.rules), Arc::clone(&self.shared.memory));
         // While there was no room, a commit may have been lost, and the partition be opened again.
-        let Some(tail) = self.tails.get_mut(&key).filter(|t| t.phase == Phase::Reading) else { return Ok(()) };
+        let Some(tail) = self.tails.get_mut(&key).filter(|t| t.phase == Phase::Reading) else {
+            return Ok(());
+        };
         tail.failures = 0;
         tail.log_start_offset = batches.log_start_offset;
         tail.high_watermark = batches.high_watermark;
@@ -693,7 +692,8 @@ impl Worker {
             self.let_go(key).await;
         }
         let age = self.shared.rules.age;
-        let old = |t: &Tail| t.phase == Phase::Reading && t.uncut_since.is_some_and(|since| since.elapsed() >= age);
+        let old =
+            |t: &Tail| t.phase == Phase::Reading && t.uncut_since.is_some_and(|since| since.elapsed() >= age);
         let keys: Vec<Key> = self.tails.iter().filter(|(_, t)| old(t)).map(|(key, _)| *key).collect();
         for key in keys {
             self.close(key).await;
@@ -744,7 +744,8 @@ async fn stream(
     style: &Arc<Style>,
     memory: &Arc<Memory>,
 ) -> Result<Box<SegmentWriter>> {
-    let new = || SegmentWriter::new(tail.lane.clone(), Arc::clone(style), tail.begin.clone(), memory.no_room());
+    let new =
+        || SegmentWriter::new(tail.lane.clone(), Arc::clone(style), tail.begin.clone(), memory.no_room());
     match hold {
         Hold::Stream(writer) => Ok(writer),
         Hold::Nothing => Ok(Box::new(new()?)),

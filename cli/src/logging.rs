@@ -5,7 +5,8 @@ use varve_archiver::config::{LogConfig, LogFormat};
 
 pub(crate) fn start(config: &LogConfig) {
     let level = LevelFilter::from_level(config.level);
-    let lines = tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(level).with_target(false);
+    let lines =
+        tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(level).with_target(false);
     // Whoever has set up logging before keeps it.
     let _ = match config.format {
         LogFormat::Json => lines.json().flatten_event(true).try_init(),

@@ -47,20 +47,17 @@ fn measure(args: &Args, compression: &'static str) -> Result<()> {
     let cluster = Cluster::builder().heap_mib(1024).start()?;
     fill(args, &cluster, compression)?;
     let scratch = Scratch::new("bench-archive")?;
-    let limits = format!(
-        "topics: {{ include: [\"{TOPIC}\"] }}\nlimits: {{ memory.bytes: {}MiB }}",
-        args.memory_mib
-    );
+    let limits =
+        format!("topics: {{ include: [\"{TOPIC}\"] }}\nlimits: {{ memory.bytes: {}MiB }}", args.memory_mib);
     for hash in ["blake3", "sha256"] {
         let ours = || archive(&cluster, scratch.path(), &limits, hash);
-        let pairs = Pairs::run(args.runs, args.mib << 20, ours, || lean_once(&cluster, args.partitions, scratch.path()))?;
+        let pairs = Pairs::run(args.runs, args.mib << 20, ours, || {
+            lean_once(&cluster, args.partitions, scratch.path())
+        })?;
         report(&format!("archive, {compression} data, {hash}"), &pairs);
     }
     let resident = resident(&cluster, scratch.path(), &limits)?;
-    println!(
-        "  resident memory of the command: {resident:.0} MiB with a budget of {} MiB",
-        args.memory_mib
-    );
+    println!("  resident memory of the command: {resident:.0} MiB with a budget of {} MiB", args.memory_mib);
     Ok(())
 }
 

@@ -106,7 +106,11 @@ impl ArchiveDir {
     }
 
     /// `varve archive import --json`, to its end: its exit code, and what it printed; errors as text.
-    pub fn import(&self, directories: &[&Path], extra: &[&str]) -> Result<(i32, Vec<serde_json::Value>, String)> {
+    pub fn import(
+        &self,
+        directories: &[&Path],
+        extra: &[&str],
+    ) -> Result<(i32, Vec<serde_json::Value>, String)> {
         let mut command = Command::new(varve()?);
         command.args(["archive", "import", "--json", "-c"]).arg(&self.config).args(extra).args(directories);
         let output = command.output()?;
@@ -253,17 +257,27 @@ impl Compared {
                 ensure!(
                     object.end_offset() <= log.start_offset || reason.contains("compacted"),
                     "{what}: a gap {reason} at {} to {} in a log from {}",
-                    object.first_offset(), object.end_offset(), log.start_offset
+                    object.first_offset(),
+                    object.end_offset(),
+                    log.start_offset
                 );
             }
             archived.extend_from_slice(&object.log);
         }
-        ensure!(covered == log.end_offset, "{what}: archived to {covered}, the log ends at {}", log.end_offset);
+        ensure!(
+            covered == log.end_offset,
+            "{what}: archived to {covered}, the log ends at {}",
+            log.end_offset
+        );
         // What was deleted from the log since is archived still.
         let behind = behind(&archived, log.start_offset)?;
         if behind != log.batches {
             let at = behind.iter().zip(&log.batches).position(|(a, b)| a != b);
-            bail!("{what}: {} bytes archived, {} in the log, first difference at {at:?}", behind.len(), log.batches.len());
+            bail!(
+                "{what}: {} bytes archived, {} in the log, first difference at {at:?}",
+                behind.len(),
+                log.batches.len()
+            );
         }
         self.partitions += 1;
         self.bytes += log.batches.len() as u64;
@@ -323,7 +337,8 @@ fn object(path: &Path) -> Result<ArchivedObject> {
     let bytes = std::fs::read(path)?;
     let trailer = bytes.last_chunk::<TRAILER_BYTES>().context("no trailer")?;
     let trailer = Trailer::decode(trailer, bytes.len() as u64).with_context(|| path.display().to_string())?;
-    let footer = Footer::decode(&bytes[trailer.footer_offset as usize..bytes.len() - TRAILER_BYTES], &trailer)?;
+    let footer =
+        Footer::decode(&bytes[trailer.footer_offset as usize..bytes.len() - TRAILER_BYTES], &trailer)?;
     let mut decoder = Decoder::new(&footer, None)?;
     let (mut log, mut gap) = (Vec::new(), None);
     for extent in &footer.extents {
@@ -352,7 +367,8 @@ pub fn plain_client(bootstrap: &str) -> Result<Client> {
 /// The command, built beside the tests.
 pub fn varve() -> Result<PathBuf> {
     let exe = std::env::current_exe()?;
-    let release = exe.ancestors().find(|dir| dir.join("varve").is_file()).context("no varve built beside the tests")?;
+    let release =
+        exe.ancestors().find(|dir| dir.join("varve").is_file()).context("no varve built beside the tests")?;
     Ok(release.join("varve"))
 }
 

@@ -30,7 +30,9 @@ mod tier;
 mod toxiproxy;
 mod wait;
 
-pub use archive::{ArchiveDir, ArchivedObject, Compared, RawLog, Running, TopicLogs, plain_client, runtime, varve};
+pub use archive::{
+    ArchiveDir, ArchivedObject, Compared, RawLog, Running, TopicLogs, plain_client, runtime, varve,
+};
 pub use cluster::{Cluster, ClusterBuilder};
 pub use driver::{
     At, Client, Consume, Consumed, Driver, Produce, Produced, SegmentState, TierSegment, TopicInfo,

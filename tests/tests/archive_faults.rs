@@ -64,12 +64,13 @@ fn s3() -> Result<()> {
         Ok(())
     };
     fill(3)?;
-    let faults: [(&str, &dyn Fn(&Proxy) -> Result<()>); 5] = [
-        ("latency", &|p| p.add_latency(400)),
-        ("resets", &|p| p.add_resets(50)),
-        ("bodies end", &|p| p.add_cut(100_000)),
-        ("silence", &Proxy::add_silence),
-        ("slow", &|p| p.add_bandwidth(512)),
+    type Begin = fn(&Proxy) -> Result<()>;
+    let faults: [(&str, Begin); 5] = [
+        ("latency", |p| p.add_latency(400)),
+        ("resets", |p| p.add_resets(50)),
+        ("bodies end", |p| p.add_cut(100_000)),
+        ("silence", Proxy::add_silence),
+        ("slow", |p| p.add_bandwidth(512)),
     ];
     for (what, begin) in faults {
         begin(&proxy)?;
@@ -91,7 +92,8 @@ fn s3() -> Result<()> {
         let mut sum = (0, 0);
         let folder = Scratch::new("mirror")?;
         let mirror = ArchiveDir::mirror(&folder, &direct)?;
-        let topic_id = runtime()?.block_on(plain_client(&cluster.bootstrap())?.topic("t"))?.topic_id.to_string();
+        let topic_id =
+            runtime()?.block_on(plain_client(&cluster.bootstrap())?.topic("t"))?.topic_id.to_string();
         for p in 0..3_u32 {
             let partition = p.cast_signed();
             sum.0 += mirror.chain(&topic_id, partition, 0)?.last().map_or(0, |o| o.end_offset());
@@ -167,10 +169,10 @@ fn no_room() -> Result<()> {
         archive.config().display()
     );
     let output = Command::new("sh").args(["-c", &limited]).output()?;
-    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let said =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     ensure!(!output.status.success() && said.contains("t-0"), "{}: {said}", output.status);
-    let topic_id =
-        runtime()?.block_on(plain_client(&cluster.bootstrap())?.topic("t"))?.topic_id.to_string();
+    let topic_id = runtime()?.block_on(plain_client(&cluster.bootstrap())?.topic("t"))?.topic_id.to_string();
     ensure!(archive.chain(&topic_id, 0, 0)?.is_empty(), "part of an object is visible");
     archive.run_once(&[])?;
     archive.compare(&plain_client(&cluster.bootstrap())?, &["t"]).context("after the fault")?;

@@ -15,10 +15,7 @@ fn main() -> ExitCode {
     for version in KAFKA_VERSIONS {
         suite = suite.test(&format!("kafka_{version}_byte_for_byte"), move || every_kind(version));
     }
-    suite
-        .test("again_and_again_only_what_is_new", again)
-        .test("segments_by_size_in_many_parts", large)
-        .run()
+    suite.test("again_and_again_only_what_is_new", again).test("segments_by_size_in_many_parts", large).run()
 }
 
 /// Data of every kind: codecs, headers, tombstones, transactions, compaction, a moved log start, nothing at all.

@@ -60,7 +60,12 @@ fn produce_until(cluster: &Cluster, topic: &str, partitions: u32, stop: &AtomicB
 }
 
 /// Runs `work` while records are produced.
-fn while_producing<T>(cluster: &Cluster, topic: &str, partitions: u32, work: impl FnOnce() -> Result<T>) -> Result<T> {
+fn while_producing<T>(
+    cluster: &Cluster,
+    topic: &str,
+    partitions: u32,
+    work: impl FnOnce() -> Result<T>,
+) -> Result<T> {
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
         let producer = scope.spawn(|| produce_until(cluster, topic, partitions, &stop));
@@ -91,7 +96,8 @@ fn journal() -> Result<()> {
     eventually("all in the journal", Duration::from_secs(10), || {
         Ok(Look::when(bundles(&archive) > 0, (), bundles(&archive)))
     })?;
-    let topic_id = runtime()?.block_on(plain_client(&cluster.bootstrap())?.topic("quiet"))?.topic_id.to_string();
+    let topic_id =
+        runtime()?.block_on(plain_client(&cluster.bootstrap())?.topic("quiet"))?.topic_id.to_string();
     ensure!(archive.chain(&topic_id, 0, 0)?.is_empty(), "a segment before its age");
     // By their age they become segments, and the bundles go.
     eventually("segments by age", LIMIT, || {
@@ -182,7 +188,10 @@ fn group() -> Result<()> {
     let topic_id = runtime()?.block_on(client.topic("t"))?.topic_id.to_string();
     while_producing(&cluster, "t", 12, || {
         let start = |name: &str| {
-            archive.start(&scratch.path().join(format!("{name}.log")), &["--set", &format!("journal.name={name}")])
+            archive.start(
+                &scratch.path().join(format!("{name}.log")),
+                &["--set", &format!("journal.name={name}")],
+            )
         };
         let (a, b, c) = (start("a")?, start("b")?, start("c")?);
         thread::sleep(Duration::from_secs(12));

@@ -193,7 +193,8 @@ fn rest(state: &ClusterState, new_protocol: bool) -> Result<()> {
         .collect();
     let ann = vec![("SCRAM-SHA-256", 4096), ("SCRAM-SHA-512", 4097)];
     ensure!(users == [("ann", ann), ("zoe", vec![("SCRAM-SHA-512", 8192)])], "{users:?}");
-    let quotas: Vec<(Vec<(&str, Option<&str>)>, &str, &str)> = state
+    type Entity<'a> = Vec<(&'a str, Option<&'a str>)>;
+    let quotas: Vec<(Entity<'_>, &str, &str)> = state
         .quotas
         .iter()
         .map(|q| {

@@ -13,7 +13,8 @@ pub(crate) struct Args {}
 pub(crate) fn run(_: Args) -> Result<()> {
     let mut steps = Steps::default();
     let jar = steps.step("varve-rsm.jar", || dist::run(&dist::Args::default()))?;
-    let build = ["build", "--quiet", "--release", "--package", "varve-cli", "--package", "varve-tests", "--bins"];
+    let build =
+        ["build", "--quiet", "--release", "--package", "varve-cli", "--package", "varve-tests", "--bins"];
     steps.command("varve", cargo().args(build))?;
     let mut demo = cargo();
     demo.args(["run", "--quiet", "--release", "--package", "varve-tests", "--bin", "varve-demo"]);

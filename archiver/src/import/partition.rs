@@ -26,6 +26,7 @@ use crate::branching::NewBranch;
 use crate::clock;
 use crate::error::Error;
 use crate::memory::{Memory, Room};
+use crate::rescue;
 use crate::segment::{Lane, SegmentWriter, Style};
 use crate::standing::Standing;
 
@@ -188,49 +189,66 @@ impl Work {
         }
     }
 
-    /// Whether the group's history continues the chain; `false` where a branch was started, or would be.
+    /// Whether the group's history continues the chain; `false` where the chain was changed first, or would be.
     async fn continues(&mut self, group: &mut Group, standing: &Standing) -> Result<bool> {
         let Some(main) = group.replicas.first().cloned() else { return Ok(true) };
         let leader_epoch = self.leader_epoch(&main);
-        let last_epoch = standing.last_epoch();
-        if standing.is_stale(leader_epoch)
-            || (last_epoch == Some(leader_epoch) && main.end_offset < standing.end_offset)
-        {
-            // Behind the archive: nothing of it is new. Or it is what a later leader has thrown away.
+        let last_epoch = standing.chain_epochs(&standing.epochs).last_epoch().unwrap_or(-1);
+        let is_behind = last_epoch == leader_epoch && main.end_offset < standing.end_offset;
+        if standing.is_stale(leader_epoch) || is_behind {
+            // Nothing of it is new. Or it is what a later leader has thrown away.
             self.compare_with_chain(&main, standing).await?;
             group.give_up();
             return Ok(true);
         }
-        let (new, start_offset) = match standing.verdict(&self.lane, &main, main.log()).await? {
-            Verdict::DivergesAt(offset) => (Some((Some(standing.branch), BranchReason::Divergence)), offset),
-            Verdict::StartsAnewAt(offset) => (Some((None, BranchReason::Divergence)), offset),
-            Verdict::Continues if is_late(&self.lane, standing, &main) => {
-                (Some((None, BranchReason::Compaction)), main.log_start_offset)
-            }
-            Verdict::Continues => (None, 0),
-            verdict => {
-                let found = format!("{verdict:?}");
-                return Err(Error::unexpected(&self.lane, "a history to go on with", found).into());
-            }
+        let Some((parent, start_offset, reason)) = self.branch_needed(&main, standing).await? else {
+            return Ok(true);
         };
-        let Some((parent, reason)) = new else { return Ok(true) };
-        let said = format!(
-            "another history than the archive's from offset {start_offset} on: branch {}",
-            standing.branch + 1
-        );
-        self.report.remarks.push(said);
         if main.limit <= start_offset {
+            self.report
+                .remarks
+                .push(format!("it has another history than the archive's from {start_offset} on"));
             group.give_up();
             return Ok(true);
         }
         if self.common.options.dry_run {
+            self.report.remarks.push(format!("a branch at {start_offset}: {reason:?}"));
             self.would_read(group, standing.branch + 1, start_offset);
             return Ok(false);
         }
-        let detail = format!("seen in {}", main.name());
+        // What the journal has of the old history is kept before it is left behind.
+        if rescue::from_journal(&self.lane, &self.common.style, standing).await? {
+            return Ok(false);
+        }
+        self.report.remarks.push(format!("a branch at {start_offset}: {reason:?}"));
+        let detail = shortened(&format!("seen in {}", main.name()));
         let new = NewBranch { parent, start_offset, reason, leader_epoch, detail };
         standing.start_branch(&self.lane, &self.common.style, new).await?;
         Ok(false)
+    }
+
+    /// The branch that must be started before anything of a copy is appended: its parent, its start, and why.
+    async fn branch_needed(
+        &self,
+        main: &Replica,
+        standing: &Standing,
+    ) -> Result<Option<(Option<u32>, i64, BranchReason)>> {
+        let parent = Some(standing.branch);
+        if standing.damaged.is_some() {
+            return Ok(Some((parent, standing.end_offset, BranchReason::Damaged)));
+        }
+        match standing.verdict(&self.lane, main, main.log()).await? {
+            Verdict::DivergesAt(offset) => Ok(Some((parent, offset, BranchReason::Divergence))),
+            Verdict::StartsAnewAt(offset) => Ok(Some((None, offset, BranchReason::Divergence))),
+            Verdict::Continues if is_late(&self.lane, standing, main) => {
+                Ok(Some((None, main.log_start_offset, BranchReason::Compaction)))
+            }
+            Verdict::Continues => Ok(None),
+            verdict => {
+                let found = format!("{verdict:?}");
+                Err(Error::unexpected(&self.lane, "a history to go on with", found).into())
+            }
+        }
     }
 
     fn leader_epoch(&self, replica: &Replica) -> i32 {
@@ -276,11 +294,11 @@ impl Work {
     async fn gap(&mut self, group: &mut Group, standing: &Standing) -> Result<bool> {
         let offset = standing.end_offset;
         let Some(missing) = group.missing_at(offset) else { return Ok(false) };
+        if rescue::from_journal(&self.lane, &self.common.style, standing).await? {
+            return Ok(true);
+        }
         let (resume, reason) = self.judge_gap(&missing, offset)?;
-        let detail = match &missing.fault {
-            None => None,
-            Some(fault) => Some(shortened(&fault.to_string())),
-        };
+        let detail = missing.fault.as_ref().map(|fault| shortened(&fault.to_string()));
         let said = format!("gap from {offset} to {resume}: {reason:?}");
         let is_lost = !matches!(reason, GapReason::LogStart | GapReason::Compacted);
         standing.gap(&self.lane, &self.common.style, resume, reason, detail).await?;
@@ -575,7 +593,7 @@ fn is_late(lane: &Lane, standing: &Standing, replica: &Replica) -> bool {
     };
     replica.cleaned
         && replica.limit > standing.end_offset
-        && replica.dir.seen_ms.saturating_sub(seen_ms) > retention_ms
+        && replica.dir.seen_ms.saturating_sub(seen_ms) > retention_ms / 2
 }
 
 /// How far the copy was when it was made. Its last stable offset is not known, but it is not below this.

@@ -1,10 +1,10 @@
 //! One file for each command.
 
-pub(crate) mod archive_run;
 pub(crate) mod archive_cat;
 pub(crate) mod archive_diff;
 pub(crate) mod archive_import;
 pub(crate) mod archive_ls;
+pub(crate) mod archive_run;
 pub(crate) mod archive_snapshots;
 pub(crate) mod archive_verify;
 pub(crate) mod completion;

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use varve_tests::{
-    ArchiveDir, At, Cluster, KAFKA_VERSION, Produce, Scratch, Tier, plain_client, raw_admin, rsm_jar, runtime,
-    varve,
+    ArchiveDir, At, Cluster, KAFKA_VERSION, Produce, Scratch, Tier, plain_client, raw_admin, rsm_jar,
+    runtime, varve,
 };
 
 const TOPIC: &str = "orders";
