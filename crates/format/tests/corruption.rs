@@ -401,8 +401,8 @@ fn every_check_stands_alone() {
     });
     assert!(matches!(open(&other_root, None), Err(Error::Corrupt { what: "Merkle root", .. })));
 
-    let unknown = Trailer { features: Features { required: 4, optional: 1 }, ..finished.trailer };
-    let refused = Err(Error::UnknownFeatures("required bit 2".into()));
+    let unknown = Trailer { features: Features { required: 8, optional: 1 }, ..finished.trailer };
+    let refused = Err(Error::UnknownFeatures("required bit 3".into()));
     assert_eq!(Trailer::decode(&unknown.encode(), object.len() as u64), refused);
     assert_eq!(
         Footer::decode(footer_bytes(&object, &finished.trailer), &unknown).map(|_| ()),
