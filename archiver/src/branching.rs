@@ -9,7 +9,7 @@ use bytes::Bytes;
 use varve_archive::record::branch::{BranchReason, BranchRecord, newest_epochs};
 use varve_archive::record::gap::{GapReason, GapRecord};
 use varve_archive::{ChainEpochs, LeaderAnswer, V1, Verdict};
-use varve_format::{EpochStart, Observed, SegmentInfo};
+use varve_format::{EpochStart, SegmentInfo};
 
 use crate::clock;
 use crate::error::{Error, Result};
@@ -125,19 +125,8 @@ impl Standing {
     ) -> Result<()> {
         let begin = self.begin();
         let info = SegmentInfo {
-            writer: style.writer.clone(),
-            cluster_id: lane.topic.cluster_id.clone(),
-            topic_id: lane.topic.topic_id,
-            topic: lane.topic.name.clone(),
-            partition: lane.partition,
-            segment_id: None,
-            base_offset: begin.offset,
-            last_offset: end_offset - 1,
-            max_timestamp_ms: -1,
-            created_ms: clock::now_ms(),
-            broker_id: None,
             leader_epochs: begin.epoch_before.into_iter().collect(),
-            observed: Vec::<Observed>::new(),
+            ..lane.info(style, begin.offset..end_offset)
         };
         if begin.offset > 0 {
             tracing::warn!(

@@ -201,19 +201,10 @@ pub(crate) fn object(
     }
     let epoch_after = leader_epochs.last().copied();
     let info = SegmentInfo {
-        writer: style.writer.clone(),
-        cluster_id: lane.topic.cluster_id.clone(),
-        topic_id: lane.topic.topic_id,
-        topic: lane.topic.name.clone(),
-        partition: lane.partition,
-        segment_id: None,
-        base_offset: first_offset,
-        last_offset: end_offset - 1,
         max_timestamp_ms,
-        created_ms: clock::now_ms(),
-        broker_id: None,
         leader_epochs,
         observed: vec![observed],
+        ..lane.info(style, first_offset..end_offset)
     };
     let options = style.options();
     let plan = Plan::new(records.len() as u64, options.chunk_bytes, &[]).map_err(segment)?;

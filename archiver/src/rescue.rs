@@ -41,11 +41,8 @@ pub(crate) async fn from_journal(lane: &Lane, style: &Style, standing: &Standing
             // It has expired: the chain went on meanwhile.
             return Ok(false);
         };
-        let log = log(&head, &object)?;
-        let from = writer.end_offset();
-        let kept = behind(lane, &log, from)?;
-        let room = memory.no_room();
-        writer.push(&kept, room).await?;
+        let kept = behind(lane, &Bytes::from(log(&head, &object)?), writer.end_offset())?;
+        writer.push(&kept, memory.no_room()).await?;
     }
     if writer.bytes() == 0 {
         return Ok(false);
@@ -76,14 +73,14 @@ pub(crate) fn log(head: &ObjectHead, object: &[u8]) -> Result<Vec<u8>> {
 }
 
 /// The batches that end behind `offset`.
-fn behind(lane: &Lane, log: &[u8], offset: i64) -> Result<Bytes> {
+fn behind(lane: &Lane, log: &Bytes, offset: i64) -> Result<Bytes> {
     let mut position = 0;
-    for batch in Batches::new(Bytes::copy_from_slice(log), 0) {
+    for batch in Batches::new(log.clone(), 0) {
         let batch = batch.map_err(|source| Error::Batches { what: lane.to_string(), source })?;
         if batch.header.next_offset() > offset {
             break;
         }
         position += batch.bytes.len();
     }
-    Ok(Bytes::copy_from_slice(log.get(position..).unwrap_or_default()))
+    Ok(log.slice(position..))
 }

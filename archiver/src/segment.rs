@@ -5,6 +5,7 @@
 //! way, whatever the segment's size. Nothing is visible before [`Closing::commit`]; a writer that is dropped, or
 //! dies, leaves at most an unfinished upload.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -61,6 +62,25 @@ pub(crate) struct Topic {
 impl Lane {
     pub(crate) fn partition(&self) -> varve_archive::Partition<'_> {
         self.archive.partition(self.topic.topic_id, self.partition)
+    }
+
+    /// What an object of these offsets, made now, says of itself, but for what is in it.
+    pub(crate) fn info(&self, style: &Style, offsets: Range<i64>) -> SegmentInfo {
+        SegmentInfo {
+            writer: style.writer.clone(),
+            cluster_id: self.topic.cluster_id.clone(),
+            topic_id: self.topic.topic_id,
+            topic: self.topic.name.clone(),
+            partition: self.partition,
+            segment_id: None,
+            base_offset: offsets.start,
+            last_offset: offsets.end - 1,
+            max_timestamp_ms: -1,
+            created_ms: clock::now_ms(),
+            broker_id: None,
+            leader_epochs: Vec::new(),
+            observed: Vec::new(),
+        }
     }
 }
 
@@ -272,19 +292,10 @@ impl SegmentWriter {
         }
         let epoch_before = leader_epochs.last().copied();
         let info = SegmentInfo {
-            writer: self.style.writer.clone(),
-            cluster_id: self.lane.topic.cluster_id.clone(),
-            topic_id: self.lane.topic.topic_id,
-            topic: self.lane.topic.name.clone(),
-            partition: self.lane.partition,
-            segment_id: None,
-            base_offset: self.begin.offset,
-            last_offset: summary.next_offset - 1,
             max_timestamp_ms: summary.max_timestamp.map_or(-1, |max| max.timestamp_ms),
-            created_ms: clock::now_ms(),
-            broker_id: None,
             leader_epochs,
             observed: self.observed,
+            ..self.lane.info(&self.style, self.begin.offset..summary.next_offset)
         };
         self.encoder.finish(info, &mut self.part).map_err(&fail)?;
         let next = Begin {

@@ -118,23 +118,7 @@ impl Standing {
 
     /// All epochs of the lineage, object by object.
     pub(crate) async fn all_epochs(&self, lane: &Lane) -> Result<Vec<EpochStart>> {
-        let partition = lane.partition();
-        let mut epochs: Vec<EpochStart> = Vec::new();
-        let record = |number: u32| self.records.iter().find(|r| r.branch == number);
-        for stretch in lineage(self.branch, record) {
-            let end = stretch.end_offset.unwrap_or(self.end_offset);
-            let mut offset = stretch.start_offset;
-            while offset < end {
-                let Some(head) = partition.head(stretch.branch, offset).await? else { break };
-                for e in head.epochs().iter().filter(|e| e.start_offset < end) {
-                    if epochs.last().is_none_or(|l| l.epoch < e.epoch && l.start_offset < e.start_offset) {
-                        epochs.push(*e);
-                    }
-                }
-                offset = head.end_offset();
-            }
-        }
-        Ok(epochs)
+        Ok(lane.partition().lineage_epochs(&self.records, self.branch, self.end_offset).await?)
     }
 }
 

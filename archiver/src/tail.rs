@@ -3,8 +3,9 @@
 use std::time::Instant;
 
 use varve_archive::record::state::JournalEntry;
-use varve_format::{EpochStart, Id};
+use varve_format::{EpochStart, Id, Observed};
 
+use crate::clock;
 use crate::memory::Room;
 use crate::opening::Leader;
 use crate::segment::{Begin, Lane, SegmentWriter};
@@ -150,6 +151,15 @@ impl Tail {
 
     pub(crate) fn is_at_stop(&self) -> bool {
         self.stop_at.is_some_and(|stop| self.next_offset >= stop)
+    }
+
+    /// Where the source stands, as far as is known.
+    pub(crate) fn observed(&self) -> Observed {
+        Observed {
+            time_ms: clock::now_ms(),
+            high_watermark: self.high_watermark,
+            last_stable_offset: self.last_stable_offset,
+        }
     }
 
     /// Whether what is held goes on from the chain's end, and can be committed.

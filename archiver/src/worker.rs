@@ -11,12 +11,11 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use varve_archive::Commit;
 use varve_archive::record::state::JournalEntry;
-use varve_format::{EpochStart, Observed};
+use varve_format::EpochStart;
 use varve_kafka::client::{
     Client, FetchLimits, FetchProblem, FetchSession, FetchTarget, FetchedBatches, PartitionFetch,
 };
 
-use crate::clock;
 use crate::error::{Error, Result};
 use crate::intake::{self, Odd};
 use crate::journal::{self, Journal};
@@ -340,11 +339,7 @@ impl Worker {
                 hold => {
                     let mut writer = stream(tail, hold, &style, &memory).await?;
                     writer.push(&batches.records, room).await?;
-                    writer.observe(Observed {
-                        time_ms: clock::now_ms(),
-                        high_watermark: batches.high_watermark,
-                        last_stable_offset: tail.last_stable_offset,
-                    });
+                    writer.observe(tail.observed());
                     Hold::Stream(writer)
                 }
             };
@@ -461,18 +456,13 @@ impl Worker {
             }
             return;
         }
-        let observed = Observed {
-            time_ms: clock::now_ms(),
-            high_watermark: tail.high_watermark,
-            last_stable_offset: tail.last_stable_offset,
-        };
         let first_offset = tail.saved.end_offset;
         let made = journal::object(
             &tail.lane,
             &self.shared.style,
             first_offset,
             tail.saved.epoch,
-            observed,
+            tail.observed(),
             tail.unsaved(),
         );
         let (object, epoch) = match made {
@@ -655,7 +645,7 @@ impl Worker {
         let Some(tail) = self.tails.get_mut(&key) else { return };
         tail.failures += 1;
         let pause = match error.is_passing() {
-            true => (BACKOFF_MIN * 2_u32.pow(tail.failures.min(8))).min(BACKOFF_MAX),
+            true => backoff(tail.failures),
             false => BACKOFF_LASTING,
         };
         tracing::warn!(partition = %tail.lane, %error, again_in_ms = pause.as_millis() as u64, "can't go on");
@@ -667,7 +657,7 @@ impl Worker {
     /// The broker, or the way to it, is in trouble: what was held is kept, and the leaders may be others soon.
     async fn fetch_failed(&mut self, error: &varve_kafka::client::ClientError) {
         self.fetch_failures += 1;
-        let pause = (BACKOFF_MIN * 2_u32.pow(self.fetch_failures.min(8))).min(BACKOFF_MAX);
+        let pause = backoff(self.fetch_failures);
         tracing::warn!(broker = self.session.node_id(), %error, "a fetch failed");
         self.fetch_not_before = Some(Instant::now() + pause);
         if self.fetch_failures > 1 {
@@ -738,6 +728,10 @@ impl Worker {
     }
 }
 
+fn backoff(failures: u32) -> Duration {
+    (BACKOFF_MIN * 2_u32.pow(failures.min(8))).min(BACKOFF_MAX)
+}
+
 async fn stream(
     tail: &Tail,
     hold: Hold,
@@ -764,10 +758,6 @@ async fn close(
     memory: &Arc<Memory>,
 ) -> Result<(Closing, Begin)> {
     let mut writer = stream(tail, hold, style, memory).await?;
-    writer.observe(Observed {
-        time_ms: clock::now_ms(),
-        high_watermark: tail.high_watermark,
-        last_stable_offset: tail.last_stable_offset,
-    });
+    writer.observe(tail.observed());
     writer.close()
 }

@@ -249,24 +249,8 @@ impl Archiver {
         partition.commit(standing.branch, from, Bytes::from(object)).await.map(|_| ())
     }
 
-    /// Of the whole lineage, object by object.
     async fn all_epochs(&self, partition: &Partition<'_>, standing: &Standing) -> Result<Vec<EpochStart>> {
-        let mut epochs: Vec<EpochStart> = Vec::new();
-        let record = |n: u32| standing.records.iter().find(|r| r.branch == n);
-        for stretch in lineage(standing.branch, record) {
-            let end = stretch.end_offset.unwrap_or(standing.chain.end_offset);
-            let mut offset = stretch.start_offset;
-            while offset < end {
-                let Some(head) = partition.head(stretch.branch, offset).await? else { break };
-                for e in head.epochs().iter().filter(|e| e.start_offset < end) {
-                    if epochs.last().is_none_or(|l| l.epoch < e.epoch && l.start_offset < e.start_offset) {
-                        epochs.push(*e);
-                    }
-                }
-                offset = head.end_offset();
-            }
-        }
-        Ok(epochs)
+        partition.lineage_epochs(&standing.records, standing.branch, standing.chain.end_offset).await
     }
 
     async fn branch(

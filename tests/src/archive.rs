@@ -361,7 +361,13 @@ fn object(path: &Path) -> Result<ArchivedObject> {
 
 /// A client of plain brokers.
 pub fn plain_client(bootstrap: &str) -> Result<Client> {
-    Ok(Client::new(ClientConfig::from_pairs([("bootstrap.servers", bootstrap)])?)?)
+    client(bootstrap, &[])
+}
+
+/// A client with more of its configuration.
+pub fn client(bootstrap: &str, pairs: &[(&str, &str)]) -> Result<Client> {
+    let servers = [("bootstrap.servers", bootstrap)].into_iter();
+    Ok(Client::new(ClientConfig::from_pairs(servers.chain(pairs.iter().copied()))?)?)
 }
 
 /// The command, built beside the tests.

@@ -31,7 +31,7 @@ mod toxiproxy;
 mod wait;
 
 pub use archive::{
-    ArchiveDir, ArchivedObject, Compared, RawLog, Running, TopicLogs, plain_client, runtime, varve,
+    ArchiveDir, ArchivedObject, Compared, RawLog, Running, TopicLogs, client, plain_client, runtime, varve,
 };
 pub use cluster::{Cluster, ClusterBuilder};
 pub use driver::{

@@ -15,12 +15,12 @@ use varve_archiver::state::{
     SchemaRegistry, StateParts, collect, collect_groups, collect_rest, diff,
 };
 use varve_kafka::client::admin::TopicPartition;
-use varve_kafka::client::{Client, ClientConfig, FetchLimits, FetchSession, FetchTarget, Secret, TlsFiles};
+use varve_kafka::client::{Client, FetchLimits, FetchSession, FetchTarget, Secret, TlsFiles};
 use varve_tests::raw_admin::{
     add_scram, allow, commit, create_topics, join_classic, join_new_protocol, join_share, leave_share,
     set_config, set_quota, set_share_offset,
 };
-use varve_tests::{Cluster, Produce, Registry, Suite};
+use varve_tests::{Cluster, Produce, Registry, Suite, client, runtime};
 
 fn main() -> ExitCode {
     let mut suite = Suite::new();
@@ -37,15 +37,6 @@ fn main() -> ExitCode {
         .test("a_registry_is_told_over_tls_with_a_login", registry)
         .test("a_thousand_topics_and_groups", thousand)
         .run()
-}
-
-fn runtime() -> Result<tokio::runtime::Runtime> {
-    Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?)
-}
-
-fn client(bootstrap: &str, pairs: &[(&str, &str)]) -> Result<Client> {
-    let servers = [("bootstrap.servers", bootstrap)].into_iter();
-    Ok(Client::new(ClientConfig::from_pairs(servers.chain(pairs.iter().copied()))?)?)
 }
 
 fn named<'a, T>(list: &'a [T], key: impl Fn(&T) -> &str, name: &str) -> Result<&'a T> {

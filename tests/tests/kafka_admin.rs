@@ -20,14 +20,14 @@ use varve_kafka::client::admin::{
     AdminError, ConfigResource, ConfigSource, Found, NeededAcl, QuotaEntry, ResourceConfigs, TopicPartition,
 };
 use varve_kafka::client::{
-    Client, ClientConfig, ClientError, FetchLimits, FetchProblem, FetchSession, FetchTarget, GroupEvent,
-    GroupMember, JoinedMember, Membership, OffsetSpec,
+    Client, ClientError, FetchLimits, FetchProblem, FetchSession, FetchTarget, GroupEvent, GroupMember,
+    JoinedMember, Membership, OffsetSpec,
 };
 use varve_kafka::protocol::Batches;
 use varve_tests::raw_admin::{
     self, add_scram, commit, join_classic, join_new_protocol, set_config, set_quota,
 };
-use varve_tests::{Cluster, Node, Produce, Suite, Transactions};
+use varve_tests::{Cluster, Node, Produce, Suite, Transactions, client, runtime};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -47,15 +47,6 @@ fn main() -> ExitCode {
         .test("bearer_tokens_are_renewed", bearer)
         .test("raw_fetch_speed", speed)
         .run()
-}
-
-fn runtime() -> Result<tokio::runtime::Runtime> {
-    Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?)
-}
-
-fn client(bootstrap: &str, pairs: &[(&str, &str)]) -> Result<Client> {
-    let servers = [("bootstrap.servers", bootstrap)].into_iter();
-    Ok(Client::new(ClientConfig::from_pairs(servers.chain(pairs.iter().copied()))?)?)
 }
 
 /// The log files of one partition, joined.

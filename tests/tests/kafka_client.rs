@@ -8,13 +8,14 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail, ensure};
 use bytes::BytesMut;
-use varve_kafka::client::{Client, ClientConfig, ClientError, OffsetSpec};
+use varve_kafka::client::{Client, ClientError, OffsetSpec};
 use varve_kafka::protocol::{
     Batches, parse_leader_epochs, parse_offset_index, parse_producer_snapshot, parse_time_index,
     parse_transaction_index,
 };
 use varve_tests::{
-    Cluster, KAFKA_VERSION, KAFKA_VERSIONS, Node, Produce, Scratch, Suite, Transactions, kafka_class_path,
+    Cluster, KAFKA_VERSION, KAFKA_VERSIONS, Node, Produce, Scratch, Suite, Transactions, client,
+    kafka_class_path, runtime,
 };
 
 const PASSWORD: &str = "pencil-42";
@@ -29,15 +30,6 @@ fn main() -> ExitCode {
         .test("leaders_move_while_reading", leaders_move)
         .test("no_broker_and_no_topic", nothing_there)
         .run()
-}
-
-fn runtime() -> Result<tokio::runtime::Runtime> {
-    Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?)
-}
-
-fn client(bootstrap: &str, pairs: &[(&str, &str)]) -> Result<Client> {
-    let servers = [("bootstrap.servers", bootstrap)].into_iter();
-    Ok(Client::new(ClientConfig::from_pairs(servers.chain(pairs.iter().copied()))?)?)
 }
 
 /// Per partition all its bytes, joined; every batch's checksum is checked.

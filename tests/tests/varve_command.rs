@@ -141,6 +141,13 @@ fn healthy(setup: &Setup) -> Result<()> {
     Ok(())
 }
 
+/// The key that a copy of the object would have under another segment id. An id may hold a `-` itself.
+fn under_another_id(key: &str) -> Result<String> {
+    const ID_AND_SUFFIX: usize = "AgICAgICAgICAgICAgICAg.varve".len();
+    let at = key.len().checked_sub(ID_AND_SUFFIX).context("no segment id")?;
+    Ok(format!("{}AgICAgICAgICAgICAgICAg.varve", &key[..at]))
+}
+
 fn scrubs(setup: &Setup) -> Result<()> {
     let (cluster, tier) = (&setup.cluster, &setup.tier);
     let keys: Vec<String> = segments(setup)?.iter().map(|s| s.object_key(&cluster.id)).collect();
@@ -149,8 +156,7 @@ fn scrubs(setup: &Setup) -> Result<()> {
     let object = |key: &String| before[keys.iter().position(|k| k == key).unwrap_or(0)].clone();
 
     // A copy under another segment's id, a file that is no segment, an upload that nobody ended.
-    let (stem, _) = lost.rsplit_once('-').context("no segment id")?;
-    let orphan = format!("{stem}-AgICAgICAgICAgICAgICAg.varve");
+    let orphan = under_another_id(lost)?;
     let foreign = format!("{}/notes.txt", cluster.id);
     tier.write(&orphan, &object(lost))?;
     tier.write(&foreign, b"hello")?;
@@ -208,8 +214,7 @@ fn scrubs(setup: &Setup) -> Result<()> {
 
 fn young(setup: &Setup) -> Result<()> {
     let first = segments(setup)?.remove(0).object_key(&setup.cluster.id);
-    let (stem, _) = first.rsplit_once('-').context("no segment id")?;
-    let orphan = format!("{stem}-AgICAgICAgICAgICAgICAg.varve");
+    let orphan = under_another_id(&first)?;
     setup.tier.write(&orphan, b"being written")?;
     let (code, findings, summary) = scrub(&setup.cluster, &url(setup), &[])?;
     ensure!(code == 0 && findings.is_empty() && summary["in_flight"] == 1, "{findings:?} {summary}");

@@ -5,7 +5,7 @@ use std::io::Write;
 use anyhow::{Context, Result};
 use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::{Value, json};
-use varve_archive::record::snapshot::{CLUSTER_STATE, Signed, SnapshotRecord};
+use varve_archive::record::snapshot::{CLUSTER_STATE, Signable, Signed, SnapshotRecord};
 use varve_archive::{Archive, Snapshot};
 
 use crate::Verdict;

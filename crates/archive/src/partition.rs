@@ -4,7 +4,7 @@
 //! held here between two calls, so that a crash leaves nothing but what was committed.
 
 use bytes::Bytes;
-use varve_format::Id;
+use varve_format::{EpochStart, Id};
 use varve_store::{Create, Key, ObjectMeta, PutOptions};
 
 use crate::archive::Archive;
@@ -12,6 +12,7 @@ use crate::canonical::Record;
 use crate::error::{Error, Kind, Result};
 use crate::hash::Hash;
 use crate::head::{ObjectHead, Place};
+use crate::lineage::lineage;
 use crate::names;
 use crate::record::branch::BranchRecord;
 use crate::shelf::Created;
@@ -286,6 +287,35 @@ impl<'a> Partition<'a> {
         let parse = |name: &str| names::first_offset(name, &prefix);
         let found = self.archive.shelf.first(&prefix, Some(self.before(branch, from)), parse).await?;
         Ok(found.map(|(first, _)| first))
+    }
+
+    /// The epochs of the lineage of `branch`, whose chain ends at `end_offset`, object by object. `records` are
+    /// those of all branches.
+    ///
+    /// # Errors
+    /// Of the store; whatever makes an object none of its chain.
+    pub async fn lineage_epochs(
+        &self,
+        records: &[BranchRecord],
+        branch: u32,
+        end_offset: i64,
+    ) -> Result<Vec<EpochStart>> {
+        let mut epochs: Vec<EpochStart> = Vec::new();
+        let record = |number: u32| records.iter().find(|r| r.branch == number);
+        for stretch in lineage(branch, record) {
+            let end = stretch.end_offset.unwrap_or(end_offset);
+            let mut offset = stretch.start_offset;
+            while offset < end {
+                let Some(head) = self.head(stretch.branch, offset).await? else { break };
+                for e in head.epochs().iter().filter(|e| e.start_offset < end) {
+                    if epochs.last().is_none_or(|l| l.epoch < e.epoch && l.start_offset < e.start_offset) {
+                        epochs.push(*e);
+                    }
+                }
+                offset = head.end_offset();
+            }
+        }
+        Ok(epochs)
     }
 
     /// Commits a whole object at `first_offset`, which must be the chain's end.

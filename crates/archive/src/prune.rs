@@ -15,7 +15,7 @@ use crate::error::{Error, Kind, Result};
 use crate::names;
 use crate::record::chains::BranchState;
 use crate::record::pruned::{PrunedRange, PrunedRecord, SnapshotRange};
-use crate::record::snapshot::{RecordRef, Signed, Signer};
+use crate::record::snapshot::{RecordRef, Signable, Signed, Signer};
 use crate::record::state::PartitionState;
 use crate::shelf::Created;
 

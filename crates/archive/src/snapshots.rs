@@ -16,7 +16,7 @@ use crate::names;
 use crate::record::bundles::BundlesRef;
 use crate::record::node::NodeRef;
 use crate::record::snapshot::{
-    DOCUMENT_MAX_BYTES, DocumentRef, RecordRef, Signed, Signer, SnapshotRecord, skipped,
+    DOCUMENT_MAX_BYTES, DocumentRef, RecordRef, Signable, Signed, Signer, SnapshotRecord, skipped,
 };
 use crate::shelf::Created;
 

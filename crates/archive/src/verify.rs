@@ -20,7 +20,7 @@ use crate::names;
 use crate::prune::Pruned;
 use crate::read::ObjectReader;
 use crate::record::object::ObjectEntry;
-use crate::record::snapshot::{RecordRef, Signature, Signed};
+use crate::record::snapshot::{RecordRef, Signable, Signature, Signed};
 use crate::record::state::{BranchState, JournalEntry, PartitionState};
 use crate::snapshots::Snapshot;
 

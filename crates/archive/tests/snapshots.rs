@@ -5,7 +5,7 @@ mod support;
 
 use bytes::Bytes;
 use support::*;
-use varve_archive::record::snapshot::Signer;
+use varve_archive::record::snapshot::{Signable, Signer};
 use varve_archive::record::state::{OpenTransaction, PartitionState};
 use varve_archive::*;
 use varve_store::{Fault, GetRange, Key, MemoryStore, Operation, Rule, Store, When};

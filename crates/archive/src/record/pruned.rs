@@ -5,12 +5,11 @@ use varve_format::Id;
 
 use super::MANIFEST_MAX_BYTES;
 use super::more::{More, check_more};
-use super::signature::{Signature, Signed, Signer};
+use super::signature::{Signable, Signature};
 use super::snapshot::{RecordRef, check_before};
 use crate::canonical::{Record, RecordError, V1, flaw, id_text, rule};
 
 pub const RANGES_MAX: usize = 65_536;
-const CONTEXT: &[u8] = b"varve pruned v1";
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -56,26 +55,11 @@ pub struct SnapshotRange {
     pub last: u64,
 }
 
-impl PrunedRecord {
-    fn message(&self) -> Result<Vec<u8>, RecordError> {
-        let unsigned = Self { signature: None, ..self.clone() };
-        Ok([CONTEXT, &unsigned.bytes()?].concat())
-    }
+impl Signable for PrunedRecord {
+    const CONTEXT: &'static [u8] = b"varve pruned v1";
 
-    /// # Errors
-    /// As [`Record::encode`].
-    pub fn sign(&mut self, signer: &Signer) -> Result<(), RecordError> {
-        self.signature = Some(signer.sign(&self.message()?));
-        Ok(())
-    }
-
-    /// Whether one of `trusted` signed it.
-    pub fn signed(&self, trusted: &[[u8; 32]]) -> Signed {
-        match (&self.signature, self.message()) {
-            (None, _) => Signed::Not,
-            (Some(signature), Ok(message)) => signature.holds(&message, trusted),
-            (Some(_), Err(_)) => Signed::Refused,
-        }
+    fn signature_mut(&mut self) -> &mut Option<Signature> {
+        &mut self.signature
     }
 }
 

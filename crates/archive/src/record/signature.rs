@@ -5,7 +5,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
-use crate::canonical::{RecordError, flaw};
+use crate::canonical::{Record, RecordError, flaw};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -93,5 +93,33 @@ impl Signature {
         };
         let by_it = UnparsedPublicKey::new(&ED25519, &key).verify(message, &value).is_ok();
         if by_it && trusted.contains(&key) { Signed::ByTrusted } else { Signed::Refused }
+    }
+}
+
+/// A record that may be signed: over its context and its canonical form without the signature.
+pub trait Signable: Record + Clone {
+    /// Of its kind, so that a signature of one kind is none of another.
+    const CONTEXT: &'static [u8];
+
+    /// Where its signature stands.
+    fn signature_mut(&mut self) -> &mut Option<Signature>;
+
+    /// # Errors
+    /// As [`Record::encode`].
+    fn sign(&mut self, signer: &Signer) -> Result<(), RecordError> {
+        *self.signature_mut() = None;
+        let signature = signer.sign(&[Self::CONTEXT, &self.bytes()?].concat());
+        *self.signature_mut() = Some(signature);
+        Ok(())
+    }
+
+    /// Whether one of `trusted` signed it.
+    fn signed(&self, trusted: &[[u8; 32]]) -> Signed {
+        let mut unsigned = self.clone();
+        let Some(signature) = unsigned.signature_mut().take() else { return Signed::Not };
+        match unsigned.bytes() {
+            Ok(bytes) => signature.holds(&[Self::CONTEXT, &bytes].concat(), trusted),
+            Err(_) => Signed::Refused,
+        }
     }
 }

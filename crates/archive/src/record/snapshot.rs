@@ -7,7 +7,7 @@ use super::SMALL_MAX_BYTES;
 use super::bundles::BundlesRef;
 use super::more::{More, check_more};
 use super::node::NodeRef;
-pub use super::signature::{Signature, SignatureAlgorithm, Signed, Signer};
+pub use super::signature::{Signable, Signature, SignatureAlgorithm, Signed, Signer};
 use crate::canonical::{Record, RecordError, V1, flaw, id_text, rule};
 use crate::hash::Hash;
 
@@ -15,7 +15,6 @@ pub const DOCUMENT_MAX_BYTES: u64 = 256 << 20;
 pub const DOCUMENTS_MAX: usize = 64;
 /// The name of the document about the cluster.
 pub const CLUSTER_STATE: &str = "cluster-state";
-const CONTEXT: &[u8] = b"varve snapshot v1";
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -75,27 +74,13 @@ impl SnapshotRecord {
     pub fn document(&self, name: &str) -> Option<&DocumentRef> {
         self.documents.iter().find(|d| d.name == name)
     }
+}
 
-    /// What is signed.
-    fn message(&self) -> Result<Vec<u8>, RecordError> {
-        let unsigned = Self { signature: None, ..self.clone() };
-        Ok([CONTEXT, &unsigned.bytes()?].concat())
-    }
+impl Signable for SnapshotRecord {
+    const CONTEXT: &'static [u8] = b"varve snapshot v1";
 
-    /// # Errors
-    /// As [`Record::encode`].
-    pub fn sign(&mut self, signer: &Signer) -> Result<(), RecordError> {
-        self.signature = Some(signer.sign(&self.message()?));
-        Ok(())
-    }
-
-    /// Whether one of `trusted` signed it.
-    pub fn signed(&self, trusted: &[[u8; 32]]) -> Signed {
-        match (&self.signature, self.message()) {
-            (None, _) => Signed::Not,
-            (Some(signature), Ok(message)) => signature.holds(&message, trusted),
-            (Some(_), Err(_)) => Signed::Refused,
-        }
+    fn signature_mut(&mut self) -> &mut Option<Signature> {
+        &mut self.signature
     }
 }
 

@@ -39,23 +39,28 @@ impl Client {
     /// no offsets. Kafka leaves out topics that we may not describe, and says nothing of it; a commit that is
     /// part of an open transaction does not count yet.
     pub async fn committed_offsets(&self, groups: &[String]) -> AdminResult<Found<GroupOffsets>> {
-        let fetched = run(self, &FetchOffsets, groups.to_vec()).await?;
-        let mut found = Found { items: Vec::new(), missing: fetched.missing };
-        for (mut group, failed) in fetched.items {
-            for (offset, code) in failed {
-                let what = format!("{}-{} in group {}", offset.topic, offset.partition, group.group_id);
-                let needs = NeededAcl::on_topic("Describe", &offset.topic);
-                found.miss(what.clone(), AdminError::from_code(what, code, needs));
-            }
-            group.offsets.sort();
-            found.items.push(group);
-        }
-        found.items.sort_by(|a, b| a.group_id.cmp(&b.group_id));
-        Ok(found)
+        Ok(gathered(run(self, &FetchOffsets, groups.to_vec()).await?, "group"))
     }
 }
 
-type Failed = Vec<(CommittedOffset, ResponseError)>;
+/// Partitions of a group whose offset was refused.
+pub(super) type Failed = Vec<(String, i32, ResponseError)>;
+
+/// By group, topic and partition; what was refused is among the missing. `kind` of group, in words.
+pub(super) fn gathered(fetched: Found<(GroupOffsets, Failed)>, kind: &str) -> Found<GroupOffsets> {
+    let mut found = Found { items: Vec::new(), missing: fetched.missing };
+    for (mut group, failed) in fetched.items {
+        for (topic, partition, code) in failed {
+            let what = format!("{topic}-{partition} in {kind} {}", group.group_id);
+            let needs = NeededAcl::on_topic("Describe", &topic);
+            found.miss(what.clone(), AdminError::from_code(what, code, needs));
+        }
+        group.offsets.sort();
+        found.items.push(group);
+    }
+    found.items.sort_by(|a, b| a.group_id.cmp(&b.group_id));
+    found
+}
 
 struct FetchOffsets;
 
@@ -107,7 +112,7 @@ fn take_group(group: OffsetFetchResponseGroup) -> (String, Result<(GroupOffsets,
                 metadata: p.metadata.map(|m| m.to_string()).unwrap_or_default(),
             };
             match ResponseError::try_from_code(p.error_code) {
-                Some(code) => failed.push((committed, code)),
+                Some(code) => failed.push((committed.topic, committed.partition, code)),
                 None if committed.offset < 0 => {}
                 None => found.offsets.push(committed),
             }

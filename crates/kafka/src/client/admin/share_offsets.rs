@@ -9,8 +9,8 @@ use kafka_protocol::protocol::StrBytes;
 use super::super::cluster::Client;
 use super::super::connection::Connection;
 use super::super::error::Result;
-use super::error::{AdminError, AdminResult, Found, NeededAcl};
-use super::group_offsets::{CommittedOffset, GroupOffsets};
+use super::error::{AdminResult, Found, NeededAcl};
+use super::group_offsets::{CommittedOffset, Failed, GroupOffsets, gathered};
 use super::groups::locate_coordinators;
 use super::routed::{Answers, Located, RoutedCall, run};
 
@@ -18,23 +18,9 @@ impl Client {
     /// The start offsets of share groups, by group, topic and partition. Kafka leaves out topics that we may not
     /// describe, and says nothing of it.
     pub async fn share_group_offsets(&self, groups: &[String]) -> AdminResult<Found<GroupOffsets>> {
-        let fetched = run(self, &DescribeShareOffsets, groups.to_vec()).await?;
-        let mut found = Found { items: Vec::new(), missing: fetched.missing };
-        for (mut group, failed) in fetched.items {
-            for (topic, partition, code) in failed {
-                let what = format!("{topic}-{partition} in share group {}", group.group_id);
-                let needs = NeededAcl::on_topic("Describe", &topic);
-                found.miss(what.clone(), AdminError::from_code(what, code, needs));
-            }
-            group.offsets.sort();
-            found.items.push(group);
-        }
-        found.items.sort_by(|a, b| a.group_id.cmp(&b.group_id));
-        Ok(found)
+        Ok(gathered(run(self, &DescribeShareOffsets, groups.to_vec()).await?, "share group"))
     }
 }
-
-type Failed = Vec<(String, i32, ResponseError)>;
 
 struct DescribeShareOffsets;
 
