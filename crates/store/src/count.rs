@@ -16,6 +16,12 @@ use crate::contract::{
 use crate::key::Key;
 use crate::operation::Operation;
 
+/// Upper bounds of all buckets of latencies but the last, which has none.
+pub const LATENCY_BUCKETS_SECONDS: [f64; 12] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
+
+const BUCKETS: usize = LATENCY_BUCKETS_SECONDS.len() + 1;
+
 /// What was counted of one operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OperationCount {
@@ -29,6 +35,8 @@ pub struct OperationCount {
     pub received_bytes: u64,
     /// Summed over all calls; of `get`, until the body begins.
     pub duration: Duration,
+    /// Calls by duration, one for each of [`LATENCY_BUCKETS_SECONDS`] and one for what took longer.
+    pub latencies: [u64; BUCKETS],
 }
 
 #[derive(Default)]
@@ -38,6 +46,7 @@ struct Counter {
     sent_bytes: AtomicU64,
     received_bytes: AtomicU64,
     nanos: AtomicU64,
+    latencies: [AtomicU64; BUCKETS],
 }
 
 /// The counters of a [`CountingStore`], to be read at any time.
@@ -55,6 +64,7 @@ impl Counts {
             sent_bytes: read(&counter.sent_bytes),
             received_bytes: read(&counter.received_bytes),
             duration: Duration::from_nanos(read(&counter.nanos)),
+            latencies: std::array::from_fn(|bucket| read(&counter.latencies[bucket])),
         }
     }
 
@@ -72,8 +82,11 @@ impl Counts {
         counter.calls.fetch_add(1, Ordering::Relaxed);
         counter.errors.fetch_add(u64::from(failed), Ordering::Relaxed);
         counter.sent_bytes.fetch_add(sent as u64, Ordering::Relaxed);
-        let nanos = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let took = started.elapsed();
+        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         counter.nanos.fetch_add(nanos, Ordering::Relaxed);
+        let bucket = LATENCY_BUCKETS_SECONDS.partition_point(|bound| *bound < took.as_secs_f64());
+        counter.latencies[bucket].fetch_add(1, Ordering::Relaxed);
     }
 
     async fn watch<T>(

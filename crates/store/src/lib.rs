@@ -21,7 +21,7 @@ pub use contract::{
     Create, GetRange, GetResult, Limits, ListPage, ObjectMeta, PendingUpload, PutOptions, Result,
     SharedStore, Store, Upload, delete,
 };
-pub use count::{CountingStore, Counts, OperationCount};
+pub use count::{CountingStore, Counts, LATENCY_BUCKETS_SECONDS, OperationCount};
 pub use error::{Error, Kind};
 pub use fault::{Event, Fault, Faults, FaultyStore, Rule, When};
 pub use filesystem::FilesystemStore;

@@ -52,6 +52,13 @@ impl Rate {
         }
     }
 
+    /// Takes `bytes` that have come already; `None`, or when the next may come.
+    pub fn pay(&self, bytes: u64) -> Option<Instant> {
+        let now = Instant::now();
+        self.reserve(bytes, now);
+        self.state.lock().paid_until.filter(|paid| *paid > now)
+    }
+
     fn reserve(&self, bytes: u64, now: Instant) -> Option<Instant> {
         let mut state = self.state.lock();
         if state.bytes_per_second == 0 {
