@@ -8,7 +8,7 @@ use std::future::Future;
 use bytes::Bytes;
 use varve_archive::record::branch::{BranchReason, BranchRecord, newest_epochs};
 use varve_archive::record::gap::{GapReason, GapRecord};
-use varve_archive::{ChainEpochs, LeaderAnswer, V1, Verdict};
+use varve_archive::{ChainEpochs, Commit, LeaderAnswer, Started, V1, Verdict};
 use varve_format::{EpochStart, SegmentInfo};
 
 use crate::clock;
@@ -83,8 +83,8 @@ impl Standing {
         Err(Error::unexpected(lane, "an epoch that both have", format!("{STEPS_MAX} questions")))
     }
 
-    /// Starts a branch after this one.
-    pub(crate) async fn start_branch(&self, lane: &Lane, style: &Style, new: NewBranch) -> Result<()> {
+    /// Starts a branch after this one; `false` where another was first.
+    pub(crate) async fn start_branch(&self, lane: &Lane, style: &Style, new: NewBranch) -> Result<bool> {
         let known = match new.parent {
             Some(_) => self.all_epochs(lane).await?,
             None => Vec::new(),
@@ -110,11 +110,11 @@ impl Standing {
             "the log is another than what was archived: a new branch begins"
         );
         // Of two that start it one wins, and both look again.
-        lane.partition().start_branch(&mut record).await?;
-        Ok(())
+        let started = lane.partition().start_branch(&mut record).await?;
+        Ok(matches!(started, Started::Ours))
     }
 
-    /// Says that this chain's end up to `end_offset` is not archived, and why.
+    /// Says that this chain's end up to `end_offset` is not archived, and why; `false` where another was first.
     pub(crate) async fn gap(
         &self,
         lane: &Lane,
@@ -122,7 +122,7 @@ impl Standing {
         end_offset: i64,
         reason: GapReason,
         detail: Option<String>,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let begin = self.begin();
         let info = SegmentInfo {
             leader_epochs: begin.epoch_before.into_iter().collect(),
@@ -136,7 +136,7 @@ impl Standing {
         }
         let (object, _) = GapRecord::new(reason, detail).object(info, style.options())?;
         // Who lost the race looks again, as who won.
-        lane.partition().commit(begin.branch, begin.offset, Bytes::from(object)).await?;
-        Ok(())
+        let commit = lane.partition().commit(begin.branch, begin.offset, Bytes::from(object)).await?;
+        Ok(matches!(commit, Commit::Committed))
     }
 }

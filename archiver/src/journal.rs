@@ -20,6 +20,7 @@ use varve_kafka::protocol::Batches;
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::memory::Room;
+use crate::progress::Progress;
 use crate::segment::{Lane, Style};
 use crate::tail::Key;
 
@@ -48,12 +49,12 @@ pub(crate) struct Journal {
 }
 
 impl Journal {
-    pub(crate) fn start(archive: Archive, name: String, writer: String) -> Self {
+    pub(crate) fn start(archive: Archive, name: String, writer: String, progress: Arc<Progress>) -> Self {
         // Another name with each start: no name of a bundle comes back.
         let name = names::archiver(&name, Id(rand::random()));
         let (items, receiver) = mpsc::channel(64);
         let written = Arc::new(Mutex::new(VecDeque::new()));
-        tokio::spawn(write_bundles(archive, name, writer, receiver, Arc::clone(&written)));
+        tokio::spawn(write_bundles(archive, name, writer, receiver, Arc::clone(&written), progress));
         Self { items, written }
     }
 
@@ -106,6 +107,7 @@ async fn write_bundles(
     writer: String,
     mut items: mpsc::Receiver<Item>,
     written: Arc<Mutex<VecDeque<BundleName>>>,
+    progress: Arc<Progress>,
 ) {
     let mut known = 0;
     while let Some(first) = items.recv().await {
@@ -124,6 +126,7 @@ async fn write_bundles(
         let outcome = write_bundle(&archive, &name, &writer, known, &gathered).await;
         if let Ok(index) = &outcome {
             known = index.sequence;
+            progress.tally.bundle(index.entries.len());
             written.lock().push_back(BundleName { archiver: name.clone(), sequence: known });
         }
         answer(gathered, outcome);

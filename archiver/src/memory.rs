@@ -42,6 +42,10 @@ impl Memory {
         self.state.lock().used_bytes
     }
 
+    pub(crate) fn used_and_limit(&self) -> (u64, u64) {
+        (self.state.lock().used_bytes as u64, self.limit_bytes as u64)
+    }
+
     /// Whether nothing is on its way into the store.
     pub(crate) fn is_stuck(&self) -> bool {
         self.state.lock().leaving_bytes == 0

@@ -15,6 +15,7 @@ use varve_kafka::client::{Client, OffsetSpec};
 use crate::branching::{Leading, Log, NewBranch, STEPS_MAX};
 use crate::clock;
 use crate::error::{Error, Result};
+use crate::metrics::{Tally, gap_name};
 use crate::rescue;
 use crate::segment::{Lane, Style};
 use crate::standing::Standing;
@@ -50,6 +51,7 @@ pub(crate) struct Opening<'a> {
     pub(crate) refused: bool,
     /// Offsets, from the chain's end on, for which the leader's log has no batch and should.
     pub(crate) hole: Option<(i64, i64)>,
+    pub(crate) tally: &'a Tally,
 }
 
 impl Leading for Opening<'_> {
@@ -79,7 +81,7 @@ impl Opening<'_> {
             }
             if let Some((_, end_offset)) = self.hole.filter(|(start, _)| *start == standing.end_offset) {
                 let detail = Some("the log goes on behind it, and its topic is not compacted".to_owned());
-                standing.gap(self.lane, self.style, end_offset, GapReason::Lost, detail).await?;
+                self.gap(&standing, end_offset, GapReason::Lost, detail).await?;
                 continue;
             }
             if !self.refused && !self.may_be_late(&standing) {
@@ -106,8 +108,7 @@ impl Opening<'_> {
                     self.branch(&standing, None, log.start_offset, BranchReason::Compaction).await?;
                 }
                 Verdict::Continues if standing.end_offset < log.start_offset => {
-                    let reason = GapReason::LogStart;
-                    standing.gap(self.lane, self.style, log.start_offset, reason, None).await?;
+                    self.gap(&standing, log.start_offset, GapReason::LogStart, None).await?;
                 }
                 Verdict::Continues if standing.end_offset <= log.end_offset => {
                     return Ok(Opened::Ready(Box::new(standing)));
@@ -147,6 +148,21 @@ impl Opening<'_> {
         self.may_be_late(standing) && log.end_offset > standing.end_offset
     }
 
+    async fn gap(
+        &self,
+        standing: &Standing,
+        end_offset: i64,
+        reason: GapReason,
+        detail: Option<String>,
+    ) -> Result<()> {
+        let name = gap_name(&reason);
+        match standing.gap(self.lane, self.style, end_offset, reason, detail).await? {
+            true => self.tally.gap(name, end_offset - standing.end_offset),
+            false => self.tally.lost_race(),
+        }
+        Ok(())
+    }
+
     async fn branch(
         &self,
         standing: &Standing,
@@ -157,6 +173,10 @@ impl Opening<'_> {
         let detail = format!("seen by the leader on broker {}", self.leader.node_id);
         let leader_epoch = self.leader.epoch;
         let new = NewBranch { parent, start_offset, reason, leader_epoch, detail };
-        standing.start_branch(self.lane, self.style, new).await
+        match standing.start_branch(self.lane, self.style, new).await? {
+            true => self.tally.branch(),
+            false => self.tally.lost_race(),
+        }
+        Ok(())
     }
 }

@@ -5,7 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use varve_archive::record::state::JournalEntry;
+use varve_kafka::client::FetchedBatches;
 
+use crate::error::Error;
+use crate::metrics::{FailureKind, Tally};
 use crate::tail::Key;
 
 /// Of one partition.
@@ -38,31 +41,50 @@ pub struct Progress {
     read_bytes: AtomicU64,
     commits: AtomicU64,
     failures: AtomicU64,
+    pub(crate) tally: Tally,
 }
 
 impl Progress {
+    /// So many topics are counted for themselves.
+    pub(crate) fn new(topics_max: usize) -> Self {
+        Self { tally: Tally::new(topics_max), ..Self::default() }
+    }
+
     pub(crate) fn archived(&self, key: Key, branch: u32, end_offset: i64, journal: Vec<JournalEntry>) {
         self.commits.fetch_add(1, Ordering::Relaxed);
         let mut partitions = self.partitions.lock();
         let progress = partitions.entry(key).or_default();
         (progress.branch, progress.archived_end, progress.journal) = (branch, end_offset, journal);
         progress.trouble = None;
+        let safe_end = progress.safe_end();
+        drop(partitions);
+        self.tally.archived(key, safe_end);
     }
 
-    /// A fetch gave this much, up to `read_end`.
-    pub(crate) fn seen(
+    /// Seen in the store, by somebody who doesn't write.
+    pub(crate) fn learned(
         &self,
         key: Key,
-        read_end: i64,
-        high_watermark: i64,
+        branch: u32,
+        end_offset: i64,
+        journal: Vec<JournalEntry>,
         log_start_offset: i64,
-        bytes: usize,
     ) {
+        self.archived(key, branch, end_offset, journal);
+        self.partitions.lock().entry(key).or_default().log_start_offset = log_start_offset;
+    }
+
+    /// What a fetch from `from_offset` on gave.
+    pub(crate) fn seen(&self, key: Key, from_offset: i64, batches: &FetchedBatches) {
+        let bytes = batches.records.len();
         self.read_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        let ends = (batches.log_start_offset, batches.high_watermark);
         let mut partitions = self.partitions.lock();
         let progress = partitions.entry(key).or_default();
-        progress.read_end = progress.read_end.max(read_end);
-        (progress.high_watermark, progress.log_start_offset) = (high_watermark, log_start_offset);
+        progress.read_end = progress.read_end.max(batches.next_offset);
+        (progress.log_start_offset, progress.high_watermark) = ends;
+        drop(partitions);
+        self.tally.read(key, batches.next_offset - from_offset, batches.batch_count, bytes, ends);
     }
 
     /// A number that grows as long as anything goes on.
@@ -71,9 +93,14 @@ impl Progress {
         self.partitions.lock().values().map(of).fold(0, i64::saturating_add)
     }
 
-    pub(crate) fn failed(&self, key: Key, error: &impl ToString) {
+    pub(crate) fn failed(&self, key: Key, error: &Error) {
+        self.failed_for(key, FailureKind::of(error), &error.to_string());
+    }
+
+    pub(crate) fn failed_for(&self, key: Key, kind: FailureKind, why: &str) {
         self.failures.fetch_add(1, Ordering::Relaxed);
-        self.partitions.lock().entry(key).or_default().trouble = Some(error.to_string());
+        self.partitions.lock().entry(key).or_default().trouble = Some(why.to_owned());
+        self.tally.failed(key, kind, why);
     }
 
     pub(crate) fn forget(&self, key: Key) {

@@ -13,6 +13,7 @@ use varve_kafka::client::admin::TopicPartition;
 use crate::clock;
 use crate::discovery::Wanted;
 use crate::error::{Error, Result};
+use crate::metrics::SnapshotSeen;
 use crate::service::{Archiver, WRITER};
 use crate::state::{ClusterState, CollectedGroups, collect_groups, collect_rest};
 use crate::tail::Key;
@@ -22,21 +23,23 @@ pub(crate) struct Pending {
     groups: CollectedGroups,
     /// The logs' ends, read after the groups.
     pub(crate) ends: HashMap<Key, i64>,
+    begun: Instant,
     pub(crate) until: Instant,
 }
 
 impl Archiver {
     pub(crate) async fn begin_snapshot(&self, wanted: &[Wanted]) -> Result<Pending> {
+        let begun = Instant::now();
         let groups = collect_groups(&self.client, &self.parts).await?;
-        let ends = self.ends(wanted).await?;
-        Ok(Pending { groups, ends, until: Instant::now() + self.config.snapshots.wait })
+        let ends = self.ends(wanted, OffsetSpec::Latest).await?;
+        Ok(Pending { groups, ends, begun, until: Instant::now() + self.config.snapshots.wait })
     }
 
     /// The ends of those logs that have a leader; the others are named in a warning.
-    async fn ends(&self, wanted: &[Wanted]) -> Result<HashMap<Key, i64>> {
+    pub(crate) async fn ends(&self, wanted: &[Wanted], which: OffsetSpec) -> Result<HashMap<Key, i64>> {
         let partitions: Vec<TopicPartition> =
             wanted.iter().map(|w| TopicPartition::new(w.topic.name.clone(), w.partition)).collect();
-        let found = self.client.list_offsets_of(&partitions, OffsetSpec::Latest).await?;
+        let found = self.client.list_offsets_of(&partitions, which).await?;
         for missing in &found.missing {
             tracing::warn!(what = %missing.what, error = %missing.error, "the end of a log is not known");
         }
@@ -77,6 +80,12 @@ impl Archiver {
             trusted: &[],
         };
         let snapshot = self.archive.write_snapshot(&new).await?;
+        self.progress.tally.snapshot(SnapshotSeen {
+            sequence: snapshot.record.sequence,
+            created_ms: snapshot.record.created_ms,
+            duration: Some(pending.begun.elapsed()),
+            lagging,
+        });
         tracing::info!(
             sequence = snapshot.record.sequence, hash = %snapshot.hash, partitions = targets.len(), lagging,
             "snapshot"

@@ -51,6 +51,8 @@ impl Running {
         let gone: Vec<Key> = self.wanted.keys().filter(|key| !ours.contains_key(*key)).copied().collect();
         self.give_back(&gone);
         self.wanted = ours;
+        let names = self.wanted.iter().map(|(key, wanted)| (*key, wanted.topic.name.as_str()));
+        self.shared.progress.tally.assign(names);
         let mut by_node: HashMap<i32, Vec<Tail>> = HashMap::new();
         for (key, wanted) in &self.wanted {
             if self.given.contains_key(key) || self.done.contains(key) {

@@ -11,7 +11,7 @@ use varve_archive::record::snapshot::Signer;
 use varve_archive::{Archive, HashAlgorithm, Snapshot};
 use varve_format::{DigestAlgorithm, Id};
 use varve_kafka::client::{Client, FetchLimits, GroupEvent, GroupMember, Released};
-use varve_store::{Rate, SharedStore, ThrottledStore};
+use varve_store::{CountingStore, Counts, Rate, SharedStore, ThrottledStore};
 
 use crate::clock;
 use crate::config::Config;
@@ -19,6 +19,7 @@ use crate::discovery::{Discovery, Wanted};
 use crate::error::{Error, Result};
 use crate::journal::{self, Journal};
 use crate::memory::Memory;
+use crate::metrics::{FailureKind, GroupState, Task};
 use crate::progress::Progress;
 use crate::recovery_point::Pending;
 use crate::running::{LOOK, Running};
@@ -45,6 +46,8 @@ pub struct Archiver {
     pub(crate) store: SharedStore,
     pub(crate) client: Client,
     pub(crate) progress: Arc<Progress>,
+    /// What is asked of the store.
+    pub(crate) counts: Arc<Counts>,
     pub(crate) parts: StateParts,
     pub(crate) registry: Option<SchemaRegistry>,
     pub(crate) signer: Option<Signer>,
@@ -79,13 +82,18 @@ impl Archiver {
     /// Of the store and the archive; of files (keys, certificates) that can't be read.
     pub async fn open(config: Config) -> Result<Self> {
         let store = varve_store::open(&config.archive.url, &config.archive.store_settings).await?;
+        let counted = CountingStore::new(store);
+        let counts = Arc::clone(counted.counts());
+        let store: SharedStore = Arc::new(counted);
         let store: SharedStore = match config.limits.upload_rate {
             0 => store,
             rate => Arc::new(ThrottledStore::new(store, Rate::new(rate))),
         };
         let (id, hash) = (Id(rand::random()), config.archive.hash);
         let archive = Archive::create(Arc::clone(&store), "", id, hash, WRITER, clock::now_ms()).await?;
-        Self::over(config, store, archive)
+        let mut archiver = Self::over(config, store, archive)?;
+        archiver.counts = counts;
+        Ok(archiver)
     }
 
     /// Over an archive that is open.
@@ -94,8 +102,9 @@ impl Archiver {
         let registry = registry(&config)?;
         let signer = config.snapshots.signing_key_file.as_deref().map(read_signer).transpose()?;
         let parts = parts(&config);
-        let progress = Arc::default();
-        Ok(Self { config, archive, store, client, progress, parts, registry, signer })
+        let progress = Arc::new(Progress::new(config.metrics.topics_max));
+        let counts = Arc::default();
+        Ok(Self { config, archive, store, client, progress, counts, parts, registry, signer })
     }
 
     pub fn archive(&self) -> &Archive {
@@ -153,11 +162,13 @@ impl Archiver {
     /// What can't go by itself before anything has begun: denied, misconfigured. Later on, troubles are logged,
     /// and what failed is tried again for as long as it takes.
     pub async fn run(&self, stop: impl Future<Output = ()>) -> Result<()> {
-        let journal =
-            Journal::start(self.archive.clone(), self.config.journal.name.clone(), WRITER.to_owned());
+        let _listening = self.listen().await?;
+        let (name, progress) = (self.config.journal.name.clone(), Arc::clone(&self.progress));
+        let journal = Journal::start(self.archive.clone(), name, WRITER.to_owned(), progress);
         let (found, bundles) = journal::found(&self.archive).await?;
         journal.inherit(bundles);
         let group = self.config.group.as_ref().map(|group| sharing::join(&self.client, group));
+        self.progress.tally.group(if group.is_some() { GroupState::Joining } else { GroupState::None });
         let mut service = Service {
             running: self.start(Some(journal)),
             discovery: Discovery::new(self.client.clone(), self.config.topics.clone()),
@@ -185,10 +196,12 @@ impl Archiver {
     }
 
     async fn step(&self, service: &mut Service) {
+        self.progress.tally.beat(Task::Service);
         if service.running.look_at <= Instant::now() {
             service.running.look_at = Instant::now() + LOOK;
             if let Err(error) = self.look(service).await {
                 tracing::warn!(%error, "the cluster's topics can't be looked at");
+                self.progress.tally.error(FailureKind::of(&error));
             }
         }
         if service.released.is_some() && service.running.given.is_empty() {
@@ -196,12 +209,14 @@ impl Archiver {
         }
         if let Err(error) = self.snapshot_step(service).await {
             tracing::warn!(%error, "no snapshot");
+            self.progress.tally.error(FailureKind::of(&error));
             service.pending = None;
         }
         if service.expire_at <= Instant::now() {
             service.expire_at = Instant::now() + EXPIRE;
             if let Err(error) = self.expire(&service.running).await {
                 tracing::warn!(%error, "the journal can't be tidied");
+                self.progress.tally.error(FailureKind::of(&error));
             }
         }
     }
@@ -217,17 +232,20 @@ impl Archiver {
         match event {
             Some(GroupEvent::Assigned { assignment, member_id, .. }) => {
                 service.share = Share::parse(&assignment, member_id);
+                self.progress.tally.group(GroupState::Joined);
                 // Others may have written meanwhile.
                 service.running.found = journal::found(&self.archive).await?.0;
                 service.running.look_at = Instant::now();
             }
             Some(GroupEvent::Revoked(released)) => {
                 service.share = Share::Nothing;
+                self.progress.tally.group(GroupState::Joining);
                 service.released = Some(released);
                 service.running.take(Vec::new(), &Share::Nothing);
             }
             Some(GroupEvent::Lost { reason }) => {
                 tracing::warn!(reason, "the group went on without us");
+                self.progress.tally.group(GroupState::Joining);
                 service.share = Share::Nothing;
                 service.running.take(Vec::new(), &Share::Nothing);
             }
@@ -278,6 +296,7 @@ impl Archiver {
 
     /// All that is held goes into the archive, within a bounded time.
     async fn goodbye(&self, mut service: Service) -> Result<()> {
+        self.progress.tally.stopping();
         let wanted: Vec<Wanted> = service.running.wanted.values().cloned().collect();
         service.running.take(Vec::new(), &Share::Nothing);
         let until = Instant::now() + GOODBYE;
@@ -309,6 +328,9 @@ impl Archiver {
         limits.max_bytes = limits.max_bytes.min(answer);
         limits.partition_max_bytes = limits.partition_max_bytes.max(answer / 4).min(answer);
         let held = memory_bytes.saturating_sub(memory_bytes / 4);
+        let memory = Memory::new(usize::try_from(held).unwrap_or(usize::MAX));
+        // Told once: a process runs one service.
+        let _ = self.progress.tally.memory.set(Arc::clone(&memory));
         let shared = Shared {
             client: self.client.clone(),
             style: Arc::new(self.style()),
@@ -318,7 +340,7 @@ impl Archiver {
                 hold: self.config.journal.rpo / 2,
                 age: self.config.segments.age,
             }),
-            memory: Memory::new(usize::try_from(held).unwrap_or(usize::MAX)),
+            memory,
             progress: Arc::clone(&self.progress),
             journal,
             notices: sender,

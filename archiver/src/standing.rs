@@ -32,6 +32,13 @@ pub(crate) struct Standing {
 impl Standing {
     /// `entries` are all of the partition's that the journal has.
     pub(crate) async fn learn(lane: &Lane, entries: &[JournalEntry]) -> Result<Self> {
+        let mut standing = Self::look(lane, entries).await?;
+        standing.load_state(lane).await?;
+        Ok(standing)
+    }
+
+    /// As [`learn`](Self::learn), without the state that a writer goes on with.
+    pub(crate) async fn look(lane: &Lane, entries: &[JournalEntry]) -> Result<Self> {
         let partition = lane.partition();
         let records: Vec<BranchRecord> = partition.branches(0).await?.into_iter().map(|(r, _)| r).collect();
         let (branch, start) = records.last().map_or((0, 0), |r| (r.branch, r.start_offset));
@@ -52,7 +59,6 @@ impl Standing {
             state_is_whole: true,
             journal: Vec::new(),
         };
-        standing.load_state(lane).await?;
         let ours: Vec<JournalEntry> = entries.iter().filter(|e| e.branch == branch).cloned().collect();
         standing.journal = continuation(&ours, standing.end_offset, standing.last_epoch());
         Ok(standing)

@@ -20,6 +20,7 @@ use crate::error::{Error, Result};
 use crate::intake::{self, Odd};
 use crate::journal::{self, Journal};
 use crate::memory::{Memory, Room};
+use crate::metrics::{FailureKind, PartitionState};
 use crate::opening::{Opened, Opening};
 use crate::progress::Progress;
 use crate::segment::{Begin, Closing, SegmentWriter, Style};
@@ -98,6 +99,8 @@ pub(crate) struct Worker {
     send: mpsc::UnboundedSender<Event>,
     fetch_failures: u32,
     fetch_not_before: Option<Instant>,
+    /// While our own limit makes it wait: up to when that is counted.
+    limited_since: Option<Instant>,
 }
 
 /// A running worker. Dropping it ends the worker: what it held will be read again.
@@ -125,6 +128,7 @@ impl Handle {
             send,
             fetch_failures: 0,
             fetch_not_before: None,
+            limited_since: None,
         };
         Self { commands, task: tokio::spawn(worker.run(receiver)) }
     }
@@ -136,6 +140,7 @@ impl Worker {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let memory = Arc::clone(&self.shared.memory);
         loop {
+            self.beat();
             let may_fetch = !self.session.is_empty();
             let not_before = self.fetch_not_before;
             let fetch = async {
@@ -160,6 +165,15 @@ impl Worker {
                 () = memory.wanted() => self.relieve().await,
                 _ = tick.tick() => self.tick().await,
             }
+        }
+    }
+
+    fn beat(&mut self) {
+        let (now, tally) = (Instant::now(), &self.shared.progress.tally);
+        tally.worker_beat(self.session.node_id(), self.session.throttled());
+        if let Some(since) = self.limited_since {
+            tally.limited(now.duration_since(since));
+            self.limited_since = self.fetch_not_before.filter(|until| *until > now).map(|_| now);
         }
     }
 
@@ -199,6 +213,7 @@ impl Worker {
 
     fn open_with(&mut self, key: Key, refused: bool, hole: Option<(i64, i64)>) {
         let Some(tail) = self.tails.get_mut(&key) else { return };
+        self.shared.progress.tally.state(key, PartitionState::Opening);
         tail.drop_hold();
         tail.phase = Phase::Opening;
         tail.next = Next::Read;
@@ -215,6 +230,7 @@ impl Worker {
                 seen_ms,
                 refused,
                 hole,
+                tally: &shared.progress.tally,
             };
             let outcome = opening.run().await;
             // The worker may have ended.
@@ -246,6 +262,7 @@ impl Worker {
 
     async fn opened(&mut self, key: Key, standing: &crate::standing::Standing) {
         let Some(tail) = self.tails.get_mut(&key) else { return };
+        self.shared.progress.tally.state(key, PartitionState::Reading);
         tail.begin = standing.begin();
         tail.chain_end = standing.end_offset;
         tail.phase = Phase::Reading;
@@ -278,7 +295,7 @@ impl Worker {
 
     async fn answer(&mut self, answer: Vec<PartitionFetch>) {
         let bytes: usize = answer.iter().filter_map(|f| Some(f.outcome.as_ref().ok()?.records.len())).sum();
-        self.shared.read_rate.acquire(bytes as u64).await;
+        self.pay(bytes as u64);
         for fetch in answer {
             let key = (fetch.topic_id, fetch.partition);
             let reads = |t: &Tail| matches!(t.phase, Phase::Reading) && t.next_offset == fetch.from_offset;
@@ -295,6 +312,13 @@ impl Worker {
                 Err(problem) => self.problem(key, problem).await,
             }
         }
+    }
+
+    /// What has come is taken; what comes next waits, and the worker goes on meanwhile.
+    fn pay(&mut self, bytes: u64) {
+        let Some(next) = self.shared.read_rate.pay(bytes) else { return };
+        self.fetch_not_before = Some(next.into_std());
+        self.limited_since = Some(Instant::now());
     }
 
     async fn take(&mut self, key: Key, mut batches: FetchedBatches) -> Result<()> {
@@ -314,13 +338,7 @@ impl Worker {
         tail.log_start_offset = batches.log_start_offset;
         tail.high_watermark = batches.high_watermark;
         tail.last_stable_offset = batches.last_stable_offset.unwrap_or(batches.high_watermark);
-        self.shared.progress.seen(
-            key,
-            batches.next_offset,
-            batches.high_watermark,
-            batches.log_start_offset,
-            batches.records.len(),
-        );
+        self.shared.progress.seen(key, tail.next_offset, &batches);
         if !batches.records.is_empty() {
             tail.held_since.get_or_insert_with(Instant::now);
             tail.uncut_since.get_or_insert_with(Instant::now);
@@ -505,7 +523,7 @@ impl Worker {
             }
             Err(error) => {
                 tracing::warn!(partition = %tail.lane, %error, "not in the journal yet");
-                self.shared.progress.failed(key, &error);
+                self.shared.progress.failed_for(key, FailureKind::Store, &error);
                 tail.held_since = Instant::now().checked_sub(self.shared.rules.hold / 2);
             }
         }
@@ -570,6 +588,7 @@ impl Worker {
         let Some(tail) = self.tails.get_mut(&key).filter(|t| t.generation == generation) else { return };
         match outcome {
             Ok(Commit::Committed) => {
+                self.shared.progress.tally.segment(key);
                 tail.closing = false;
                 tail.chain_end = end_offset;
                 tail.entries.retain(|entry| entry.end_offset > end_offset);
@@ -582,6 +601,7 @@ impl Worker {
             }
             Ok(Commit::Lost(head)) => {
                 tracing::info!(partition = %tail.lane, object = %head.name, "another archiver was first");
+                self.shared.progress.tally.lost_race();
                 let next = tail.next;
                 self.session.remove(key.0, key.1);
                 match next {
@@ -617,6 +637,7 @@ impl Worker {
             Next::Move => self.rest(key, Next::Move, None),
             Next::Done => {
                 tail.phase = Phase::Resting;
+                self.shared.progress.tally.state(key, PartitionState::Done);
                 self.tell(Notice::Done(key));
             }
         }
@@ -629,7 +650,9 @@ impl Worker {
         tail.drop_hold();
         (tail.phase, tail.next) = (Phase::Resting, next);
         tail.rest_until = pause.map(|pause| Instant::now() + pause);
+        self.shared.progress.tally.state(key, PartitionState::Resting);
         if next == Next::Move {
+            self.shared.progress.tally.state(key, PartitionState::Waiting);
             self.tails.remove(&key);
             self.tell(Notice::Moved(key));
         }
@@ -659,6 +682,7 @@ impl Worker {
         self.fetch_failures += 1;
         let pause = backoff(self.fetch_failures);
         tracing::warn!(broker = self.session.node_id(), %error, "a fetch failed");
+        self.shared.progress.tally.error(FailureKind::of_client(error));
         self.fetch_not_before = Some(Instant::now() + pause);
         if self.fetch_failures > 1 {
             let keys: Vec<Key> = self.session.targets().map(|t| (t.topic_id, t.partition)).collect();
@@ -707,6 +731,7 @@ impl Worker {
             }
             let memory = Arc::clone(&self.shared.memory);
             memory.freed().await;
+            self.beat();
             while let Ok(event) = self.events.try_recv() {
                 Box::pin(self.event(event)).await;
             }

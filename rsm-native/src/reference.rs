@@ -69,7 +69,7 @@ pub fn config() -> String {
 }
 
 const METRICS_INTRO: &str = "\
-# Metrics
+# The broker's plug-in
 
 JMX beans of the broker's plug-in, all attributes of type `double`. \"Since start\" is since the broker started: \
 nothing is kept beyond it, so take differences. Values are fresh to the second.
@@ -89,7 +89,7 @@ Kafka's own `kafka.server:type=BrokerTopicMetrics,name=Remote*` count the same w
 `RemoteCopyLagBytes` and `RemoteCopyLagSegments` (what waits to be copied) are the ones to watch beside these.
 ";
 
-/// docs/METRICS.md.
+/// Of docs/METRICS.md.
 pub fn metrics() -> String {
     let mut page = METRICS_INTRO.to_owned();
     let operations = OPERATIONS.iter().map(|o| vec![code(o.name), o.doc.to_owned()]).collect::<Vec<_>>();
@@ -108,7 +108,7 @@ pub fn metrics() -> String {
         &alerts.collect::<Vec<_>>(),
     );
     let _ = write!(page, "\n{METRICS_KAFKA}");
-    page + "\nMade by `cargo xtask docs` from the tables that the beans themselves are made of.\n"
+    page
 }
 
 const ATTRIBUTE_HEAD: &[&str] = &["attribute", "unit", "meaning"];

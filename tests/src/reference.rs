@@ -8,13 +8,22 @@ const INTRO: &str = "\
 
 ";
 
+const METRICS_INTRO: &str = "\
+# Metrics
+
+- [The broker's plug-in](#the-brokers-plug-in): JMX beans.
+- [The archiver](#the-archiver): Prometheus metrics, health and readiness over HTTP.
+
+";
+
 const END: &str = "\nMade by `cargo xtask docs` from the tables that the code itself goes by.\n";
 
 /// Path from the tree's root, and contents.
 pub fn reference_pages() -> [(&'static str, String); 2] {
     let (plug_in, archiver) = (varve_rsm::reference::config(), varve_archiver::config::reference());
+    let (beans, prometheus) = (varve_rsm::reference::metrics(), varve_archiver::metrics::reference());
     [
         ("docs/CONFIG.md", format!("{INTRO}{plug_in}\n{archiver}{END}")),
-        ("docs/METRICS.md", varve_rsm::reference::metrics()),
+        ("docs/METRICS.md", format!("{METRICS_INTRO}{beans}\n{prometheus}{END}")),
     ]
 }

@@ -216,13 +216,40 @@ fn schema_registry(values: &mut Values) -> Option<SchemaRegistryConfig> {
 }
 
 fn metrics(values: &mut Values) -> MetricsConfig {
-    let Some(text) = values.text("metrics", "listen") else { return MetricsConfig::default() };
-    let listen = text.trim().parse().ok();
-    if listen.is_none() {
+    const SECTION: &str = "metrics";
+    needs(
+        values,
+        SECTION,
+        "listen",
+        &["topics.max", "health.timeout", "write.price.per.1000", "read.price.per.1000"],
+    );
+    let text = values.text(SECTION, "listen");
+    let listen = text.as_ref().and_then(|text| text.trim().parse().ok());
+    if let (Some(text), None) = (text, listen) {
         let problem = format!("{:?} is not allowed: expected address:port, as 127.0.0.1:9644", text.as_str());
-        values.refuse("metrics", "listen", problem);
+        values.refuse(SECTION, "listen", problem);
     }
-    MetricsConfig { listen }
+    MetricsConfig {
+        listen,
+        topics_max: values
+            .text(SECTION, "topics.max")
+            .and_then(|text| text.trim().parse().ok())
+            .unwrap_or_default(),
+        health_timeout: values.duration(SECTION, "health.timeout"),
+        write_price: dollars(values, "write.price.per.1000"),
+        read_price: dollars(values, "read.price.per.1000"),
+    }
+}
+
+fn dollars(values: &mut Values, key: &'static str) -> Option<f64> {
+    let text = values.text("metrics", key)?;
+    let number = text.trim().parse::<f64>().ok().filter(|n| n.is_finite() && *n >= 0.0);
+    if number.is_none() {
+        let problem =
+            format!("{:?} is not allowed: expected a number of US dollars, as 0.005", text.as_str());
+        values.refuse("metrics", key, problem);
+    }
+    number
 }
 
 fn log(values: &Values) -> LogConfig {

@@ -65,7 +65,7 @@ impl Effective {
             (section.name, all.collect::<Vec<_>>())
         });
         let mut sections: Vec<_> = sections.collect();
-        for idle in [("group", "id"), ("schema.registry", "url")] {
+        for idle in [("group", "id"), ("schema.registry", "url"), ("metrics", "listen")] {
             sections.retain(|(name, _)| *name != idle.0 || values.is_given(idle.0, idle.1));
         }
         sections.retain(|(_, all)| !all.is_empty());

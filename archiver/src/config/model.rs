@@ -110,9 +110,16 @@ pub struct SchemaRegistryConfig {
     pub ca_file: Option<PathBuf>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct MetricsConfig {
     pub listen: Option<SocketAddr>,
+    /// Topics with metrics of their own.
+    pub topics_max: usize,
+    /// How long a task may be silent.
+    pub health_timeout: Duration,
+    /// Dollars for 1,000 requests; `None`: as the store's list says.
+    pub write_price: Option<f64>,
+    pub read_price: Option<f64>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

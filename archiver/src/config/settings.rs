@@ -241,12 +241,40 @@ const SCHEMA_REGISTRY: &[Setting] = &[
     ),
 ];
 
-const METRICS: &[Setting] = &[Setting::new(
-    "listen",
-    SettingKind::Text("address:port, as 127.0.0.1:9644 or [::1]:9644"),
-    None,
-    "Where to listen. There is no authentication: mind who can reach it. Default: nowhere.",
-)];
+const DOLLARS: SettingKind = SettingKind::Text("a number of US dollars, as 0.005");
+
+const METRICS: &[Setting] = &[
+    Setting::new(
+        "listen",
+        SettingKind::Text("address:port, as 127.0.0.1:9644 or [::1]:9644"),
+        None,
+        "Where to listen. There is no authentication: mind who can reach it. Default: nowhere.",
+    ),
+    Setting::new(
+        "topics.max",
+        SettingKind::Integer { min: 1, max: 100_000 },
+        Some("1000"),
+        "Topics with metrics of their own, in the order they are met; all further ones are `_other`.",
+    ),
+    Setting::new(
+        "health.timeout",
+        SettingKind::Duration { min_ms: 30 * SECOND_MS, max_ms: DAY_MS },
+        Some("5m"),
+        "How long a task may be silent until `/healthz` says so. Long calls to brokers and store are silence.",
+    ),
+    Setting::new(
+        "write.price.per.1000",
+        DOLLARS,
+        None,
+        "Price of 1,000 puts, copies, parts or listings, for the estimate of what requests cost. Default: S3's list price for `s3://`, else 0.",
+    ),
+    Setting::new(
+        "read.price.per.1000",
+        DOLLARS,
+        None,
+        "Price of 1,000 gets or heads. Default: S3's list price for `s3://`, else 0.",
+    ),
+];
 
 const LOG: &[Setting] = &[
     Setting::new(

@@ -64,6 +64,10 @@ fn the_smallest_file_has_the_defaults() {
     assert_eq!(config.snapshots.signing_key_file, None);
     assert_eq!(config.limits, LimitsConfig { memory_bytes: 256 << 20, read_rate: 0, upload_rate: 0 });
     assert!(config.group.is_none() && config.schema_registry.is_none() && config.metrics.listen.is_none());
+    assert_eq!(
+        (config.metrics.topics_max, config.metrics.health_timeout, config.metrics.write_price),
+        (1000, Duration::from_secs(300), None)
+    );
     assert_eq!(config.log, LogConfig { format: LogFormat::Text, level: tracing::Level::INFO });
     assert!(config.state.topics && config.state.schemas);
 }
@@ -96,6 +100,10 @@ fn every_key_counts() {
         ("schema.registry.password", "${PASSWORD}"),
         ("schema.registry.ca.file", "/ca.pem"),
         ("metrics.listen", "[::1]:9644"),
+        ("metrics.topics.max", "7"),
+        ("metrics.health.timeout", "2m"),
+        ("metrics.write.price.per.1000", "0.0065"),
+        ("metrics.read.price.per.1000", "0"),
         ("log.format", "json"),
         ("log.level", "debug"),
         ("state.include", "[groups, ACLS]"),
@@ -131,6 +139,11 @@ fn every_key_counts() {
     assert_eq!((registry.url.port(), registry.ca_file.is_some()), (Some(8081), true));
     assert!(registry.login.is_some_and(|(user, password)| user == "u" && password.reveal() == "hunter2"));
     assert_eq!(config.metrics.listen.unwrap().port(), 9644);
+    assert_eq!(
+        (config.metrics.topics_max, config.metrics.health_timeout),
+        (7, Duration::from_secs(120))
+    );
+    assert_eq!((config.metrics.write_price, config.metrics.read_price), (Some(0.0065), Some(0.0)));
     assert_eq!(config.log, LogConfig { format: LogFormat::Json, level: tracing::Level::DEBUG });
     assert!(config.state.groups && config.state.acls && !config.state.topics && !config.state.features);
 }
@@ -148,6 +161,10 @@ fn wrong_values_name_key_value_and_what_is_allowed() {
     says(&[("limits.memory.bytes", "1MiB")], &["limits.memory.bytes", "32MiB or more"]);
     says(&[("group.id", "g"), ("group.session.timeout", "1s")], &["group.session.timeout", "6s to 30m"]);
     says(&[("metrics.listen", "localhost:1")], &["metrics.listen: \"localhost:1\"", "127.0.0.1:9644"]);
+    let listen = ("metrics.listen", "127.0.0.1:1");
+    says(&[listen, ("metrics.topics.max", "0")], &["metrics.topics.max: \"0\"", "1 to 100000"]);
+    says(&[listen, ("metrics.read.price.per.1000", "cheap")], &["metrics.read.price.per.1000", "0.005"]);
+    says(&[("metrics.topics.max", "5")], &["metrics.topics.max", "does nothing without metrics.listen"]);
     says(&[("log.level", "loud")], &["log.level: \"loud\"", "error, warn"]);
     says(&[("state.include", "[groups, group]")], &["state.include: \"group\"", "a list out of topics"]);
     says(&[("schema.registry.url", "registry:8081")], &["schema.registry.url", "https://"]);
