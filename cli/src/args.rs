@@ -94,6 +94,15 @@ pub(crate) enum ArchiveCommand {
     ///
     /// Takes what is below the high watermark that the broker wrote down, of its closed segments.
     Import(ArchiveImportArgs),
+    /// Ask a running archiver how it is: lag by topic, whether the RPO is met, troubles and what to do.
+    ///
+    /// It must listen (metrics.listen). Exit code 1: it is not ready, misses the RPO or is in trouble.
+    Status(ArchiveStatusArgs),
+    /// Make a recovery point now, beside the archivers that run, of what they have archived.
+    ///
+    /// Group offsets are read first, then the ends of the logs; then it waits until the archive has reached them.
+    /// Exit code 1: some partitions had not, and are named as lagging in the snapshot.
+    Snapshot(ArchiveSnapshotArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -226,6 +235,38 @@ pub(crate) struct ArchiveRunArgs {
     #[arg(long)]
     pub(crate) once: bool,
     /// JSON, with --once: one object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ArchiveStatusArgs {
+    /// The archiver's YAML file, for where it listens.
+    #[arg(short, long, value_name = "FILE", required_unless_present = "url")]
+    pub(crate) config: Option<PathBuf>,
+    /// A key that counts more than in the file. May be repeated.
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE", value_parser = key_value)]
+    pub(crate) set: Vec<(String, String)>,
+    /// Where it listens: http://host:9644.
+    #[arg(long, value_name = "URL", conflicts_with_all = ["config", "set"])]
+    pub(crate) url: Option<url::Url>,
+    /// JSON: one object, with each partition.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ArchiveSnapshotArgs {
+    /// The archivers' YAML file; docs/CONFIG.md has all of its keys.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// A key that counts more than in the file. May be repeated.
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE", value_parser = key_value)]
+    pub(crate) set: Vec<(String, String)>,
+    /// How long to wait for the archive: 0s, 90s, 30m. By default, the file's snapshots.wait.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) wait: Option<Duration>,
+    /// JSON: one object.
     #[arg(long)]
     pub(crate) json: bool,
 }

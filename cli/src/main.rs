@@ -51,6 +51,8 @@ async fn run(command: Command) -> anyhow::Result<Verdict> {
         Command::Tier(TierCommand::Scrub(args)) => command::tier_scrub::run(args).await,
         Command::Archive(ArchiveCommand::Run(args)) => command::archive_run::run(args).await,
         Command::Archive(ArchiveCommand::Import(args)) => command::archive_import::run(args).await,
+        Command::Archive(ArchiveCommand::Status(args)) => command::archive_status::run(args).await,
+        Command::Archive(ArchiveCommand::Snapshot(args)) => command::archive_snapshot::run(args).await,
         Command::Store(StoreCommand::Check(args)) => command::store_check::run(args).await,
         Command::Config(ConfigCommand::Check(args)) => command::config_check::run(&args),
         Command::Ls(args) => command::archive_ls::run(args).await,
