@@ -115,6 +115,7 @@ impl Standing {
     }
 
     /// Says that this chain's end up to `end_offset` is not archived, and why; `false` where another was first.
+    /// `epochs` begin there, as far as the source says.
     pub(crate) async fn gap(
         &self,
         lane: &Lane,
@@ -122,12 +123,17 @@ impl Standing {
         end_offset: i64,
         reason: GapReason,
         detail: Option<String>,
+        epochs: &[EpochStart],
     ) -> Result<bool> {
         let begin = self.begin();
-        let info = SegmentInfo {
-            leader_epochs: begin.epoch_before.into_iter().collect(),
-            ..lane.info(style, begin.offset..end_offset)
-        };
+        let mut leader_epochs: Vec<EpochStart> = begin.epoch_before.into_iter().collect();
+        for e in epochs {
+            let start_offset = e.start_offset.max(begin.offset);
+            if start_offset < end_offset && leader_epochs.last().is_none_or(|last| last.epoch < e.epoch) {
+                leader_epochs.push(EpochStart { epoch: e.epoch, start_offset });
+            }
+        }
+        let info = SegmentInfo { leader_epochs, ..lane.info(style, begin.offset..end_offset) };
         if begin.offset > 0 {
             tracing::warn!(
                 partition = %lane, first_offset = begin.offset, end_offset, ?reason,

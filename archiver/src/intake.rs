@@ -6,6 +6,8 @@
 use bytes::Bytes;
 use varve_kafka::protocol::{Batches, ProtocolError};
 
+use crate::transactions::OpenTransactions;
+
 /// The good part, and why it ends.
 #[derive(Debug)]
 pub(crate) struct Intake {
@@ -24,8 +26,14 @@ pub(crate) enum Odd {
     },
 }
 
-/// Of whole batches that were asked for at `from_offset`; `dense` where nothing may be missing.
-pub(crate) fn examine(records: &Bytes, from_offset: i64, dense: bool) -> Intake {
+/// Of whole batches that were asked for at `from_offset`; `dense` where nothing may be missing. `open` follows
+/// what is good.
+pub(crate) fn examine(
+    records: &Bytes,
+    from_offset: i64,
+    dense: bool,
+    mut open: Option<&mut OpenTransactions>,
+) -> Intake {
     let mut intake = Intake { bytes: 0, next_offset: from_offset, odd: None };
     for batch in Batches::new(records.clone(), 0) {
         let checked = batch.and_then(|batch| batch.check_crc().map(|()| batch));
@@ -39,6 +47,9 @@ pub(crate) fn examine(records: &Bytes, from_offset: i64, dense: bool) -> Intake 
         if dense && batch.header.base_offset > intake.next_offset {
             intake.odd = Some(Odd::Hole { end_offset: batch.header.base_offset });
             break;
+        }
+        if let Some(open) = &mut open {
+            open.feed(&batch.header);
         }
         intake.bytes += batch.bytes.len();
         intake.next_offset = batch.header.next_offset();
@@ -73,16 +84,16 @@ mod tests {
     fn the_good_part_is_taken() {
         let parts = [batch(10, 4), batch(15, 0), batch(20, 0)];
         let all = Bytes::from(parts.concat());
-        let intake = examine(&all, 10, false);
+        let intake = examine(&all, 10, false, None);
         assert!((intake.bytes, intake.next_offset) == (all.len(), 21) && intake.odd.is_none(), "{intake:?}");
-        let intake = examine(&all, 10, true);
+        let intake = examine(&all, 10, true, None);
         assert_eq!((intake.bytes, intake.next_offset), (parts[0].len() + parts[1].len(), 16));
         assert!(matches!(intake.odd, Some(Odd::Hole { end_offset: 20 })));
         // In the midst of a batch is no hole.
-        assert!(matches!(examine(&all, 12, true).odd, Some(Odd::Hole { end_offset: 20 })));
+        assert!(matches!(examine(&all, 12, true, None).odd, Some(Odd::Hole { end_offset: 20 })));
         let mut flipped = parts.concat();
         flipped[parts[0].len() + 30] ^= 1;
-        let intake = examine(&Bytes::from(flipped), 10, false);
+        let intake = examine(&Bytes::from(flipped), 10, false, None);
         assert_eq!((intake.bytes, intake.next_offset), (parts[0].len(), 15));
         assert!(matches!(intake.odd, Some(Odd::Corrupt(ProtocolError::Corrupt { .. }))), "{intake:?}");
     }

@@ -19,6 +19,7 @@ mod progress;
 mod recovery_point;
 mod rescue;
 mod running;
+mod seam;
 mod segment;
 mod service;
 mod sharing;
@@ -27,6 +28,7 @@ mod snapshot_now;
 mod standing;
 pub mod state;
 mod tail;
+mod transactions;
 mod upload;
 mod worker;
 

@@ -9,7 +9,8 @@ use varve_archive::Verdict;
 use varve_archive::record::branch::BranchReason;
 use varve_archive::record::gap::GapReason;
 use varve_archive::record::state::JournalEntry;
-use varve_kafka::client::admin::TopicPartition;
+use varve_format::EpochStart;
+use varve_kafka::client::admin::{AskedEpoch, TopicPartition};
 use varve_kafka::client::{Client, OffsetSpec};
 
 use crate::branching::{Leading, Log, NewBranch, STEPS_MAX};
@@ -17,8 +18,10 @@ use crate::clock;
 use crate::error::{Error, Result};
 use crate::metrics::{Tally, gap_name};
 use crate::rescue;
+use crate::seam::{self, Compared, Met};
 use crate::segment::{Lane, Style};
 use crate::standing::Standing;
+use crate::tail::Key;
 
 /// How a partition's leader is seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +55,7 @@ pub(crate) struct Opening<'a> {
     /// Offsets, from the chain's end on, for which the leader's log has no batch and should.
     pub(crate) hole: Option<(i64, i64)>,
     pub(crate) tally: &'a Tally,
+    pub(crate) met: &'a Met,
 }
 
 impl Leading for Opening<'_> {
@@ -61,13 +65,23 @@ impl Leading for Opening<'_> {
 
     async fn end_of_epoch(&self, epoch: i32) -> Result<Option<(i32, i64)>> {
         let partition = TopicPartition::new(self.lane.topic.name.clone(), self.lane.partition);
-        let found = self.client.ends_of_leader_epochs(&[(partition, epoch)]).await?.whole()?;
+        let asked =
+            AskedEpoch { partition, leader_epoch: epoch, current_leader_epoch: Some(self.leader.epoch) };
+        let found = self.client.ends_of_leader_epochs(&[asked]).await?.whole()?;
         Ok(found.first().and_then(|end| Some((end.leader_epoch?, end.end_offset?))))
     }
 }
 
 impl Opening<'_> {
     pub(crate) async fn run(self) -> Result<Opened> {
+        match self.steps().await {
+            // Another one leads by now.
+            Err(Error::Admin(error)) if error.is_fenced() => Ok(Opened::Stale),
+            outcome => outcome,
+        }
+    }
+
+    async fn steps(&self) -> Result<Opened> {
         for _ in 0..STEPS_MAX {
             let standing = Standing::learn(self.lane, self.entries).await?;
             if standing.is_stale(self.leader.epoch) {
@@ -85,6 +99,9 @@ impl Opening<'_> {
                 continue;
             }
             if !self.refused && !self.may_be_late(&standing) {
+                if self.met.was_restored(self.key()).is_none() && self.is_restored(&standing).await? {
+                    continue;
+                }
                 return Ok(Opened::Ready(Box::new(standing)));
             }
             // What was read is kept before a gap or a branch leaves it behind: the journal's history is the chain's.
@@ -92,7 +109,7 @@ impl Opening<'_> {
                 continue;
             }
             let Some(log) = self.log().await? else { return Ok(Opened::Gone) };
-            match standing.verdict(self.lane, &self, log).await? {
+            match standing.verdict(self.lane, self, log).await? {
                 // Deletions of the other history may be gone from this one: it is archived from its beginning.
                 Verdict::DivergesAt(_) if self.lane.topic.delete_retention_ms.is_some() => {
                     self.branch(&standing, None, log.start_offset, BranchReason::Divergence).await?;
@@ -111,6 +128,9 @@ impl Opening<'_> {
                     self.gap(&standing, log.start_offset, GapReason::LogStart, None).await?;
                 }
                 Verdict::Continues if standing.end_offset <= log.end_offset => {
+                    if self.is_restored(&standing).await? {
+                        continue;
+                    }
                     return Ok(Opened::Ready(Box::new(standing)));
                 }
                 // A new leader's high watermark is behind for a moment.
@@ -131,6 +151,48 @@ impl Opening<'_> {
             (offset(OffsetSpec::Earliest).await?, offset(OffsetSpec::Latest).await?);
         let same = self.client.topic(name).await?.topic_id == self.lane.topic.topic_id;
         Ok(same.then_some(Log { start_offset, end_offset }))
+    }
+
+    fn key(&self) -> Key {
+        (self.lane.topic.topic_id, self.lane.partition)
+    }
+
+    /// Whether a branch was begun because the leader has another history under the same epochs.
+    async fn is_restored(&self, standing: &Standing) -> Result<bool> {
+        let outcome = seam::compare(self.lane, self.client, self.leader, self, standing).await;
+        match outcome? {
+            Compared::Same => {
+                self.met.same(self.key());
+                return Ok(false);
+            }
+            // The first fetch will be refused.
+            Compared::Stale => return Ok(false),
+            Compared::Restored => {}
+        }
+        if self.met.was_restored(self.key()) == Some(true) {
+            let found = "another one, though a branch was begun for that already";
+            return Err(Error::unexpected(self.lane, "the leader to have the chain's last batch", found));
+        }
+        // What was read is kept: the journal's history is the chain's.
+        if rescue::from_journal(self.lane, self.style, standing).await? {
+            return Ok(true);
+        }
+        let Some(log) = self.log().await? else { return Ok(true) };
+        tracing::error!(
+            partition = %self.lane,
+            "the leader has other batches under the same leader epochs: was the cluster restored?"
+        );
+        self.branch(standing, None, log.start_offset, BranchReason::Restored).await?;
+        self.met.restored(self.key());
+        Ok(true)
+    }
+
+    /// The leader's epoch at the log's start.
+    async fn first_epoch(&self) -> Result<Option<EpochStart>> {
+        let partition = TopicPartition::new(self.lane.topic.name.clone(), self.lane.partition);
+        let found = self.client.list_offsets_of(&[partition], OffsetSpec::Earliest).await?;
+        let epoch = found.whole()?.first().and_then(|earliest| earliest.leader_epoch);
+        Ok(epoch.map(|epoch| EpochStart { epoch, start_offset: 0 }))
     }
 
     /// A compacted topic of which deletions may be gone that were never read.
@@ -156,7 +218,12 @@ impl Opening<'_> {
         detail: Option<String>,
     ) -> Result<()> {
         let name = gap_name(&reason);
-        match standing.gap(self.lane, self.style, end_offset, reason, detail).await? {
+        let epochs: Vec<EpochStart> = match reason {
+            // It has forgotten where that one began.
+            GapReason::LogStart => self.first_epoch().await?.into_iter().collect(),
+            _ => Vec::new(),
+        };
+        match standing.gap(self.lane, self.style, end_offset, reason, detail, &epochs).await? {
             true => self.tally.gap(name, end_offset - standing.end_offset),
             false => self.tally.lost_race(),
         }

@@ -4,12 +4,13 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
-use varve_archive::record::state::JournalEntry;
+use varve_archive::record::state::{JournalEntry, OpenTransaction};
 use varve_kafka::client::FetchedBatches;
 
 use crate::error::Error;
 use crate::metrics::{FailureKind, Tally};
 use crate::tail::Key;
+use crate::transactions::OpenTransactions;
 
 /// Of one partition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,6 +21,8 @@ pub struct PartitionProgress {
     pub branch: u32,
     /// What the journal has beyond, in order.
     pub journal: Vec<JournalEntry>,
+    /// Open at the end of all this, where that is known.
+    pub open_transactions: Option<Vec<OpenTransaction>>,
     /// Read up to here, whatever became of it.
     pub read_end: i64,
     pub high_watermark: i64,
@@ -50,13 +53,26 @@ impl Progress {
         Self { tally: Tally::new(topics_max), ..Self::default() }
     }
 
-    pub(crate) fn archived(&self, key: Key, branch: u32, end_offset: i64, journal: Vec<JournalEntry>) {
+    /// `open` are the transactions that are open at the end of it.
+    pub(crate) fn archived(
+        &self,
+        key: Key,
+        branch: u32,
+        end_offset: i64,
+        journal: Vec<JournalEntry>,
+        open: Option<&OpenTransactions>,
+    ) {
         self.commits.fetch_add(1, Ordering::Relaxed);
         let mut partitions = self.partitions.lock();
         let progress = partitions.entry(key).or_default();
+        let before = (progress.branch, progress.safe_end());
         (progress.branch, progress.archived_end, progress.journal) = (branch, end_offset, journal);
         progress.trouble = None;
         let safe_end = progress.safe_end();
+        // What moves from the journal into a segment opens and ends nothing.
+        if open.is_some() || before != (branch, safe_end) {
+            progress.open_transactions = open.map(OpenTransactions::listed);
+        }
         drop(partitions);
         self.tally.archived(key, safe_end);
     }
@@ -70,7 +86,7 @@ impl Progress {
         journal: Vec<JournalEntry>,
         log_start_offset: i64,
     ) {
-        self.archived(key, branch, end_offset, journal);
+        self.archived(key, branch, end_offset, journal, None);
         self.partitions.lock().entry(key).or_default().log_start_offset = log_start_offset;
     }
 
@@ -85,6 +101,13 @@ impl Progress {
         (progress.log_start_offset, progress.high_watermark) = ends;
         drop(partitions);
         self.tally.read(key, batches.next_offset - from_offset, batches.batch_count, bytes, ends);
+    }
+
+    /// Nothing was open when the log ended there.
+    pub(crate) fn nothing_open(&self, key: Key, log_end: i64) {
+        if let Some(progress) = self.partitions.lock().get_mut(&key).filter(|p| p.safe_end() == log_end) {
+            progress.open_transactions.get_or_insert_default();
+        }
     }
 
     /// A number that grows as long as anything goes on.

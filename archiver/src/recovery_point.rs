@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use varve_archive::record::snapshot::CLUSTER_STATE;
-use varve_archive::{Document, NewSnapshot, Record, Snapshot, Target};
+use varve_archive::{Document, NewSnapshot, Point, Record, Snapshot, Target};
 use varve_kafka::client::OffsetSpec;
 use varve_kafka::client::admin::TopicPartition;
 
@@ -21,6 +21,8 @@ use crate::tail::Key;
 /// A snapshot that waits for the archive.
 pub(crate) struct Pending {
     groups: CollectedGroups,
+    /// Their last stable offsets, read before `ends`: where both are one, no transaction was open.
+    stable: HashMap<Key, i64>,
     /// The logs' ends, read after the groups.
     pub(crate) ends: HashMap<Key, i64>,
     begun: Instant,
@@ -31,8 +33,9 @@ impl Archiver {
     pub(crate) async fn begin_snapshot(&self, wanted: &[Wanted]) -> Result<Pending> {
         let begun = Instant::now();
         let groups = collect_groups(&self.client, &self.parts).await?;
+        let stable = self.ends(wanted, OffsetSpec::LatestStable).await?;
         let ends = self.ends(wanted, OffsetSpec::Latest).await?;
-        Ok(Pending { groups, ends, begun, until: Instant::now() + self.config.snapshots.wait })
+        Ok(Pending { groups, stable, ends, begun, until: Instant::now() + self.config.snapshots.wait })
     }
 
     /// The ends of those logs that have a leader; the others are named in a warning.
@@ -58,6 +61,9 @@ impl Archiver {
     }
 
     pub(crate) async fn finish_snapshot(&self, pending: Pending) -> Result<Snapshot> {
+        for (key, end) in pending.ends.iter().filter(|(key, end)| pending.stable.get(*key) == Some(*end)) {
+            self.progress.nothing_open(*key, *end);
+        }
         let targets: Vec<Target> = pending.ends.iter().map(|(key, end)| self.target(*key, *end)).collect();
         let lagging =
             targets.iter().filter(|t| t.log_end_offset.is_some_and(|end| self.safe_end(t) < end)).count();
@@ -101,7 +107,10 @@ impl Archiver {
         let Some(progress) = self.progress.partition(key) else {
             return Target { log_end_offset: Some(log_end_offset), ..Target::new(key.0, key.1) };
         };
+        let end_offset = progress.safe_end();
         Target {
+            point: Some(Point { branch: progress.branch, end_offset }),
+            open_transactions: progress.open_transactions,
             journal: progress.journal,
             log_start_offset: Some(progress.log_start_offset),
             log_end_offset: Some(log_end_offset),

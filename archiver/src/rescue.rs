@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use varve_archive::record::bundle::BundleEntry;
+use varve_archive::record::state::JournalEntry;
 use varve_archive::{BundleName, ObjectHead};
 use varve_format::Decoder;
 use varve_kafka::protocol::Batches;
@@ -25,23 +26,8 @@ pub(crate) async fn from_journal(lane: &Lane, style: &Style, standing: &Standing
         memory.no_room(),
     )?;
     for entry in &standing.journal {
-        let bundle = BundleName { archiver: entry.archiver.clone(), sequence: entry.sequence };
-        let sought = BundleEntry {
-            topic_id: lane.topic.topic_id,
-            partition: lane.partition,
-            branch: entry.branch,
-            first_offset: entry.first_offset,
-            end_offset: entry.end_offset,
-            position: entry.position,
-            bytes: entry.bytes,
-            footer: entry.footer,
-            leader_epochs: entry.leader_epochs.clone(),
-        };
-        let Some((head, object)) = lane.archive.bundle_object(&bundle, &sought).await? else {
-            // It has expired: the chain went on meanwhile.
-            return Ok(false);
-        };
-        let kept = behind(lane, &Bytes::from(log(&head, &object)?), writer.end_offset())?;
+        let Some(log) = journal_log(lane, entry).await? else { return Ok(false) };
+        let kept = behind(lane, &log, writer.end_offset())?;
         writer.push(&kept, memory.no_room()).await?;
     }
     if writer.bytes() == 0 {
@@ -50,6 +36,26 @@ pub(crate) async fn from_journal(lane: &Lane, style: &Style, standing: &Standing
     let (closing, _) = writer.close()?;
     closing.commit().await?;
     Ok(true)
+}
+
+/// The batches of an entry of the journal. `None` once it has expired: the chain went on meanwhile.
+pub(crate) async fn journal_log(lane: &Lane, entry: &JournalEntry) -> Result<Option<Bytes>> {
+    let bundle = BundleName { archiver: entry.archiver.clone(), sequence: entry.sequence };
+    let sought = BundleEntry {
+        topic_id: lane.topic.topic_id,
+        partition: lane.partition,
+        branch: entry.branch,
+        first_offset: entry.first_offset,
+        end_offset: entry.end_offset,
+        position: entry.position,
+        bytes: entry.bytes,
+        footer: entry.footer,
+        leader_epochs: entry.leader_epochs.clone(),
+    };
+    match lane.archive.bundle_object(&bundle, &sought).await? {
+        Some((head, object)) => Ok(Some(Bytes::from(log(&head, &object)?))),
+        None => Ok(None),
+    }
 }
 
 /// The plain log of an object in memory, each frame checked.

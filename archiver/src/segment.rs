@@ -20,6 +20,7 @@ use varve_store::{Create, PutOptions, SharedStore};
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::memory::Room;
+use crate::transactions::OpenTransactions;
 use crate::upload::Uploading;
 
 /// Samples in a footer; when there are more, every other goes.
@@ -100,6 +101,13 @@ pub(crate) struct Begin {
     pub(crate) state: LogState,
     /// Whether `state` is all that came before, so that a broker's snapshot can be made of it.
     pub(crate) state_is_whole: bool,
+}
+
+impl Begin {
+    /// Before `offset`, where they are known.
+    pub(crate) fn open_transactions(&self) -> Option<OpenTransactions> {
+        self.state_is_whole.then(|| OpenTransactions::of(&self.state))
+    }
 }
 
 /// See the module.

@@ -345,6 +345,7 @@ impl Archiver {
             journal,
             notices: sender,
             read_rate: Rate::new(self.config.limits.read_rate),
+            met: Arc::default(),
         };
         Running {
             shared,

@@ -9,6 +9,7 @@ use crate::clock;
 use crate::memory::Room;
 use crate::opening::Leader;
 use crate::segment::{Begin, Lane, SegmentWriter};
+use crate::transactions::OpenTransactions;
 
 /// Topic id and partition.
 pub(crate) type Key = (Id, i32);
@@ -45,7 +46,7 @@ pub(crate) enum Next {
 }
 
 /// How much of what is held the journal has.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Saved {
     /// Of [`Hold::Small`]'s records.
     pub(crate) bytes: usize,
@@ -81,6 +82,8 @@ pub(crate) struct Tail {
     /// Committed up to here.
     pub(crate) chain_end: i64,
     pub(crate) next_offset: i64,
+    /// Before `next_offset`, where they are known.
+    pub(crate) open: Option<OpenTransactions>,
     pub(crate) hold: Hold,
     /// Where what is held begins: behind `begin`, if what is between is in the journal and no longer in memory.
     pub(crate) hold_base: i64,
@@ -119,6 +122,7 @@ impl Tail {
             begin: Begin::default(),
             chain_end: 0,
             next_offset: 0,
+            open: None,
             hold: Hold::Nothing,
             hold_base: 0,
             held_since: None,

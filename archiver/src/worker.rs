@@ -23,8 +23,10 @@ use crate::memory::{Memory, Room};
 use crate::metrics::{FailureKind, PartitionState};
 use crate::opening::{Opened, Opening};
 use crate::progress::Progress;
+use crate::seam::Met;
 use crate::segment::{Begin, Closing, SegmentWriter, Style};
 use crate::tail::{Hold, Key, Next, Phase, Saved, Tail};
+use crate::transactions::OpenTransactions;
 
 /// A fetch that brings more than this of one partition is streamed at once.
 const STREAM_BYTES: usize = 1 << 20;
@@ -36,6 +38,8 @@ const TICK: Duration = Duration::from_millis(250);
 const BACKOFF_MIN: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
 /// For what will not go by itself: somebody must see to it.
+/// A leader that stays older than the archive for so long will not catch up by itself.
+const STALE_PATIENCE: Duration = Duration::from_secs(60);
 const BACKOFF_LASTING: Duration = Duration::from_secs(60);
 
 /// When what is held goes into the store.
@@ -72,9 +76,25 @@ pub(crate) enum Notice {
 }
 
 enum Event {
-    Opened { key: Key, generation: u64, outcome: Result<Opened> },
-    Closed { key: Key, generation: u64, end_offset: i64, outcome: Result<Commit> },
-    Saved { key: Key, generation: u64, saved: Saved, outcome: Result<JournalEntry, String> },
+    Opened {
+        key: Key,
+        generation: u64,
+        outcome: Result<Opened>,
+    },
+    Closed {
+        key: Key,
+        generation: u64,
+        end_offset: i64,
+        open: Option<OpenTransactions>,
+        outcome: Result<Commit>,
+    },
+    Saved {
+        key: Key,
+        generation: u64,
+        saved: Saved,
+        open: Option<OpenTransactions>,
+        outcome: Result<JournalEntry, String>,
+    },
 }
 
 /// What all workers share.
@@ -89,6 +109,7 @@ pub(crate) struct Shared {
     pub(crate) journal: Option<Journal>,
     pub(crate) notices: mpsc::UnboundedSender<Notice>,
     pub(crate) read_rate: Arc<varve_store::Rate>,
+    pub(crate) met: Arc<Met>,
 }
 
 pub(crate) struct Worker {
@@ -231,6 +252,7 @@ impl Worker {
                 refused,
                 hole,
                 tally: &shared.progress.tally,
+                met: &shared.met,
             };
             let outcome = opening.run().await;
             // The worker may have ended.
@@ -246,16 +268,16 @@ impl Worker {
                 }
                 match outcome {
                     Ok(Opened::Ready(standing)) => self.opened(key, &standing).await,
-                    Ok(Opened::Stale) => self.rest(key, Next::Move, None),
+                    Ok(Opened::Stale) => self.stale(key),
                     Ok(Opened::Gone) => self.gone(key),
                     Err(error) => self.failed(key, &error),
                 }
             }
-            Event::Closed { key, generation, end_offset, outcome } => {
-                self.closed(key, generation, end_offset, outcome).await;
+            Event::Closed { key, generation, end_offset, open, outcome } => {
+                self.closed(key, generation, end_offset, open, outcome).await;
             }
-            Event::Saved { key, generation, saved, outcome } => {
-                self.saved(key, generation, saved, outcome).await;
+            Event::Saved { key, generation, saved, open, outcome } => {
+                self.saved(key, generation, saved, open, outcome).await;
             }
         }
     }
@@ -277,10 +299,12 @@ impl Worker {
             let known = last.leader_epochs.iter().rev().find(|e| e.start_offset < offset);
             epoch = known.map(|e| EpochStart { epoch: e.epoch, start_offset: e.start_offset });
         }
+        tail.open = tail.begin.open_transactions().filter(|_| journal.is_empty());
         tail.next_offset = offset;
         tail.hold_from(offset, epoch);
         tail.uncut_since = (!journal.is_empty()).then(Instant::now);
-        self.shared.progress.archived(key, tail.begin.branch, tail.chain_end, journal);
+        let open = tail.open.as_ref();
+        self.shared.progress.archived(key, tail.begin.branch, tail.chain_end, journal, open);
         // Also where nothing is left to read: the leader is to say that it has what the chain has.
         self.read_from(key, epoch.map(|e| e.epoch));
     }
@@ -324,7 +348,8 @@ impl Worker {
     async fn take(&mut self, key: Key, mut batches: FetchedBatches) -> Result<()> {
         let Some(tail) = self.tails.get(&key) else { return Ok(()) };
         let dense = tail.lane.topic.delete_retention_ms.is_none() && tail.holes < HOLES_MAX;
-        let intake = intake::examine(&batches.records, tail.next_offset, dense);
+        let mut open = tail.open.clone();
+        let intake = intake::examine(&batches.records, tail.next_offset, dense, open.as_mut());
         batches.records.truncate(intake.bytes);
         batches.next_offset = intake.next_offset;
         let room = self.room(batches.records.len()).await;
@@ -362,6 +387,11 @@ impl Worker {
                 }
             };
             tail.next_offset = batches.next_offset;
+            tail.open = open;
+        }
+        if tail.next_offset == tail.high_watermark && tail.high_watermark == tail.last_stable_offset {
+            tail.open.get_or_insert_default();
+            self.shared.progress.nothing_open(key, tail.next_offset);
         }
         if let Some(odd) = intake.odd {
             self.odd(key, odd).await
@@ -498,11 +528,11 @@ impl Worker {
         let (answer, answered) = oneshot::channel();
         let (lane, branch, room) = (tail.lane.clone(), tail.begin.branch, room.leave());
         let item = journal::Item { lane, branch, first_offset, object, room, answer };
-        let (generation, send) = (tail.generation, self.send.clone());
+        let (generation, send, open) = (tail.generation, self.send.clone(), tail.open.clone());
         tokio::spawn(async move {
             journal.put(item).await;
             let outcome = answered.await.unwrap_or_else(|_| Err("the journal was ended".to_owned()));
-            let _ = send.send(Event::Saved { key, generation, saved, outcome });
+            let _ = send.send(Event::Saved { key, generation, saved, open, outcome });
         });
     }
 
@@ -511,6 +541,7 @@ impl Worker {
         key: Key,
         generation: u64,
         saved: Saved,
+        open: Option<OpenTransactions>,
         outcome: Result<JournalEntry, String>,
     ) {
         let Some(tail) = self.tails.get_mut(&key).filter(|t| t.generation == generation) else { return };
@@ -519,7 +550,8 @@ impl Worker {
             Ok(entry) => {
                 tail.saved = saved;
                 tail.entries.push(entry);
-                self.shared.progress.archived(key, tail.begin.branch, tail.chain_end, tail.entries.clone());
+                let (branch, entries) = (tail.begin.branch, tail.entries.clone());
+                self.shared.progress.archived(key, branch, tail.chain_end, entries, open.as_ref());
             }
             Err(error) => {
                 tracing::warn!(partition = %tail.lane, %error, "not in the journal yet");
@@ -538,6 +570,7 @@ impl Worker {
         let (begin, epoch) = (tail.begin.offset, tail.begin.epoch_before);
         tail.cut_at = Some(tail.next_offset);
         tail.next_offset = begin;
+        tail.open = tail.begin.open_transactions();
         tail.hold_from(begin, epoch);
         self.read_from(key, epoch.map(|e| e.epoch));
     }
@@ -575,16 +608,24 @@ impl Worker {
         tail.cut_at = None;
         tail.uncut_since = None;
         let (generation, end_offset) = (tail.generation, next.offset);
+        let open = next.open_transactions().or_else(|| tail.open.clone());
         tail.hold_from(end_offset, next.epoch_before);
         tail.begin = next;
         let send = self.send.clone();
         tokio::spawn(async move {
             let outcome = closing.commit().await;
-            let _ = send.send(Event::Closed { key, generation, end_offset, outcome });
+            let _ = send.send(Event::Closed { key, generation, end_offset, open, outcome });
         });
     }
 
-    async fn closed(&mut self, key: Key, generation: u64, end_offset: i64, outcome: Result<Commit>) {
+    async fn closed(
+        &mut self,
+        key: Key,
+        generation: u64,
+        end_offset: i64,
+        open: Option<OpenTransactions>,
+        outcome: Result<Commit>,
+    ) {
         let Some(tail) = self.tails.get_mut(&key).filter(|t| t.generation == generation) else { return };
         match outcome {
             Ok(Commit::Committed) => {
@@ -592,7 +633,10 @@ impl Worker {
                 tail.closing = false;
                 tail.chain_end = end_offset;
                 tail.entries.retain(|entry| entry.end_offset > end_offset);
-                self.shared.progress.archived(key, tail.begin.branch, end_offset, tail.entries.clone());
+                // Where the journal has more than the chain, it is known what is open at the journal's end.
+                let open = open.filter(|_| tail.entries.is_empty());
+                let (branch, entries) = (tail.begin.branch, tail.entries.clone());
+                self.shared.progress.archived(key, branch, end_offset, entries, open.as_ref());
                 let full = tail.held_bytes() >= self.shared.rules.segment_bytes;
                 if full || tail.phase == Phase::Ending {
                     Box::pin(self.close(key)).await;
@@ -651,11 +695,27 @@ impl Worker {
         (tail.phase, tail.next) = (Phase::Resting, next);
         tail.rest_until = pause.map(|pause| Instant::now() + pause);
         self.shared.progress.tally.state(key, PartitionState::Resting);
-        if next == Next::Move {
+        if next == Next::Move && pause.is_none() {
             self.shared.progress.tally.state(key, PartitionState::Waiting);
             self.tails.remove(&key);
             self.tell(Notice::Moved(key));
         }
+    }
+
+    /// The leader that we know is an old one, or its cluster is older than the archive: it is asked for anew, less
+    /// and less often.
+    fn stale(&mut self, key: Key) {
+        let (times, lasting) = self.shared.met.stale(key);
+        if lasting > STALE_PATIENCE {
+            let Some(tail) = self.tails.get(&key) else { return };
+            let why = format!(
+                "leader epoch {} is older than what is archived: was the cluster restored, or made anew?",
+                tail.leader.epoch
+            );
+            tracing::error!(partition = %tail.lane, why, "nothing is archived");
+            self.shared.progress.failed_for(key, FailureKind::Cluster, &why);
+        }
+        self.rest(key, Next::Move, (times > 1).then(|| backoff(times)));
     }
 
     fn gone(&mut self, key: Key) {
@@ -715,8 +775,10 @@ impl Worker {
         let rested = |t: &Tail| t.phase == Phase::Resting && t.rest_until.is_some_and(|until| until <= now);
         let keys: Vec<Key> = self.tails.iter().filter(|(_, t)| rested(t)).map(|(key, _)| *key).collect();
         for key in keys {
-            let refused = self.tails.get(&key).is_some_and(|t| t.next == Next::Open { refused: true });
-            self.open(key, refused);
+            match self.tails.get(&key).map(|t| t.next) {
+                Some(Next::Move) => self.rest(key, Next::Move, None),
+                next => self.open(key, next == Some(Next::Open { refused: true })),
+            }
         }
     }
 

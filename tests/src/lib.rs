@@ -44,7 +44,7 @@ pub use minio::{Bucket, Minio, PASSWORD as MINIO_PASSWORD, REGION as MINIO_REGIO
 pub use node::Node;
 pub use reference::reference_pages;
 pub use registry::Registry;
-pub use scratch::Scratch;
+pub use scratch::{Scratch, copy};
 pub use suite::{Shared, Suite};
 pub use throttle::{Throttle, Weather};
 pub use tier::Tier;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::{env, fs, process};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 static FAILED: AtomicBool = AtomicBool::new(false);
 static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -30,6 +30,13 @@ impl Scratch {
     pub fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// A folder with all in it, as a volume's snapshot would have it.
+pub fn copy(from: &Path, to: &Path) -> Result<()> {
+    let status = process::Command::new("cp").arg("-a").arg(from).arg(to).status()?;
+    ensure!(status.success(), "cp: {status}");
+    Ok(())
 }
 
 impl Drop for Scratch {

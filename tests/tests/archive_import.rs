@@ -14,7 +14,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use varve_kafka::protocol::{Batch, Batches};
 use varve_tests::{
-    ArchiveDir, At, Cluster, Look, Node, Produce, Scratch, Suite, TopicLogs, Transactions, eventually,
+    ArchiveDir, At, Cluster, Look, Node, Produce, Scratch, Suite, TopicLogs, Transactions, copy, eventually,
     plain_client, runtime, varve,
 };
 
@@ -299,12 +299,6 @@ fn running() -> Result<()> {
     let compared = archive.compare(&plain_client(&cluster.bootstrap())?, &["t", "short"])?;
     ensure!(compared.objects > 12, "{compared:?}");
     verify(&archive)
-}
-
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    let status = Command::new("cp").arg("-a").arg(from).arg(to).status()?;
-    ensure!(status.success(), "cp: {status}");
-    Ok(())
 }
 
 fn log_file(dir: &Path, topic: &str, base: u64) -> PathBuf {

@@ -76,7 +76,10 @@ impl Observed {
     fn status(&self) -> Result<(Option<i32>, Value)> {
         let output = self.varve(&["archive", "status"])?;
         let said = serde_json::from_slice(&output.stdout);
-        Ok((output.status.code(), said.with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?))
+        Ok((
+            output.status.code(),
+            said.with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?,
+        ))
     }
 }
 
@@ -168,10 +171,14 @@ impl Scraped {
     fn check_histograms(&self) -> Result<()> {
         let histograms = self.families.iter().filter(|(_, kind)| *kind == "histogram");
         for (family, _) in histograms {
-            for (series, count) in self.samples.iter().filter(|(s, _)| s.starts_with(&format!("{family}_count"))) {
+            for (series, count) in
+                self.samples.iter().filter(|(s, _)| s.starts_with(&format!("{family}_count")))
+            {
                 let labels = series.trim_start_matches(&format!("{family}_count")).trim_matches(['{', '}']);
                 let mut buckets = Vec::new();
-                for (bucket, n) in self.samples.iter().filter(|(s, _)| s.starts_with(&format!("{family}_bucket"))) {
+                for (bucket, n) in
+                    self.samples.iter().filter(|(s, _)| s.starts_with(&format!("{family}_bucket")))
+                {
                     if bucket.contains(labels) {
                         let bound = bucket.split("le=\"").nth(1).and_then(|b| b.split('"').next());
                         let bound = bound.context("a bucket without a bound")?.replace("+Inf", "inf");
@@ -256,9 +263,8 @@ fn truth() -> Result<()> {
     // Segments and gaps that are there, by the archive's own files.
     let there = files(observed.archive.path())?;
     let named = |part: &str, end: &str| {
-        let inside = |path: &&PathBuf| {
-            path.to_string_lossy().contains(part) && path.to_string_lossy().ends_with(end)
-        };
+        let inside =
+            |path: &&PathBuf| path.to_string_lossy().contains(part) && path.to_string_lossy().ends_with(end);
         there.iter().filter(inside).count() as f64
     };
     let gaps = scraped.sum("gaps_total");
@@ -396,13 +402,18 @@ fn snapshot() -> Result<()> {
     let made = |args: &[&str]| -> Result<(Option<i32>, Value)> {
         let output = observed.varve(&[&["archive", "snapshot"], args].concat())?;
         let said = serde_json::from_slice(&output.stdout);
-        Ok((output.status.code(), said.with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?))
+        Ok((
+            output.status.code(),
+            said.with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?,
+        ))
     };
     // Nobody archives: all that has records lags, by name.
     let (code, said) = made(&["--wait", "1s"])?;
     let lagging = said["lagging_partitions"].as_array().context("no list")?.clone();
     ensure!(code == Some(1) && said["partitions"] == 5 && lagging.len() == 3, "{code:?}: {said}");
-    ensure!(lagging[0]["topic"] == "t" && lagging[0]["log_end_offset"] == 100 && lagging[0]["end_offset"] == 0);
+    ensure!(
+        lagging[0]["topic"] == "t" && lagging[0]["log_end_offset"] == 100 && lagging[0]["end_offset"] == 0
+    );
     // Beside a running archiver it waits until journal and chains have all, and changes nothing for it.
     let running = observed.start(&[])?;
     kafka.produce("t", &Produce { partition: 1, count: 50, seed: 2, ..plain() })?;

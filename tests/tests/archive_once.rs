@@ -1,11 +1,14 @@
 //! `varve archive run --once` on real brokers: what is archived is what the brokers have, byte for byte, whatever
 //! kind of data it is, and however often it is run.
 
-use std::process::ExitCode;
+use std::fs;
+use std::process::{Command, ExitCode};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
 use varve_tests::{
-    ArchiveDir, Cluster, KAFKA_VERSIONS, Produce, Scratch, Suite, Transactions, plain_client, runtime,
+    ArchiveDir, Cluster, KAFKA_VERSIONS, Produce, Scratch, Suite, Transactions, copy, plain_client, runtime,
+    varve,
 };
 
 const TOPICS: &str = "topics: { include: [\"*\"] }";
@@ -15,7 +18,13 @@ fn main() -> ExitCode {
     for version in KAFKA_VERSIONS {
         suite = suite.test(&format!("kafka_{version}_byte_for_byte"), move || every_kind(version));
     }
-    suite.test("again_and_again_only_what_is_new", again).test("segments_by_size_in_many_parts", large).run()
+    suite
+        .test("again_and_again_only_what_is_new", again)
+        .test("segments_by_size_in_many_parts", large)
+        .test("a_restored_volume_begins_anew", restored)
+        .test("a_snapshot_tells_what_is_open", open)
+        .test("a_gap_tells_the_leaders_epoch", gap)
+        .run()
 }
 
 /// Data of every kind: codecs, headers, tombstones, transactions, compaction, a moved log start, nothing at all.
@@ -103,5 +112,112 @@ fn large() -> Result<()> {
     let client = plain_client(&cluster.bootstrap())?;
     let compared = archive.compare(&client, &["t"])?;
     ensure!((4..=6).contains(&compared.objects), "{compared:?}");
+    Ok(())
+}
+
+/// The broker's volume is put back to what it was: its epochs come again, with other records.
+fn restored() -> Result<()> {
+    let cluster = Cluster::builder().start()?;
+    let kafka = cluster.client();
+    kafka.create_topic("t", 1, 1, &[])?;
+    kafka.produce("t", &Produce { seed: 1, ..Produce::default() })?;
+    let scratch = Scratch::new("archive-restored")?;
+    let archive = ArchiveDir::new(scratch.path(), &cluster.bootstrap(), TOPICS)?;
+    let topic_id = kafka.describe_topic("t")?.topic_id;
+    let node = cluster.broker();
+    node.stop()?;
+    let volume = scratch.path().join("volume");
+    copy(&node.log_dir(), &volume)?;
+
+    node.start()?;
+    kafka.produce("t", &Produce { seed: 2, ..Produce::default() })?;
+    archive.run_once(&[])?;
+    // A new process, and nothing to be found.
+    archive.run_once(&[])?;
+    ensure!(archive.branches(&topic_id, 0)?.is_empty(), "{:?}", archive.branches(&topic_id, 0)?);
+    let first = archive.chain(&topic_id, 0, 0)?;
+
+    node.stop()?;
+    fs::remove_dir_all(node.log_dir())?;
+    copy(&volume, &node.log_dir())?;
+    node.start()?;
+    kafka.produce("t", &Produce { seed: 3, count: 3000, ..Produce::default() })?;
+    archive.run_once(&[])?;
+    ensure!(archive.branches(&topic_id, 0)? == [1], "{:?}", archive.branches(&topic_id, 0)?);
+    let record = archive.path().join(format!("topics/{topic_id}/0/branches/0000000001.json"));
+    let record: Value =
+        serde_json::from_slice(&fs::read(&record).with_context(|| record.display().to_string())?)?;
+    ensure!(record["reason"] == "restored" && record.get("parent").is_none(), "{record}");
+    archive.compare(&plain_client(&cluster.bootstrap())?, &["t"])?;
+    let kept = archive.chain(&topic_id, 0, 0)?;
+    ensure!(
+        kept.len() == first.len() && kept.iter().zip(&first).all(|(a, b)| a.log == b.log),
+        "the old branch"
+    );
+    Ok(())
+}
+
+fn snapshot(archive: &ArchiveDir) -> Result<Value> {
+    let run = |more: &[&str]| -> Result<Value> {
+        let output =
+            Command::new(varve()?).args(["snapshots", &archive.url(), "--json"]).args(more).output()?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        serde_json::from_str(&text).with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let newest = run(&["--max", "1"])?["sequence"].to_string();
+    run(&[&newest])
+}
+
+fn open() -> Result<()> {
+    let cluster = Cluster::builder().start()?;
+    let kafka = cluster.client();
+    kafka.create_topic("t", 1, 1, &[])?;
+    let transactions = |id: &str| Transactions {
+        transactional_id: id.to_owned(),
+        transactions: 1,
+        records_per_transaction: 10,
+        abort_every: 0,
+        seed: 7,
+        value_bytes: 100,
+        partition: 0,
+    };
+    kafka.produce("t", &Produce { count: 100, ..Produce::default() })?;
+    kafka.produce_transactions("t", &transactions("done"))?;
+    kafka.open_transaction("t", &transactions("open"))?;
+    let scratch = Scratch::new("archive-open")?;
+    let archive = ArchiveDir::new(scratch.path(), &cluster.bootstrap(), TOPICS)?;
+    // Also where nothing was read: what the archive has tells.
+    for _ in 0..2 {
+        archive.run_once(&[])?;
+        let shown = snapshot(&archive)?;
+        let open = shown["open"].as_array().context("no list")?;
+        // 100 records, 10 and their marker.
+        ensure!(open.len() == 1 && open[0]["first_offset"] == 111, "{shown}");
+        ensure!(shown["problems"].as_array().is_some_and(Vec::is_empty), "{shown}");
+    }
+    Ok(())
+}
+
+fn gap() -> Result<()> {
+    let cluster = Cluster::builder().start()?;
+    let kafka = cluster.client();
+    kafka.create_topic("t", 1, 1, &[])?;
+    for _ in 0..2 {
+        kafka.produce("t", &Produce { count: 100, ..Produce::default() })?;
+        cluster.broker().stop()?;
+        cluster.broker().start()?;
+    }
+    kafka.produce("t", &Produce { count: 100, ..Produce::default() })?;
+    let client = plain_client(&cluster.bootstrap())?;
+    let epoch = runtime()?.block_on(client.topic("t"))?.partitions[0].leader_epoch;
+    kafka.delete_records("t", 0, 300)?;
+    let scratch = Scratch::new("archive-gap")?;
+    let archive = ArchiveDir::new(scratch.path(), &cluster.bootstrap(), TOPICS)?;
+    archive.run_once(&[])?;
+    let topic_id = kafka.describe_topic("t")?.topic_id;
+    let chain = archive.chain(&topic_id, 0, 0)?;
+    let [only] = &chain[..] else { bail!("{} objects", chain.len()) };
+    let epochs: Vec<i32> = only.footer.info.leader_epochs.iter().map(|e| e.epoch).collect();
+    ensure!(only.gap.is_some() && epochs == [epoch] && epoch >= 2, "{epochs:?}, the leader's is {epoch}");
     Ok(())
 }

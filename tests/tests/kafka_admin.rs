@@ -17,7 +17,8 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use bytes::{BufMut, Bytes, BytesMut};
 use varve_kafka::Id;
 use varve_kafka::client::admin::{
-    AdminError, ConfigResource, ConfigSource, Found, NeededAcl, QuotaEntry, ResourceConfigs, TopicPartition,
+    AdminError, AskedEpoch, ConfigResource, ConfigSource, Found, NeededAcl, QuotaEntry, ResourceConfigs,
+    TopicPartition,
 };
 use varve_kafka::client::{
     Client, ClientError, FetchLimits, FetchProblem, FetchSession, FetchTarget, GroupEvent, GroupMember,
@@ -256,10 +257,17 @@ fn leaders_move() -> Result<()> {
         ensure!(read[..] == disk[..], "{} bytes read, {} on disk", read.len(), disk.len());
         // The old epoch ends where the new one began: all was written before.
         let partition = TopicPartition::new("t", 0);
-        let ends = client.ends_of_leader_epochs(&[(partition.clone(), epoch)]).await?.whole()?;
+        let ends = client.ends_of_leader_epochs(&[asked(&partition, epoch, None)]).await?.whole()?;
         ensure!(ends[0].leader_epoch == Some(epoch) && ends[0].end_offset == Some(3000), "{ends:?}");
+        // Who names the leader's epoch hears of a newer one, and at once.
+        let fenced = client.ends_of_leader_epochs(&[asked(&partition, epoch, Some(epoch))]).await?.whole();
+        ensure!(fenced.as_ref().is_err_and(AdminError::is_fenced), "{fenced:?}");
         Ok(())
     })
+}
+
+fn asked(partition: &TopicPartition, leader_epoch: i32, current_leader_epoch: Option<i32>) -> AskedEpoch {
+    AskedEpoch { partition: partition.clone(), leader_epoch, current_leader_epoch }
 }
 
 fn entry<'a>(
@@ -416,7 +424,8 @@ async fn offsets(client: &Client, from_ms: i64) -> Result<()> {
     let found = client.list_offsets_of(&gone, OffsetSpec::Latest).await?;
     let missing: BTreeSet<&str> = found.missing.iter().map(|m| m.what.as_str()).collect();
     ensure!(found.items.len() == 1 && missing == BTreeSet::from(["gone-0", "t-7"]), "{found:?}");
-    let ends = client.ends_of_leader_epochs(&[(TopicPartition::new("t", 0), 0)]).await?.whole()?;
+    let ends =
+        client.ends_of_leader_epochs(&[asked(&TopicPartition::new("t", 0), 0, None)]).await?.whole()?;
     ensure!(ends[0].leader_epoch == Some(0) && ends[0].end_offset == Some(100), "{ends:?}");
     Ok(())
 }

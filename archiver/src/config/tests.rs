@@ -139,10 +139,7 @@ fn every_key_counts() {
     assert_eq!((registry.url.port(), registry.ca_file.is_some()), (Some(8081), true));
     assert!(registry.login.is_some_and(|(user, password)| user == "u" && password.reveal() == "hunter2"));
     assert_eq!(config.metrics.listen.unwrap().port(), 9644);
-    assert_eq!(
-        (config.metrics.topics_max, config.metrics.health_timeout),
-        (7, Duration::from_secs(120))
-    );
+    assert_eq!((config.metrics.topics_max, config.metrics.health_timeout), (7, Duration::from_secs(120)));
     assert_eq!((config.metrics.write_price, config.metrics.read_price), (Some(0.0065), Some(0.0)));
     assert_eq!(config.log, LogConfig { format: LogFormat::Json, level: tracing::Level::DEBUG });
     assert!(config.state.groups && config.state.acls && !config.state.topics && !config.state.features);

@@ -13,7 +13,7 @@ use varve_archive::record::gap::GapReason;
 use varve_archive::record::state::JournalEntry;
 use varve_archive::record::topic::TopicRecord;
 use varve_archive::{Commit, V1, Verdict};
-use varve_format::Observed;
+use varve_format::{EpochStart, Observed};
 use varve_store::Rate;
 
 use super::ImportOptions;
@@ -301,7 +301,9 @@ impl Work {
         let detail = missing.fault.as_ref().map(|fault| shortened(&fault.to_string()));
         let said = format!("gap from {offset} to {resume}: {reason:?}");
         let is_lost = !matches!(reason, GapReason::LogStart | GapReason::Compacted);
-        standing.gap(&self.lane, &self.common.style, resume, reason, detail).await?;
+        let epochs = group.replicas.first().map(|main| main.epochs.clone()).unwrap_or_default();
+        let within: Vec<EpochStart> = epochs.into_iter().filter(|e| e.start_offset >= offset).collect();
+        standing.gap(&self.lane, &self.common.style, resume, reason, detail, &within).await?;
         self.report.objects += 1;
         if is_lost {
             self.report.findings.push(said);

@@ -176,7 +176,14 @@ pub(super) const METRICS: &[Metric] = &[
     Metric::new("read_batches", Counter, NONE, TOPIC, "Record batches taken from the brokers.", |v| {
         counted(v, |t| t.read_batches)
     }),
-    Metric::new("segments", Counter, NONE, TOPIC, "Segments committed, but for those that were made of the journal alone.", |v| counted(v, |t| t.segments)),
+    Metric::new(
+        "segments",
+        Counter,
+        NONE,
+        TOPIC,
+        "Segments committed, but for those that were made of the journal alone.",
+        |v| counted(v, |t| t.segments),
+    ),
     Metric::new(
         "bundles",
         Counter,

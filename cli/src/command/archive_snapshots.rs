@@ -120,7 +120,7 @@ async fn detail(archive: &Archive, snapshot: &Snapshot, json: bool, trusted: &[[
         Some(document) => summary(&archive.document(document).await?),
         None => json!(null),
     };
-    let (mut lagging, mut open) = (Vec::new(), Vec::new());
+    let (mut lagging, mut open, mut problems) = (Vec::new(), Vec::new(), Vec::new());
     let mut walk = archive.partitions(record.root.as_ref());
     while let Some(partition) = walk.next().await? {
         let place = json!({"topic": name(partition.topic_id), "partition": partition.partition});
@@ -129,6 +129,11 @@ async fn detail(archive: &Archive, snapshot: &Snapshot, json: bool, trusted: &[[
             line["end_offset"] = partition.end().into();
             line["log_end_offset"] = log_end.into();
             lagging.push(line);
+        }
+        if let Some(problem) = &partition.problem {
+            let mut line = place.clone();
+            line["problem"] = problem.as_str().into();
+            problems.push(line);
         }
         for transaction in &partition.open_transactions {
             let mut line = place.clone();
@@ -143,6 +148,7 @@ async fn detail(archive: &Archive, snapshot: &Snapshot, json: bool, trusted: &[[
     if json {
         let mut line = described(snapshot, signature);
         line["lagging_partitions"] = lagging.into();
+        line["problems"] = problems.into();
         line["open"] = open.into();
         line["cluster_state"] = state;
         writeln!(out, "{line}")?;
@@ -165,6 +171,10 @@ async fn detail(archive: &Archive, snapshot: &Snapshot, json: bool, trusted: &[[
         let (topic, partition) = (&line["topic"], &line["partition"]);
         let ends = (&line["end_offset"], &line["log_end_offset"]);
         writeln!(out, "lagging     {topic}:{partition} ends at {}, the log at {}", ends.0, ends.1)?;
+    }
+    for line in &problems {
+        let (topic, partition, problem) = (&line["topic"], &line["partition"], &line["problem"]);
+        writeln!(out, "problem     {topic}:{partition}: {problem}")?;
     }
     for line in &open {
         let (topic, partition) = (&line["topic"], &line["partition"]);

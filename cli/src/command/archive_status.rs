@@ -94,7 +94,12 @@ fn print(status: &Status, out: &mut impl Write) -> Result<()> {
         None => writeln!(out, "snapshot    none yet")?,
     }
     let percent = status.memory_used_bytes * 100 / status.memory_limit_bytes.max(1);
-    writeln!(out, "memory      {} of {} bytes ({percent} %)", grouped(status.memory_used_bytes), grouped(status.memory_limit_bytes))?;
+    writeln!(
+        out,
+        "memory      {} of {} bytes ({percent} %)",
+        grouped(status.memory_used_bytes),
+        grouped(status.memory_limit_bytes)
+    )?;
     writeln!(
         out,
         "since start {} bytes read, {} segments, {} bundles, {} branches, {} offsets in gaps, {} errors",
@@ -219,7 +224,9 @@ mod tests {
         let mut out = Vec::new();
         print(&status, &mut out).unwrap();
         let text = String::from_utf8(out).unwrap();
-        for said in ["NOT ready", "store: denied", "MISSED", "2,000", "~100,000", "orders:1 not allowed", "Renew"] {
+        for said in
+            ["NOT ready", "store: denied", "MISSED", "2,000", "~100,000", "orders:1 not allowed", "Renew"]
+        {
             assert!(text.contains(said), "{said}\n{text}");
         }
         assert!(is_fine(&status.partitions[0], 60_000) && !is_fine(&status.partitions[1], 60_000));
@@ -227,7 +234,9 @@ mod tests {
 
     #[test]
     fn who_listens_everywhere_is_asked_here() {
-        for (listen, asked) in [("0.0.0.0:9", "127.0.0.1:9"), ("[::]:9", "[::1]:9"), ("10.0.0.1:9", "10.0.0.1:9")] {
+        for (listen, asked) in
+            [("0.0.0.0:9", "127.0.0.1:9"), ("[::]:9", "[::1]:9"), ("10.0.0.1:9", "10.0.0.1:9")]
+        {
             assert_eq!(reachable(listen.parse().unwrap()).to_string(), asked);
         }
     }

@@ -25,6 +25,7 @@ use crate::tree::TopicNames;
 
 /// Heads of a chain that are read at once.
 const PARALLEL: usize = 4;
+const OPEN_UNKNOWN: &str = "which transactions are open at its end is not known";
 
 /// What a snapshot is to say of a partition, besides its chains, which are found in the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,7 +39,8 @@ pub struct Target {
     pub log_start_offset: Option<i64>,
     /// The log end that was to be reached: kept where it is not.
     pub log_end_offset: Option<i64>,
-    pub open_transactions: Vec<OpenTransaction>,
+    /// Those at `point`; `None` where they are not known, which the entry says.
+    pub open_transactions: Option<Vec<OpenTransaction>>,
     /// When the topic was found to be gone.
     pub deleted_ms: Option<i64>,
 }
@@ -59,7 +61,7 @@ impl Target {
             journal: Vec::new(),
             log_start_offset: None,
             log_end_offset: None,
-            open_transactions: Vec::new(),
+            open_transactions: Some(Vec::new()),
             deleted_ms: None,
         }
     }
@@ -140,8 +142,14 @@ impl<'a> Growth<'a> {
         entry.log_start_offset = target.log_start_offset;
         entry.log_end_offset = target.log_end_offset.filter(|log_end| *log_end > end);
         entry.deleted_ms = target.deleted_ms;
-        entry.open_transactions.clone_from(&target.open_transactions);
         entry.problem = problem;
+        match &target.open_transactions {
+            Some(open) => entry.open_transactions.clone_from(open),
+            None => {
+                entry.open_transactions.clear();
+                entry.problem = entry.problem.or(Some(OPEN_UNKNOWN.to_owned()));
+            }
+        }
         let point = Point { branch: entry.branch(), end_offset: end };
         if let Some(other) = target.point.filter(|p| *p != point) {
             // What is known of another point says nothing of this one.

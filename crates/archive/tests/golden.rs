@@ -221,7 +221,7 @@ async fn write(store: &MemoryStore, hash: HashAlgorithm) {
     let open = OpenTransaction { producer_id: 5, producer_epoch: 1, first_offset: 447 };
     let point = Some(Point { branch: 2, end_offset: 470 });
     let targets = [
-        Target { journal: of(0, 2), point, open_transactions: vec![open], ..Target::new(TOPIC, 0) },
+        Target { journal: of(0, 2), point, open_transactions: Some(vec![open]), ..Target::new(TOPIC, 0) },
         Target {
             journal: of(1, 0),
             log_end_offset: Some(9),

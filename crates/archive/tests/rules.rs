@@ -151,12 +151,12 @@ fn what_describes_a_recovery_point_is_of_that_one() {
         grow(&archive, 0, 1).await;
         let open = OpenTransaction { producer_id: 5, producer_epoch: 1, first_offset: 7 };
         let point = |end_offset| Some(Point { branch: 0, end_offset });
-        let target = Target { point: point(10), open_transactions: vec![open.clone()], ..on() };
+        let target = Target { point: point(10), open_transactions: Some(vec![open.clone()]), ..on() };
         // The marker is committed by another archiver meanwhile.
         grow(&archive, 0, 1).await;
         let first = state(&archive, &write(&archive, target).await).await;
         assert_eq!((first.end(), first.open_transactions.as_slice()), (10, [open.clone()].as_slice()));
-        let target = Target { point: point(35), open_transactions: vec![open], ..on() };
+        let target = Target { point: point(35), open_transactions: Some(vec![open]), ..on() };
         let second = state(&archive, &write(&archive, target).await).await;
         assert_eq!((second.end(), second.open_transactions.len()), (20, 0));
         assert!(second.lags() && second.problem.as_ref().unwrap().contains("35"), "{:?}", second.problem);

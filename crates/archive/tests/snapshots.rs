@@ -95,7 +95,7 @@ fn a_partition_that_lags_and_open_transactions_are_told() {
         let target = Target {
             log_end_offset: Some(25),
             log_start_offset: Some(3),
-            open_transactions: vec![open.clone()],
+            open_transactions: Some(vec![open.clone()]),
             ..Target::new(TOPIC, 0)
         };
         let reached = Target { log_end_offset: Some(0), ..Target::new(TOPIC, 1) };

@@ -3,8 +3,9 @@
 use varve_format::{DataKey, EncryptionInfo, ExtentKind, Footer};
 
 use super::index;
-use super::object::OpenObject;
+use super::object::{At, OpenObject};
 use super::stream::LogStream;
+use crate::archive::Archive;
 use crate::canonical::Record;
 use crate::error::{Error, Result};
 use crate::head::ObjectHead;
@@ -16,6 +17,24 @@ pub struct ArchivedObject {
     object: OpenObject,
     /// Of the piece.
     offsets: (i64, i64),
+}
+
+impl Archive {
+    /// An object of its own, whose head was read already.
+    ///
+    /// # Errors
+    /// [`Error::Store`] for a name that no store can have.
+    pub fn object(&self, head: &ObjectHead) -> Result<ArchivedObject> {
+        let at = At {
+            key: self.shelf().key(&head.name)?,
+            name: self.shelf().place(&head.name),
+            origin: 0,
+            bytes: head.trailer.object_bytes(),
+            whole: true,
+        };
+        let offsets = (head.first_offset(), head.end_offset());
+        Ok(ArchivedObject::new(OpenObject::of(self.shelf().shared(), at, head.clone()), offsets))
+    }
 }
 
 impl ArchivedObject {

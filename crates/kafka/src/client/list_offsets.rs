@@ -18,6 +18,8 @@ pub enum OffsetSpec {
     Earliest,
     /// The high watermark.
     Latest,
+    /// Below it no transaction is open.
+    LatestStable,
     /// The first record at or after a time; `None` in the answer if there is none.
     AtOrAfterMs(i64),
     /// The first that the leader has on its own disk.
@@ -32,8 +34,15 @@ impl OffsetSpec {
             OffsetSpec::EarliestLocal => -4,
             OffsetSpec::LatestTiered => -5,
             OffsetSpec::Earliest => -2,
-            OffsetSpec::Latest => -1,
+            OffsetSpec::Latest | OffsetSpec::LatestStable => -1,
             OffsetSpec::AtOrAfterMs(ms) => ms.max(0),
+        }
+    }
+
+    pub(crate) fn isolation_level(self) -> i8 {
+        match self {
+            OffsetSpec::LatestStable => READ_COMMITTED,
+            _ => READ_UNCOMMITTED,
         }
     }
 
@@ -42,12 +51,14 @@ impl OffsetSpec {
         match self {
             OffsetSpec::EarliestLocal => 8,
             OffsetSpec::LatestTiered => 9,
+            OffsetSpec::LatestStable => 2,
             _ => 1,
         }
     }
 }
 
 const READ_UNCOMMITTED: i8 = 0;
+const READ_COMMITTED: i8 = 1;
 const ANY_CONSUMER: BrokerId = BrokerId(-1);
 
 impl Client {
@@ -131,7 +142,7 @@ async fn ask(
         .with_partitions(partitions.collect());
     let request = ListOffsetsRequest::default()
         .with_replica_id(ANY_CONSUMER)
-        .with_isolation_level(READ_UNCOMMITTED)
+        .with_isolation_level(spec.isolation_level())
         .with_topics(vec![wanted]);
     let answer = connection.call(request).await?;
     let answers = answer.topics.into_iter().flat_map(|t| t.partitions).map(|p| {

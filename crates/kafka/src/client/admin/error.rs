@@ -57,6 +57,11 @@ impl AdminError {
         matches!(self, Self::NotAuthorized { .. })
     }
 
+    /// The broker leads in a newer epoch than the one that was named.
+    pub fn is_fenced(&self) -> bool {
+        matches!(self, Self::Client(ClientError::Kafka { code: ResponseError::FencedLeaderEpoch, .. }))
+    }
+
     /// What was asked for is not there: deleted since it was listed, perhaps.
     pub fn is_gone(&self) -> bool {
         let Self::Client(ClientError::Kafka { code, .. }) = self else { return false };

@@ -28,7 +28,7 @@ pub use error::{AdminError, AdminResult, Found, Missing, NeededAcl};
 pub use group_offsets::{CommittedOffset, GroupOffsets};
 pub use groups::{AssignedTopic, GroupDescription, GroupListing, GroupMemberState};
 pub use leaders::TopicPartition;
-pub use offsets::{EpochEnd, PartitionOffset};
+pub use offsets::{AskedEpoch, EpochEnd, PartitionOffset};
 pub use quotas::{QuotaEntity, QuotaEntry};
 pub use topics::{PartitionDescription, TopicDescription};
 pub use users::{ScramCredential, ScramUser};

@@ -19,7 +19,6 @@ use super::error::{AdminResult, Found, NeededAcl};
 use super::leaders::{TopicPartition, by_topic, locate_leaders};
 use super::routed::{Answers, Located, RoutedCall, run};
 
-const READ_UNCOMMITTED: i8 = 0;
 const ANY_CONSUMER: BrokerId = BrokerId(-1);
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +31,15 @@ pub struct PartitionOffset {
     pub timestamp_ms: Option<i64>,
     /// Of the record there.
     pub leader_epoch: Option<i32>,
+}
+
+/// Which leader epoch's end is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AskedEpoch {
+    pub partition: TopicPartition,
+    pub leader_epoch: i32,
+    /// If given, a broker that leads in another epoch refuses.
+    pub current_leader_epoch: Option<i32>,
 }
 
 /// Where a leader epoch ends in the leader's log.
@@ -59,12 +67,9 @@ impl Client {
     }
 
     /// For each partition the end of a leader epoch, as its current leader has it.
-    pub async fn ends_of_leader_epochs(
-        &self,
-        epochs: &[(TopicPartition, i32)],
-    ) -> AdminResult<Found<EpochEnd>> {
-        let call = EndOfEpoch(epochs.iter().cloned().collect());
-        let partitions = epochs.iter().map(|(p, _)| p.clone()).collect();
+    pub async fn ends_of_leader_epochs(&self, asked: &[AskedEpoch]) -> AdminResult<Found<EpochEnd>> {
+        let call = EndOfEpoch(asked.iter().map(|a| (a.partition.clone(), a.clone())).collect());
+        let partitions = asked.iter().map(|a| a.partition.clone()).collect();
         let mut found = run(self, &call, partitions).await?;
         found.items.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
         Ok(found)
@@ -102,7 +107,7 @@ impl RoutedCall for ListOffsets {
         let timeout_ms = i32::try_from(connection.request_timeout().as_millis()).unwrap_or(i32::MAX);
         let request = ListOffsetsRequest::default()
             .with_replica_id(ANY_CONSUMER)
-            .with_isolation_level(READ_UNCOMMITTED)
+            .with_isolation_level(self.0.isolation_level())
             .with_timeout_ms(timeout_ms)
             .with_topics(topics.collect());
         let answer = connection.call_version(request, version).await?;
@@ -131,7 +136,7 @@ impl RoutedCall for ListOffsets {
     }
 }
 
-struct EndOfEpoch(HashMap<TopicPartition, i32>);
+struct EndOfEpoch(HashMap<TopicPartition, AskedEpoch>);
 
 impl RoutedCall for EndOfEpoch {
     type Item = TopicPartition;
@@ -146,11 +151,11 @@ impl RoutedCall for EndOfEpoch {
     async fn ask(&self, connection: &Connection, items: &[TopicPartition]) -> Result<Answers<Self>> {
         let topics = by_topic(items).into_iter().map(|(topic, partitions)| {
             let partitions = partitions.into_iter().map(|p| {
-                let epoch = self.0.get(&TopicPartition::new(topic, p)).copied().unwrap_or(-1);
+                let asked = self.0.get(&TopicPartition::new(topic, p));
                 OffsetForLeaderPartition::default()
                     .with_partition(p)
-                    .with_current_leader_epoch(-1)
-                    .with_leader_epoch(epoch)
+                    .with_current_leader_epoch(asked.and_then(|a| a.current_leader_epoch).unwrap_or(-1))
+                    .with_leader_epoch(asked.map_or(-1, |a| a.leader_epoch))
             });
             OffsetForLeaderTopic::default()
                 .with_topic(TopicName(StrBytes::from_string(topic.to_owned())))

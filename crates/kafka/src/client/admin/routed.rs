@@ -216,6 +216,8 @@ async fn ask_part<C: RoutedCall>(
 fn may_pass(code: ResponseError, waited: Duration) -> bool {
     match code {
         ResponseError::UnknownTopicOrPartition | ResponseError::UnknownTopicId => waited < UNKNOWN_PATIENCE,
+        // The caller's epoch stays old.
+        ResponseError::FencedLeaderEpoch => false,
         code => code.is_retriable(),
     }
 }
