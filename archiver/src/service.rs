@@ -180,7 +180,11 @@ impl Archiver {
             expire_at: Instant::now() + EXPIRE,
         };
         service.running.found = found;
-        self.look(&mut service).await?;
+        match self.look(&mut service).await {
+            Err(error) if !error.is_passing() => return Err(error),
+            Err(error) => tracing::warn!(%error, "the cluster's topics can't be looked at yet"),
+            Ok(()) => {}
+        }
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         tokio::pin!(stop);
@@ -189,7 +193,11 @@ impl Archiver {
                 () = &mut stop => break,
                 Some(notice) = service.running.notices.recv() => service.running.notice(notice),
                 event = next_event(&mut service.group) => self.group_event(&mut service, event).await?,
-                _ = tick.tick() => self.step(&mut service).await,
+                // A cluster that is away must not keep us from stopping.
+                _ = tick.tick() => tokio::select! {
+                    () = &mut stop => break,
+                    () = self.step(&mut service) => {}
+                },
             }
         }
         self.goodbye(service).await
@@ -310,8 +318,14 @@ impl Archiver {
             tracing::warn!(left, "partitions whose last batches are not in the archive yet");
         }
         if !wanted.is_empty() {
-            let pending = self.begin_snapshot(&wanted).await?;
-            self.finish_snapshot(pending).await?;
+            let snapshot = async {
+                let pending = self.begin_snapshot(&wanted).await?;
+                self.finish_snapshot(pending).await
+            };
+            match tokio::time::timeout(GOODBYE, snapshot).await {
+                Ok(done) => drop(done?),
+                Err(_) => tracing::warn!("no last snapshot: the cluster or the store does not answer"),
+            }
         }
         if let Some(group) = service.group {
             group.leave().await;

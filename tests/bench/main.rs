@@ -2,6 +2,7 @@
 //! same run, in turn. Prints ratios; times nothing out, fails only if work fails.
 //! `cargo xtask bench memory`: what it takes of a JVM's memory, against what it was allowed.
 //! `cargo xtask bench archive`: a topic archived, against fetching it and writing it to a file.
+//! `cargo xtask bench scale`: what thousands of quiet and of idle partitions cost an archiver.
 //! `cargo xtask bench verify`: an archive verified and read, against reading and hashing its files.
 
 mod archive;
@@ -10,6 +11,7 @@ mod lean;
 mod measure;
 mod memory;
 mod reads;
+mod scale;
 mod segment;
 mod stage;
 mod tier;
@@ -28,6 +30,8 @@ enum Bench {
     Memory(memory::Args),
     /// Archiving a topic.
     Archive(archive::Args),
+    /// Archiving thousands of partitions that have next to nothing.
+    Scale(scale::Args),
     /// Verifying and reading an archive.
     Verify(verify::Args),
 }
@@ -37,6 +41,7 @@ fn main() -> ExitCode {
         Bench::Tier(args) => tier::run(&args),
         Bench::Memory(args) => memory::run(&args),
         Bench::Archive(args) => archive::run(&args),
+        Bench::Scale(args) => scale::run(&args),
         Bench::Verify(args) => verify::run(&args),
     };
     match outcome {

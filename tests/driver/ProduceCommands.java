@@ -37,7 +37,7 @@ final class ProduceCommands {
 
     private void produce(JsonNode in, ObjectNode out) throws Exception {
         KafkaProducer<byte[], byte[]> producer = producers.computeIfAbsent(key(in), any -> producer(in, null));
-        Sending sending = new Sending(producer, partition(in), new Content(in));
+        Sending sending = new Sending(producer, partition(in), in.path("across").asInt(1), new Content(in));
         long rate = in.path("records_per_second").asLong(0);
         long started = System.nanoTime();
         for (long i = 0; i < in.get("count").asLong(); i++) {
@@ -96,6 +96,8 @@ final class ProduceCommands {
     private final class Sending {
         private final KafkaProducer<byte[], byte[]> producer;
         private final TopicPartition partition;
+        /** Records go to so many partitions in turn, this one first. */
+        private final int across;
         private final Content content;
         private final AtomicLong acknowledged = new AtomicLong();
         private final AtomicLong bytes = new AtomicLong();
@@ -104,20 +106,27 @@ final class ProduceCommands {
         private final AtomicLong last = new AtomicLong(-1);
 
         Sending(KafkaProducer<byte[], byte[]> producer, TopicPartition partition, Content content) {
+            this(producer, partition, 1, content);
+        }
+
+        Sending(KafkaProducer<byte[], byte[]> producer, TopicPartition partition, int across, Content content) {
             this.producer = producer;
             this.partition = partition;
+            this.across = across;
             this.content = content;
         }
 
         void send(long index, Ledger.Outcome outcome) {
-            ProducerRecord<byte[], byte[]> record = content.record(partition, index);
+            int number = partition.partition() + (int) (index % across);
+            TopicPartition to = new TopicPartition(partition.topic(), number);
+            ProducerRecord<byte[], byte[]> record = content.record(to, index);
             producer.send(record, (metadata, error) -> {
                 if (error != null) {
                     failure.compareAndSet(null, error);
                     return;
                 }
                 byte[] hash = Ledger.hash(record.timestamp(), record.key(), record.value(), record.headers());
-                ledger.of(partition).put(metadata.offset(), new Ledger.Entry(record.timestamp(), hash, outcome));
+                ledger.of(to).put(metadata.offset(), new Ledger.Entry(record.timestamp(), hash, outcome));
                 acknowledged.incrementAndGet();
                 bytes.addAndGet(record.value() == null ? 0 : record.value().length);
                 first.compareAndSet(-1, metadata.offset());

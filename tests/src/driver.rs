@@ -96,6 +96,8 @@ pub enum At {
 #[derive(Clone, Debug, Serialize)]
 pub struct Produce {
     pub partition: u32,
+    /// To so many partitions in turn, `partition` first. What is reported of offsets is of no use then.
+    pub across: u32,
     pub count: u64,
     pub seed: u64,
     pub key_bytes: u32,
@@ -121,6 +123,7 @@ impl Default for Produce {
     fn default() -> Self {
         Self {
             partition: 0,
+            across: 1,
             count: 1000,
             seed: 1,
             key_bytes: 16,

@@ -163,6 +163,7 @@ impl Scraped {
         let suffix = name.strip_prefix(family).context("of another family")?;
         ensure!(suffixes.contains(&suffix), "suffix {suffix}");
         ensure!(value.is_finite() && (suffix.is_empty() || value >= 0.0), "{value}");
+        let series = series.trim_end_matches("{}");
         ensure!(self.samples.insert(series.to_owned(), value).is_none(), "twice");
         Ok(())
     }
