@@ -41,6 +41,8 @@ pub struct Target {
     pub open_transactions: Vec<OpenTransaction>,
     /// When the topic was found to be gone.
     pub deleted_ms: Option<i64>,
+    /// Why `log_end_offset` is not reached, or not known. It counts only where that is so.
+    pub problem: Option<String>,
 }
 
 /// An end of a branch, its journal included.
@@ -61,6 +63,7 @@ impl Target {
             log_end_offset: None,
             open_transactions: Vec::new(),
             deleted_ms: None,
+            problem: None,
         }
     }
 }
@@ -141,7 +144,9 @@ impl<'a> Growth<'a> {
         entry.log_end_offset = target.log_end_offset.filter(|log_end| *log_end > end);
         entry.deleted_ms = target.deleted_ms;
         entry.open_transactions.clone_from(&target.open_transactions);
-        entry.problem = problem;
+        let is_reached = target.log_end_offset.is_some() && entry.log_end_offset.is_none();
+        let told = target.problem.as_deref().filter(|_| !is_reached);
+        entry.problem = problem.or_else(|| told.map(cut));
         let point = Point { branch: entry.branch(), end_offset: end };
         if let Some(other) = target.point.filter(|p| *p != point) {
             // What is known of another point says nothing of this one.
