@@ -15,6 +15,7 @@ mod journal;
 mod memory;
 mod opening;
 mod progress;
+mod rebalance;
 mod recovery_point;
 mod rescue;
 mod running;

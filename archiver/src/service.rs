@@ -10,16 +10,17 @@ use tokio::sync::mpsc;
 use varve_archive::record::snapshot::Signer;
 use varve_archive::{Archive, HashAlgorithm, Snapshot};
 use varve_format::{DigestAlgorithm, Id};
-use varve_kafka::client::{Client, FetchLimits, GroupEvent, GroupMember, Released};
+use varve_kafka::client::{Client, FetchLimits, GroupMember, Released};
 use varve_store::{Rate, SharedStore, ThrottledStore};
 
 use crate::clock;
 use crate::config::Config;
 use crate::discovery::{Discovery, Wanted};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::journal::{self, Journal};
 use crate::memory::Memory;
 use crate::progress::Progress;
+use crate::rebalance::{self, Assigned};
 use crate::recovery_point::Pending;
 use crate::running::{LOOK, Running};
 use crate::segment::Style;
@@ -60,13 +61,15 @@ pub struct Outcome {
 }
 
 /// What a service keeps of itself between two steps.
-struct Service {
-    running: Running,
+pub(crate) struct Service {
+    pub(crate) running: Running,
     discovery: Discovery,
-    group: Option<GroupMember>,
-    share: Share,
+    pub(crate) group: Option<GroupMember>,
+    pub(crate) share: Share,
+    /// Assigned, and not begun with.
+    pub(crate) assigned: Option<Assigned>,
     /// Held until all was given back.
-    released: Option<Released>,
+    pub(crate) released: Option<Released>,
     pending: Option<Pending>,
     snapshot_at: Option<Instant>,
     expire_at: Instant,
@@ -158,16 +161,7 @@ impl Archiver {
         let (found, bundles) = journal::found(&self.archive).await?;
         journal.inherit(bundles);
         let group = self.config.group.as_ref().map(|group| sharing::join(&self.client, group));
-        let mut service = Service {
-            running: self.start(Some(journal)),
-            discovery: Discovery::new(self.client.clone(), self.config.topics.clone()),
-            share: if group.is_some() { Share::Nothing } else { Share::All },
-            group,
-            released: None,
-            pending: None,
-            snapshot_at: self.next_snapshot(),
-            expire_at: Instant::now() + EXPIRE,
-        };
+        let mut service = self.service(journal, group);
         service.running.found = found;
         self.look(&mut service).await?;
         let mut tick = tokio::time::interval(TICK);
@@ -177,14 +171,29 @@ impl Archiver {
             tokio::select! {
                 () = &mut stop => break,
                 Some(notice) = service.running.notices.recv() => service.running.notice(notice),
-                event = next_event(&mut service.group) => self.group_event(&mut service, event).await?,
+                event = rebalance::next_event(&mut service.group) => self.group_event(&mut service, event).await?,
                 _ = tick.tick() => self.step(&mut service).await,
             }
         }
         self.goodbye(service).await
     }
 
+    pub(crate) fn service(&self, journal: Journal, group: Option<GroupMember>) -> Service {
+        Service {
+            running: self.start(Some(journal)),
+            discovery: Discovery::new(self.client.clone(), self.config.topics.clone()),
+            share: if group.is_some() { Share::Nothing } else { Share::All },
+            group,
+            assigned: None,
+            released: None,
+            pending: None,
+            snapshot_at: self.next_snapshot(),
+            expire_at: Instant::now() + EXPIRE,
+        }
+    }
+
     async fn step(&self, service: &mut Service) {
+        self.begin_share(service).await;
         if service.running.look_at <= Instant::now() {
             service.running.look_at = Instant::now() + LOOK;
             if let Err(error) = self.look(service).await {
@@ -210,30 +219,6 @@ impl Archiver {
         let wanted = service.discovery.look(&self.archive, WRITER).await?;
         self.note_seen(&mut service.running, &wanted).await?;
         service.running.take(wanted, &service.share);
-        Ok(())
-    }
-
-    async fn group_event(&self, service: &mut Service, event: Option<GroupEvent>) -> Result<()> {
-        match event {
-            Some(GroupEvent::Assigned { assignment, member_id, .. }) => {
-                service.share = Share::parse(&assignment, member_id);
-                // Others may have written meanwhile.
-                service.running.found = journal::found(&self.archive).await?.0;
-                service.running.look_at = Instant::now();
-            }
-            Some(GroupEvent::Revoked(released)) => {
-                service.share = Share::Nothing;
-                service.released = Some(released);
-                service.running.take(Vec::new(), &Share::Nothing);
-            }
-            Some(GroupEvent::Lost { reason }) => {
-                tracing::warn!(reason, "the group went on without us");
-                service.share = Share::Nothing;
-                service.running.take(Vec::new(), &Share::Nothing);
-            }
-            Some(GroupEvent::Failed(error)) => return Err(error.into()),
-            None => return Err(Error::Ended("the membership of the group")),
-        }
         Ok(())
     }
 
@@ -384,13 +369,6 @@ impl Archiver {
             running.seen_ms.insert(key, seen_ms);
         }
         Ok(())
-    }
-}
-
-async fn next_event(group: &mut Option<GroupMember>) -> Option<GroupEvent> {
-    match group {
-        Some(group) => group.next().await,
-        None => std::future::pending().await,
     }
 }
 
