@@ -320,6 +320,7 @@ impl Archiver {
             given: HashMap::new(),
             done: HashSet::new(),
             troubles: HashMap::new(),
+            stuck: HashSet::new(),
             stops: None,
             found: HashMap::new(),
             seen_ms: HashMap::new(),

@@ -98,6 +98,8 @@ pub(crate) struct Tail {
     /// Answers to what was asked before this are of no use any more.
     pub(crate) generation: u64,
     pub(crate) failures: u32,
+    /// Why it rests as soon as what is held is in the store.
+    pub(crate) trouble: Option<String>,
     /// Holes that were seen in it.
     pub(crate) holes: u32,
     pub(crate) rest_until: Option<Instant>,
@@ -129,6 +131,7 @@ impl Tail {
             closing: false,
             generation: 0,
             failures: 0,
+            trouble: None,
             holes: 0,
             rest_until: None,
             log_start_offset: 0,
