@@ -1,6 +1,6 @@
 //! Which topics there are, which of them are archived, and who leads them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use varve_archive::V1;
@@ -61,6 +61,17 @@ impl Discovery {
         if self.cluster_id.get_or_insert_with(|| cluster_id.clone()) != &cluster_id {
             return Err(Error::unexpected("the cluster's id", format!("{:?}", self.cluster_id), cluster_id));
         }
+        let there: HashSet<Id> = metadata.topics.iter().map(|t| t.topic_id).collect();
+        self.known.retain(|topic_id, topic| {
+            let is_there = there.contains(topic_id);
+            if !is_there {
+                tracing::warn!(
+                    topic = topic.name, %topic_id,
+                    "the brokers don't list it any more: it was deleted, or the ACL Describe on it was"
+                );
+            }
+            is_there
+        });
         let topics: Vec<_> = metadata
             .topics
             .into_iter()

@@ -16,6 +16,7 @@ mod memory;
 pub mod metrics;
 mod opening;
 mod progress;
+mod rebalance;
 mod recovery_point;
 mod rescue;
 mod running;

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use varve_archive::record::snapshot::CLUSTER_STATE;
 use varve_archive::{Document, NewSnapshot, Point, Record, Snapshot, Target};
 use varve_kafka::client::OffsetSpec;
-use varve_kafka::client::admin::TopicPartition;
+use varve_kafka::client::admin::{AdminError, TopicPartition};
 
 use crate::clock;
 use crate::discovery::Wanted;
@@ -26,6 +26,8 @@ pub(crate) struct Pending {
     /// The logs' ends, read after the groups.
     pub(crate) ends: HashMap<Key, i64>,
     begun: Instant,
+    /// Logs whose ends could not be read, and why.
+    unknown: HashMap<Key, String>,
     pub(crate) until: Instant,
 }
 
@@ -33,23 +35,35 @@ impl Archiver {
     pub(crate) async fn begin_snapshot(&self, wanted: &[Wanted]) -> Result<Pending> {
         let begun = Instant::now();
         let groups = collect_groups(&self.client, &self.parts).await?;
-        let stable = self.ends(wanted, OffsetSpec::LatestStable).await?;
-        let ends = self.ends(wanted, OffsetSpec::Latest).await?;
-        Ok(Pending { groups, stable, ends, begun, until: Instant::now() + self.config.snapshots.wait })
+        let (stable, _) = self.ends(wanted, OffsetSpec::LatestStable).await?;
+        let (ends, unknown) = self.ends(wanted, OffsetSpec::Latest).await?;
+        for (key, why) in &unknown {
+            tracing::warn!(topic_id = %key.0, partition = key.1, why, "a log can't be waited for");
+        }
+        let until = Instant::now() + self.config.snapshots.wait;
+        Ok(Pending { groups, stable, ends, begun, unknown, until })
     }
 
-    /// The ends of those logs that have a leader; the others are named in a warning.
-    pub(crate) async fn ends(&self, wanted: &[Wanted], which: OffsetSpec) -> Result<HashMap<Key, i64>> {
+    /// The ends of those logs that have a leader; of the others, why not.
+    pub(crate) async fn ends(
+        &self,
+        wanted: &[Wanted],
+        which: OffsetSpec,
+    ) -> Result<(HashMap<Key, i64>, HashMap<Key, String>)> {
         let partitions: Vec<TopicPartition> =
             wanted.iter().map(|w| TopicPartition::new(w.topic.name.clone(), w.partition)).collect();
         let found = self.client.list_offsets_of(&partitions, which).await?;
-        for missing in &found.missing {
-            tracing::warn!(what = %missing.what, error = %missing.error, "the end of a log is not known");
-        }
         let by_name: HashMap<(&str, i32), i64> =
             found.items.iter().filter_map(|o| Some(((o.topic.as_str(), o.partition), o.offset?))).collect();
         let end = |w: &Wanted| by_name.get(&(w.topic.name.as_str(), w.partition)).copied();
-        Ok(wanted.iter().filter_map(|w| Some((w.key(), end(w)?))).collect())
+        let ends = wanted.iter().filter_map(|w| Some((w.key(), end(w)?))).collect();
+        let missing = found.missing.iter().filter(|m| !m.error.is_gone());
+        let missing: HashMap<&str, &AdminError> = missing.map(|m| (m.what.as_str(), &m.error)).collect();
+        let why = |(w, partition): (&Wanted, &TopicPartition)| {
+            let error = missing.get(partition.to_string().as_str())?;
+            Some((w.key(), format!("the log's end is not known: {error}")))
+        };
+        Ok((ends, wanted.iter().zip(&partitions).filter_map(why).collect()))
     }
 
     /// Whether the archive, journal included, has all that `pending` waits for.
@@ -64,9 +78,15 @@ impl Archiver {
         for (key, end) in pending.ends.iter().filter(|(key, end)| pending.stable.get(*key) == Some(*end)) {
             self.progress.nothing_open(*key, *end);
         }
-        let targets: Vec<Target> = pending.ends.iter().map(|(key, end)| self.target(*key, *end)).collect();
+        let known = pending.ends.iter().map(|(key, end)| self.target(*key, *end));
+        let unknown = pending.unknown.into_iter().map(|(key, why)| Target {
+            journal: self.progress.partition(key).unwrap_or_default().journal,
+            problem: Some(why),
+            ..Target::new(key.0, key.1)
+        });
+        let targets: Vec<Target> = known.chain(unknown).collect();
         let lagging =
-            targets.iter().filter(|t| t.log_end_offset.is_some_and(|end| self.safe_end(t) < end)).count();
+            targets.iter().filter(|t| t.log_end_offset.is_none_or(|end| self.safe_end(t) < end)).count();
         let rest = collect_rest(&self.client, &self.parts, self.registry.as_ref(), pending.groups).await;
         let document: ClusterState = rest?;
         let bytes = document.encode().map_err(|source| {
@@ -114,6 +134,7 @@ impl Archiver {
             journal: progress.journal,
             log_start_offset: Some(progress.log_start_offset),
             log_end_offset: Some(log_end_offset),
+            problem: progress.trouble,
             ..Target::new(key.0, key.1)
         }
     }

@@ -33,6 +33,8 @@ pub(crate) struct Running {
     pub(crate) given: HashMap<Key, i32>,
     pub(crate) done: HashSet<Key>,
     pub(crate) troubles: HashMap<Key, String>,
+    /// Those that can't go on until somebody sees to it.
+    pub(crate) stuck: HashSet<Key>,
     /// Where reading ends; `None` for a service, which goes on for ever.
     pub(crate) stops: Option<HashMap<Key, i64>>,
     /// What the journal had at the start.
@@ -114,6 +116,7 @@ impl Running {
         match notice {
             Notice::Done(key) => {
                 self.troubles.remove(&key);
+                self.stuck.remove(&key);
                 self.given.remove(&key);
                 self.done.insert(key);
             }
@@ -123,19 +126,23 @@ impl Running {
             }
             Notice::Gone(key) => {
                 self.given.remove(&key);
+                self.stuck.remove(&key);
                 self.wanted.remove(&key);
                 self.shared.progress.forget(key);
             }
             Notice::Failed(key, why) => {
                 self.troubles.insert(key, why);
             }
+            Notice::Stuck(key) => {
+                self.stuck.insert(key);
+            }
         }
     }
 
-    /// Whether all that is to be archived to an end is.
+    /// Whether all that is to be archived to an end is, but for what waiting won't mend.
     pub(crate) fn is_done(&self) -> bool {
-        let stops = self.stops.as_ref();
-        stops.is_some_and(|stops| stops.keys().all(|k| self.done.contains(k) || !self.wanted.contains_key(k)))
+        let over = |k: &Key| self.done.contains(k) || self.stuck.contains(k) || !self.wanted.contains_key(k);
+        self.stops.as_ref().is_some_and(|stops| stops.keys().all(over))
     }
 
     /// Whether somebody must say who leads them.

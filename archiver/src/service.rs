@@ -10,17 +10,18 @@ use tokio::sync::mpsc;
 use varve_archive::record::snapshot::Signer;
 use varve_archive::{Archive, HashAlgorithm, Snapshot};
 use varve_format::{DigestAlgorithm, Id};
-use varve_kafka::client::{Client, FetchLimits, GroupEvent, GroupMember, Released};
+use varve_kafka::client::{Client, FetchLimits, GroupMember, Released};
 use varve_store::{CountingStore, Counts, Rate, SharedStore, ThrottledStore};
 
 use crate::clock;
 use crate::config::Config;
 use crate::discovery::{Discovery, Wanted};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::journal::{self, Journal};
 use crate::memory::Memory;
 use crate::metrics::{FailureKind, GroupState, Task};
 use crate::progress::Progress;
+use crate::rebalance::{self, Assigned};
 use crate::recovery_point::Pending;
 use crate::running::{LOOK, Running};
 use crate::segment::Style;
@@ -63,13 +64,15 @@ pub struct Outcome {
 }
 
 /// What a service keeps of itself between two steps.
-struct Service {
-    running: Running,
+pub(crate) struct Service {
+    pub(crate) running: Running,
     discovery: Discovery,
-    group: Option<GroupMember>,
-    share: Share,
+    pub(crate) group: Option<GroupMember>,
+    pub(crate) share: Share,
+    /// Assigned, and not begun with.
+    pub(crate) assigned: Option<Assigned>,
     /// Held until all was given back.
-    released: Option<Released>,
+    pub(crate) released: Option<Released>,
     pending: Option<Pending>,
     snapshot_at: Option<Instant>,
     expire_at: Instant,
@@ -169,16 +172,7 @@ impl Archiver {
         journal.inherit(bundles);
         let group = self.config.group.as_ref().map(|group| sharing::join(&self.client, group));
         self.progress.tally.group(if group.is_some() { GroupState::Joining } else { GroupState::None });
-        let mut service = Service {
-            running: self.start(Some(journal)),
-            discovery: Discovery::new(self.client.clone(), self.config.topics.clone()),
-            share: if group.is_some() { Share::Nothing } else { Share::All },
-            group,
-            released: None,
-            pending: None,
-            snapshot_at: self.next_snapshot(),
-            expire_at: Instant::now() + EXPIRE,
-        };
+        let mut service = self.service(journal, group);
         service.running.found = found;
         match self.look(&mut service).await {
             Err(error) if !error.is_passing() => return Err(error),
@@ -192,7 +186,7 @@ impl Archiver {
             tokio::select! {
                 () = &mut stop => break,
                 Some(notice) = service.running.notices.recv() => service.running.notice(notice),
-                event = next_event(&mut service.group) => self.group_event(&mut service, event).await?,
+                event = rebalance::next_event(&mut service.group) => self.group_event(&mut service, event).await?,
                 // A cluster that is away must not keep us from stopping.
                 _ = tick.tick() => tokio::select! {
                     () = &mut stop => break,
@@ -203,8 +197,23 @@ impl Archiver {
         self.goodbye(service).await
     }
 
+    pub(crate) fn service(&self, journal: Journal, group: Option<GroupMember>) -> Service {
+        Service {
+            running: self.start(Some(journal)),
+            discovery: Discovery::new(self.client.clone(), self.config.topics.clone()),
+            share: if group.is_some() { Share::Nothing } else { Share::All },
+            group,
+            assigned: None,
+            released: None,
+            pending: None,
+            snapshot_at: self.next_snapshot(),
+            expire_at: Instant::now() + EXPIRE,
+        }
+    }
+
     async fn step(&self, service: &mut Service) {
         self.progress.tally.beat(Task::Service);
+        self.begin_share(service).await;
         if service.running.look_at <= Instant::now() {
             service.running.look_at = Instant::now() + LOOK;
             if let Err(error) = self.look(service).await {
@@ -233,33 +242,6 @@ impl Archiver {
         let wanted = service.discovery.look(&self.archive, WRITER).await?;
         self.note_seen(&mut service.running, &wanted).await?;
         service.running.take(wanted, &service.share);
-        Ok(())
-    }
-
-    async fn group_event(&self, service: &mut Service, event: Option<GroupEvent>) -> Result<()> {
-        match event {
-            Some(GroupEvent::Assigned { assignment, member_id, .. }) => {
-                service.share = Share::parse(&assignment, member_id);
-                self.progress.tally.group(GroupState::Joined);
-                // Others may have written meanwhile.
-                service.running.found = journal::found(&self.archive).await?.0;
-                service.running.look_at = Instant::now();
-            }
-            Some(GroupEvent::Revoked(released)) => {
-                service.share = Share::Nothing;
-                self.progress.tally.group(GroupState::Joining);
-                service.released = Some(released);
-                service.running.take(Vec::new(), &Share::Nothing);
-            }
-            Some(GroupEvent::Lost { reason }) => {
-                tracing::warn!(reason, "the group went on without us");
-                self.progress.tally.group(GroupState::Joining);
-                service.share = Share::Nothing;
-                service.running.take(Vec::new(), &Share::Nothing);
-            }
-            Some(GroupEvent::Failed(error)) => return Err(error.into()),
-            None => return Err(Error::Ended("the membership of the group")),
-        }
         Ok(())
     }
 
@@ -372,6 +354,7 @@ impl Archiver {
             given: HashMap::new(),
             done: HashSet::new(),
             troubles: HashMap::new(),
+            stuck: HashSet::new(),
             stops: None,
             found: HashMap::new(),
             seen_ms: HashMap::new(),
@@ -421,13 +404,6 @@ impl Archiver {
             running.seen_ms.insert(key, seen_ms);
         }
         Ok(())
-    }
-}
-
-async fn next_event(group: &mut Option<GroupMember>) -> Option<GroupEvent> {
-    match group {
-        Some(group) => group.next().await,
-        None => std::future::pending().await,
     }
 }
 

@@ -54,7 +54,7 @@ impl Archiver {
         let mut discovery = Discovery::new(self.client.clone(), self.config.topics.clone());
         let wanted = discovery.look(&self.archive, WRITER).await?;
         let pending = self.begin_snapshot(&wanted).await?;
-        let starts = self.ends(&wanted, OffsetSpec::Earliest).await?;
+        let (starts, _) = self.ends(&wanted, OffsetSpec::Earliest).await?;
         let by_key: HashMap<Key, &Wanted> = wanted.iter().map(|w| (w.key(), w)).collect();
         let until = Instant::now() + wait;
         loop {

@@ -7,6 +7,7 @@ use varve_format::{EpochStart, Id, Observed};
 
 use crate::clock;
 use crate::memory::Room;
+use crate::metrics::FailureKind;
 use crate::opening::Leader;
 use crate::segment::{Begin, Lane, SegmentWriter};
 use crate::transactions::OpenTransactions;
@@ -101,6 +102,8 @@ pub(crate) struct Tail {
     /// Answers to what was asked before this are of no use any more.
     pub(crate) generation: u64,
     pub(crate) failures: u32,
+    /// Why it rests as soon as what is held is in the store.
+    pub(crate) trouble: Option<(FailureKind, String)>,
     /// Holes that were seen in it.
     pub(crate) holes: u32,
     pub(crate) rest_until: Option<Instant>,
@@ -133,6 +136,7 @@ impl Tail {
             closing: false,
             generation: 0,
             failures: 0,
+            trouble: None,
             holes: 0,
             rest_until: None,
             log_start_offset: 0,

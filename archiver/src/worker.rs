@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use varve_archive::Commit;
 use varve_archive::record::state::JournalEntry;
 use varve_format::EpochStart;
+use varve_kafka::client::admin::{AdminError, NeededAcl};
 use varve_kafka::client::{
     Client, FetchLimits, FetchProblem, FetchSession, FetchTarget, FetchedBatches, PartitionFetch,
 };
@@ -73,6 +74,8 @@ pub(crate) enum Notice {
     Gone(Key),
     /// It can't go on for now; it is tried again.
     Failed(Key, String),
+    /// It has failed, and it won't go by itself: what could be archived is.
+    Stuck(Key),
 }
 
 enum Event {
@@ -426,9 +429,7 @@ impl Worker {
                 let what = format!("{} at offset {}", tail.lane, tail.next_offset);
                 let error = Error::Batches { what, source };
                 tracing::error!(partition = %tail.lane, %error, "the broker's bytes are corrupt");
-                self.shared.progress.failed(key, &error);
-                self.tell(Notice::Failed(key, error.to_string()));
-                self.end(key, Next::Rest).await;
+                self.refused(key, &error).await;
             }
         }
     }
@@ -446,11 +447,29 @@ impl Worker {
             }
             problem if problem.is_retriable() => self.end(key, Next::Move).await,
             problem => {
-                self.end(key, Next::Open { refused: false }).await;
-                let lane = self.tails.get(&key).map(|t| t.lane.to_string()).unwrap_or_default();
-                self.failed(key, &Error::unexpected(lane, "record batches", problem));
+                let error = match problem {
+                    FetchProblem::NotAuthorized => {
+                        let needs = NeededAcl::on_topic("Read", &tail.lane.topic.name);
+                        AdminError::NotAuthorized { what: tail.lane.to_string(), needs }.into()
+                    }
+                    problem => Error::unexpected(&tail.lane, "record batches", problem),
+                };
+                tracing::warn!(
+                    partition = %tail.lane, %error, again_in_ms = BACKOFF_LASTING.as_millis() as u64,
+                    "can't go on"
+                );
+                self.refused(key, &error).await;
             }
         }
+    }
+
+    /// For what won't go by itself: what is held goes into the store, then the partition rests.
+    async fn refused(&mut self, key: Key, error: &Error) {
+        if let Some(tail) = self.tails.get_mut(&key) {
+            tail.trouble = Some((FailureKind::of(error), error.to_string()));
+        }
+        self.tell(Notice::Failed(key, error.to_string()));
+        self.end(key, Next::Rest).await;
     }
 
     /// Stops reading; what is held goes into the store, then comes `next`.
@@ -694,7 +713,14 @@ impl Worker {
         tail.drop_hold();
         (tail.phase, tail.next) = (Phase::Resting, next);
         tail.rest_until = pause.map(|pause| Instant::now() + pause);
+        // Said last, since every commit before it is a success.
+        if let Some((kind, why)) = tail.trouble.take() {
+            self.shared.progress.failed_for(key, kind, &why);
+        }
         self.shared.progress.tally.state(key, PartitionState::Resting);
+        if pause == Some(BACKOFF_LASTING) {
+            self.tell(Notice::Stuck(key));
+        }
         if next == Next::Move && pause.is_none() {
             self.shared.progress.tally.state(key, PartitionState::Waiting);
             self.tails.remove(&key);

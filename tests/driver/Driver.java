@@ -39,6 +39,7 @@ public final class Driver {
         new ProduceCommands(ledger).register(commands);
         new ConsumeCommands(ledger).register(commands);
         new TierCommands().register(commands);
+        new UserCommands().register(commands);
         commands.put("ping", (in, out) -> out.put("pong", true));
 
         ExecutorService threads = Executors.newCachedThreadPool();

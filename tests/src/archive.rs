@@ -7,6 +7,9 @@ use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use varve_archive::Record;
+use varve_archive::record::snapshot::CLUSTER_STATE;
+use varve_archiver::state::ClusterState;
 use varve_format::{Decoder, ExtentKind, Footer, TRAILER_BYTES, Trailer};
 use varve_kafka::client::{Client, ClientConfig};
 use varve_kafka::protocol::Batches;
@@ -20,6 +23,15 @@ use crate::tier::Tier;
 pub struct ArchiveDir {
     path: PathBuf,
     config: PathBuf,
+    env: Vec<(String, String)>,
+}
+
+/// How a command ended, and what it said.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    pub code: Option<i32>,
+    pub out: String,
+    pub err: String,
 }
 
 /// One object of a chain.
@@ -53,15 +65,30 @@ pub struct RawLog {
 impl ArchiveDir {
     /// `extra` is YAML of further sections, each at the left margin.
     pub fn new(scratch: &Path, bootstrap: &str, extra: &str) -> Result<Self> {
+        let source = format!("source: {{ bootstrap.servers: \"{bootstrap}\" }}");
+        Self::of_source(scratch, &source, extra)
+    }
+
+    /// `source` is the YAML of its section.
+    pub fn of_source(scratch: &Path, source: &str, extra: &str) -> Result<Self> {
         let path = scratch.join("archive");
         std::fs::create_dir_all(&path)?;
         let config = scratch.join("archive.yaml");
-        let text = format!(
-            "source: {{ bootstrap.servers: \"{bootstrap}\" }}\narchive: {{ url: \"file://{}\" }}\n{extra}\n",
-            path.display()
-        );
+        let text = format!("{source}\narchive: {{ url: \"file://{}\" }}\n{extra}\n", path.display());
         std::fs::write(&config, text)?;
-        Ok(Self { path, config })
+        Ok(Self { path, config, env: Vec::new() })
+    }
+
+    /// A variable of the archiver's environment.
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    fn command(&self, args: &[&str]) -> Result<Command> {
+        let mut command = Command::new(varve()?);
+        command.args(args).envs(self.env.iter().map(|(name, value)| (name, value)));
+        Ok(command)
     }
 
     /// Elsewhere than in a directory: `archive` is the YAML of its section. Only what runs can be asked of it.
@@ -69,7 +96,7 @@ impl ArchiveDir {
         let config = scratch.join("archive.yaml");
         let text = format!("source: {{ bootstrap.servers: \"{bootstrap}\" }}\n{archive}\n{extra}\n");
         std::fs::write(&config, text)?;
-        Ok(Self { path: scratch.join("nowhere"), config })
+        Ok(Self { path: scratch.join("nowhere"), config, env: Vec::new() })
     }
 
     /// A copy of all objects of a store, to be looked into.
@@ -80,7 +107,7 @@ impl ArchiveDir {
             std::fs::create_dir_all(file.parent().context("a key without a folder")?)?;
             std::fs::write(file, store.read(key)?)?;
         }
-        Ok(Self { config: path.join("none"), path })
+        Ok(Self { config: path.join("none"), path, env: Vec::new() })
     }
 
     pub fn path(&self) -> &Path {
@@ -97,12 +124,44 @@ impl ArchiveDir {
 
     /// `varve archive run --once`, to its end; what it printed.
     pub fn run_once(&self, extra: &[&str]) -> Result<String> {
+        let ended = self.try_once(extra)?;
+        ensure!(ended.code == Some(0), "varve archive run --once {extra:?}: {ended:?}");
+        Ok(ended.out)
+    }
+
+    /// `varve archive run --once`, to its end, whatever that is.
+    pub fn try_once(&self, extra: &[&str]) -> Result<Ended> {
         let config = self.config.display().to_string();
         let args = [&["archive", "run", "-c", &config, "--once", "--json"], extra].concat();
-        let output = Command::new(varve()?).args(&args).output()?;
+        let output = self.command(&args)?.output()?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Ok(Ended { code: output.status.code(), out: text(&output.stdout), err: text(&output.stderr) })
+    }
+
+    /// `varve verify` of all contents: sound, or an error with what was found.
+    pub fn verify(&self) -> Result<()> {
+        let args = ["verify", &self.url(), "--depth", "contents", "--json"];
+        let output = Command::new(varve()?).args(args).output()?;
         let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         ensure!(output.status.success(), "varve {args:?}: {}\n{out}\n{err}", output.status);
-        Ok(out.into_owned())
+        Ok(())
+    }
+
+    /// The newest snapshot's record.
+    pub fn newest_snapshot(&self) -> Result<serde_json::Value> {
+        let mut names: Vec<PathBuf> =
+            std::fs::read_dir(self.path.join("snapshots"))?.map(|e| Ok(e?.path())).collect::<Result<_>>()?;
+        names.sort();
+        Ok(serde_json::from_slice(&std::fs::read(names.last().context("no snapshot")?)?)?)
+    }
+
+    /// What the newest snapshot holds of the cluster.
+    pub fn cluster_state(&self) -> Result<ClusterState> {
+        let snapshot = self.newest_snapshot()?;
+        let mut documents = snapshot["documents"].as_array().context("no documents")?.iter();
+        let document = documents.find(|d| d["name"] == CLUSTER_STATE).context("no state of the cluster")?;
+        let hash = document["hash"].as_str().context("no hash")?;
+        Ok(ClusterState::decode(&std::fs::read(self.path.join("manifests").join(hash))?)?)
     }
 
     /// `varve archive import --json`, to its end: its exit code, and what it printed; errors as text.
@@ -122,8 +181,8 @@ impl ArchiveDir {
 
     /// `varve archive run`, until it is stopped.
     pub fn start(&self, log: &Path, extra: &[&str]) -> Result<Running> {
-        let mut command = Command::new(varve()?);
-        command.args(["archive", "run", "-c"]).arg(&self.config).args(extra);
+        let mut command = self.command(&["archive", "run", "-c"])?;
+        command.arg(&self.config).args(extra);
         Ok(Running(Process::start("varve archive run", command, log)?))
     }
 

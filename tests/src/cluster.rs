@@ -11,10 +11,11 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rand::Rng;
 
 use crate::driver::{At, Client, Driver, SegmentState};
-use crate::node::Node;
+use crate::node::{Listener, Node};
 use crate::ports::free_port;
 use crate::scratch::Scratch;
 use crate::tier::Tier;
+use crate::toxiproxy::{Proxy, Toxiproxy};
 use crate::wait::{Look, eventually};
 use crate::{KAFKA_VERSION, install};
 
@@ -28,6 +29,16 @@ pub struct ClusterBuilder {
     heap_mib: u32,
     properties: BTreeMap<String, String>,
     rsm: Option<BTreeMap<String, String>>,
+    listeners: Vec<NewListener>,
+}
+
+#[derive(Debug)]
+struct NewListener {
+    name: String,
+    /// `SSL`, `SASL_SSL` …
+    protocol: String,
+    /// Of the fault proxy that is to stand before it.
+    toxiproxy_api: Option<u16>,
 }
 
 impl ClusterBuilder {
@@ -65,6 +76,20 @@ impl ClusterBuilder {
         self
     }
 
+    /// Another listener on every node, beside the harness's own, which takes anybody.
+    pub fn listener(mut self, name: &str, protocol: &str) -> Self {
+        let (name, protocol) = (name.to_owned(), protocol.to_owned());
+        self.listeners.push(NewListener { name, protocol, toxiproxy_api: None });
+        self
+    }
+
+    /// The same with a fault proxy before each node, which is what the nodes advertise.
+    pub fn proxied_listener(mut self, name: &str, protocol: &str, toxiproxy: &Toxiproxy) -> Self {
+        let (name, protocol) = (name.to_owned(), protocol.to_owned());
+        self.listeners.push(NewListener { name, protocol, toxiproxy_api: Some(toxiproxy.api()) });
+        self
+    }
+
     /// Starts every node and waits until all have registered.
     pub fn start(self) -> Result<Cluster> {
         install::kafka_class_path(&self.version)?;
@@ -82,17 +107,34 @@ impl ClusterBuilder {
         if let Some(rsm) = &self.rsm {
             shared.extend(tier_properties(self.nodes, &id, rsm)?);
         }
+        let protocols = self.listeners.iter().map(|l| format!(",{}:{}", l.name, l.protocol));
+        let protocols = format!("CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT{}", protocols.collect::<String>());
+        shared.insert("listener.security.protocol.map".to_owned(), protocols);
         shared.extend(self.properties);
         let mut nodes = Vec::new();
         for ((port, controller), node) in ports.into_iter().zip(1..) {
             let dir = scratch.path().join(format!("node{node}"));
             let mut properties = shared.clone();
             let mut set = |key: &str, value: String| drop(properties.insert(key.to_owned(), value));
+            let mut bound = format!("PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}");
+            let mut advertised = format!("PLAINTEXT://127.0.0.1:{port}");
+            let mut listeners = BTreeMap::new();
+            for new in &self.listeners {
+                let (name, own) = (&new.name, free_port()?);
+                let proxy_name = format!("{name}-{node}");
+                let proxy = new.toxiproxy_api.map(|api| Proxy::create(api, &proxy_name, own)).transpose()?;
+                let port = proxy.as_ref().map_or(own, |proxy| proxy.port);
+                bound.push_str(&format!(",{name}://127.0.0.1:{own}"));
+                advertised.push_str(&format!(",{name}://127.0.0.1:{port}"));
+                listeners.insert(name.clone(), Listener { port, proxy });
+            }
             set("node.id", node.to_string());
-            set("listeners", format!("PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}"));
-            set("advertised.listeners", format!("PLAINTEXT://127.0.0.1:{port}"));
+            set("listeners", bound);
+            set("advertised.listeners", advertised);
             set("log.dirs", dir.join("data").display().to_string());
-            nodes.push(Node::new(node, port, dir, &self.version, self.heap_mib, properties));
+            let mut node = Node::new(node, port, dir, &self.version, self.heap_mib, properties);
+            node.listeners = listeners;
+            nodes.push(node);
         }
         thread::scope(|scope| {
             let formats: Vec<_> = nodes.iter().map(|node| scope.spawn(|| node.format(&id))).collect();
@@ -191,12 +233,23 @@ impl Cluster {
             heap_mib: 512,
             properties: BTreeMap::new(),
             rsm: None,
+            listeners: Vec::new(),
         }
     }
 
     pub fn bootstrap(&self) -> String {
         let nodes: Vec<String> = self.nodes.iter().map(|node| format!("127.0.0.1:{}", node.port)).collect();
         nodes.join(",")
+    }
+
+    /// By a listener beside the harness's own.
+    pub fn bootstrap_of(&self, listener: &str) -> Result<String> {
+        let nodes: Vec<String> = self
+            .nodes
+            .iter()
+            .map(|node| Ok(format!("127.0.0.1:{}", node.port_of(listener)?)))
+            .collect::<Result<_>>()?;
+        Ok(nodes.join(","))
     }
 
     pub fn client(&self) -> Client<'_> {

@@ -420,6 +420,13 @@ impl<'a> Client<'a> {
         self.call_for("ledger", topic, json!({"from": from, "timestamp": timestamp.unwrap_or(0)}))
     }
 
+    /// A SCRAM user with this password; `mechanism` in Kafka's words. One at a time: Kafka can't take two for one
+    /// user at once.
+    pub fn set_scram_user(&self, user: &str, mechanism: &str, password: &str) -> Result<()> {
+        let arguments = json!({"user": user, "mechanism": mechanism, "password": password});
+        self.call::<Value>("set_scram_user", arguments).map(drop)
+    }
+
     pub fn tier_segments(&self) -> Result<Vec<TierSegment>> {
         let mut all: Value = self.call("tier_segments", json!({}))?;
         Ok(serde_json::from_value(all["segments"].take())?)

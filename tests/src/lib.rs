@@ -18,6 +18,7 @@ mod http;
 mod install;
 mod minio;
 mod node;
+mod permissions;
 mod ports;
 mod process;
 pub mod raw_admin;
@@ -27,11 +28,14 @@ mod scratch;
 mod suite;
 mod throttle;
 mod tier;
+mod tls;
 mod toxiproxy;
+mod traffic;
 mod wait;
 
 pub use archive::{
-    ArchiveDir, ArchivedObject, Compared, RawLog, Running, TopicLogs, client, plain_client, runtime, varve,
+    ArchiveDir, ArchivedObject, Compared, Ended, RawLog, Running, TopicLogs, client, plain_client, runtime,
+    varve,
 };
 pub use cluster::{Cluster, ClusterBuilder};
 pub use driver::{
@@ -42,13 +46,16 @@ pub use fault::{Fault, ride_out};
 pub use install::{Unavailable, kafka_class_path, rsm_jar};
 pub use minio::{Bucket, Minio, PASSWORD as MINIO_PASSWORD, REGION as MINIO_REGION, USER as MINIO_USER};
 pub use node::Node;
+pub use permissions::{Permission, ResourceName, documented_permissions};
 pub use reference::reference_pages;
 pub use registry::Registry;
 pub use scratch::{Scratch, copy};
 pub use suite::{Shared, Suite};
 pub use throttle::{Throttle, Weather};
 pub use tier::Tier;
+pub use tls::Certificates;
 pub use toxiproxy::{Proxy, Toxiproxy};
+pub use traffic::while_producing;
 pub use wait::{Look, eventually};
 
 /// Broker versions that are supported, oldest first.

@@ -13,6 +13,7 @@ use anyhow::{Context, Result};
 
 use crate::install;
 use crate::process::Process;
+use crate::toxiproxy::Proxy;
 
 const START_LIMIT: Duration = Duration::from_secs(180);
 const STOP_LIMIT: Duration = Duration::from_secs(90);
@@ -21,8 +22,17 @@ const STOP_LIMIT: Duration = Duration::from_secs(90);
 pub struct Node {
     pub id: u32,
     pub port: u16,
+    pub(crate) listeners: BTreeMap<String, Listener>,
     dir: PathBuf,
     state: Mutex<State>,
+}
+
+/// One beside the harness's own.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    /// Where clients connect.
+    pub(crate) port: u16,
+    pub(crate) proxy: Option<Proxy>,
 }
 
 #[derive(Debug)]
@@ -43,7 +53,18 @@ impl Node {
         properties: BTreeMap<String, String>,
     ) -> Self {
         let state = State { version: version.to_owned(), heap_mib, properties, process: None };
-        Self { id, port, dir, state: Mutex::new(state) }
+        Self { id, port, listeners: BTreeMap::new(), dir, state: Mutex::new(state) }
+    }
+
+    /// The port of a listener beside the harness's own, as the broker advertises it.
+    pub fn port_of(&self, listener: &str) -> Result<u16> {
+        Ok(self.listeners.get(listener).with_context(|| format!("no listener {listener}"))?.port)
+    }
+
+    /// The fault proxy before a listener.
+    pub fn proxy(&self, listener: &str) -> Result<&Proxy> {
+        let listener = self.listeners.get(listener).with_context(|| format!("no listener {listener}"))?;
+        listener.proxy.as_ref().context("no proxy before the listener")
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -13,6 +13,7 @@ use kafka_protocol::messages::alter_user_scram_credentials_request::ScramCredent
 use kafka_protocol::messages::consumer_protocol_assignment::TopicPartition as ConsumerAssigned;
 use kafka_protocol::messages::create_acls_request::AclCreation;
 use kafka_protocol::messages::create_topics_request::CreatableTopic;
+use kafka_protocol::messages::delete_acls_request::DeleteAclsFilter;
 use kafka_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
 use kafka_protocol::messages::offset_commit_request::{
     OffsetCommitRequestPartition, OffsetCommitRequestTopic,
@@ -20,8 +21,8 @@ use kafka_protocol::messages::offset_commit_request::{
 use kafka_protocol::messages::{
     AlterClientQuotasRequest, AlterShareGroupOffsetsRequest, AlterUserScramCredentialsRequest,
     ConsumerGroupHeartbeatRequest, ConsumerProtocolAssignment, ConsumerProtocolSubscription,
-    CreateAclsRequest, CreateTopicsRequest, FindCoordinatorRequest, GroupId, IncrementalAlterConfigsRequest,
-    OffsetCommitRequest, ShareGroupHeartbeatRequest, TopicName,
+    CreateAclsRequest, CreateTopicsRequest, DeleteAclsRequest, FindCoordinatorRequest, GroupId,
+    IncrementalAlterConfigsRequest, OffsetCommitRequest, ShareGroupHeartbeatRequest, TopicName,
 };
 use kafka_protocol::protocol::{Encodable, StrBytes};
 use varve_kafka::client::{Assignor, Client, GroupEvent, GroupMember, JoinedMember, Membership};
@@ -97,6 +98,27 @@ pub async fn allow(
     let request = CreateAclsRequest::default().with_creations(vec![creation]);
     let answer = client.any_connection().await?.call(request).await?;
     ensure!(answer.results.iter().all(|r| r.error_code == 0), "{answer:?}");
+    Ok(())
+}
+
+/// Takes away what [`allow`] gave.
+pub async fn disallow(
+    client: &Client,
+    principal: &str,
+    (resource, name): (i8, &str),
+    operation: i8,
+) -> Result<()> {
+    let filter = DeleteAclsFilter::default()
+        .with_resource_type_filter(resource)
+        .with_resource_name_filter(Some(text(name)))
+        .with_pattern_type_filter(3)
+        .with_principal_filter(Some(text(principal)))
+        .with_host_filter(None)
+        .with_operation(operation)
+        .with_permission_type(3);
+    let request = DeleteAclsRequest::default().with_filters(vec![filter]);
+    let answer = client.any_connection().await?.call(request).await?;
+    ensure!(answer.filter_results.iter().all(|r| r.matching_acls.len() == 1), "{answer:?}");
     Ok(())
 }
 

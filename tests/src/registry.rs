@@ -2,7 +2,7 @@
 //!
 //! It takes any schema as compatible.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use crate::ports::free_port;
 use crate::process::Process;
 use crate::scratch::Scratch;
+use crate::tls::Certificates;
 use crate::{http, install};
 
 #[derive(Debug)]
@@ -35,7 +36,7 @@ impl Registry {
         let (port, secure_port) = (free_port()?, free_port()?);
         let scratch = Scratch::new("registry")?;
         let dir = scratch.path();
-        certificates(dir)?;
+        Certificates::make(dir)?;
         let basic = STANDARD.encode(format!("{}:{}", Self::USER, Self::PASSWORD));
         let mut command = Command::new(install::registry()?);
         command.current_dir(dir);
@@ -77,17 +78,4 @@ impl Registry {
     pub fn delete(&self, path: &str) -> Result<()> {
         http::request("DELETE", self.port, &format!("/subjects/{path}"), "").map(drop)
     }
-}
-
-/// A CA and the server's certificate for 127.0.0.1.
-fn certificates(dir: &Path) -> Result<()> {
-    let steps = [
-        "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=ca -keyout ca.key -out ca.pem",
-        "req -newkey rsa:2048 -nodes -subj /CN=registry -addext subjectAltName=IP:127.0.0.1 -keyout server.key -out server.csr",
-        "x509 -req -in server.csr -copy_extensions copy -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -out server.pem",
-    ];
-    for step in steps {
-        install::run(Command::new("openssl").current_dir(dir).args(step.split(' ')))?;
-    }
-    Ok(())
 }

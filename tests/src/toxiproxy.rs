@@ -31,11 +31,12 @@ impl Toxiproxy {
 
     /// A proxy in front of `upstream`, another loopback port.
     pub fn proxy(&self, name: &str, upstream: u16) -> Result<Proxy> {
-        let proxy = Proxy { api: self.port, name: name.to_owned(), port: free_port()? };
-        let listen = format!("127.0.0.1:{}", proxy.port);
-        let body = json!({"name": name, "listen": listen, "upstream": format!("127.0.0.1:{upstream}")});
-        http::request("POST", self.port, "/proxies", &body.to_string())?;
-        Ok(proxy)
+        Proxy::create(self.port, name, upstream)
+    }
+
+    /// Where it is told what to do.
+    pub(crate) fn api(&self) -> u16 {
+        self.port
     }
 }
 
@@ -47,9 +48,42 @@ pub struct Proxy {
 }
 
 impl Proxy {
+    pub(crate) fn create(api: u16, name: &str, upstream: u16) -> Result<Self> {
+        let proxy = Self { api, name: name.to_owned(), port: free_port()? };
+        let listen = format!("127.0.0.1:{}", proxy.port);
+        let body = json!({"name": name, "listen": listen, "upstream": format!("127.0.0.1:{upstream}")});
+        http::request("POST", api, "/proxies", &body.to_string())?;
+        Ok(proxy)
+    }
+
+    /// Refuses connections, and ends those that there are.
+    pub fn close(&self) -> Result<()> {
+        self.enable(false)
+    }
+
+    pub fn open(&self) -> Result<()> {
+        self.enable(true)
+    }
+
+    fn enable(&self, enabled: bool) -> Result<()> {
+        let body = json!({"enabled": enabled}).to_string();
+        http::request("POST", self.api, &format!("/proxies/{}", self.name), &body).map(drop)
+    }
+
     /// Delays what flows back by `ms`.
     pub fn add_latency(&self, ms: u32) -> Result<()> {
-        self.add("latency", "downstream", &json!({"latency": ms}))
+        self.add_jitter(ms, 0)
+    }
+
+    /// Delays what flows back by `ms`, give or take `jitter_ms`.
+    pub fn add_jitter(&self, ms: u32, jitter_ms: u32) -> Result<()> {
+        self.add("latency", "downstream", &json!({"latency": ms, "jitter": jitter_ms}))
+    }
+
+    /// Hands on what flows back in pieces of some bytes.
+    pub fn add_slices(&self, bytes: u32) -> Result<()> {
+        let attributes = json!({"average_size": bytes, "size_variation": bytes / 2, "delay": 100});
+        self.add("slicer", "downstream", &attributes)
     }
 
     /// Closes every connection with a TCP reset after `ms`, whatever it carries then.
@@ -69,11 +103,22 @@ impl Proxy {
 
     /// Takes what is sent and never answers.
     pub fn add_silence(&self) -> Result<()> {
-        self.add("timeout", "downstream", &json!({"timeout": 0}))
+        self.add_silence_to(1.0)
+    }
+
+    /// Of all connections, those that there are and those to come, this share falls silent.
+    pub fn add_silence_to(&self, share: f64) -> Result<()> {
+        self.add_to(share, "timeout", "downstream", &json!({"timeout": 0}))
     }
 
     fn add(&self, kind: &str, stream: &str, attributes: &Value) -> Result<()> {
-        let body = json!({"name": kind, "type": kind, "stream": stream, "attributes": attributes});
+        self.add_to(1.0, kind, stream, attributes)
+    }
+
+    fn add_to(&self, share: f64, kind: &str, stream: &str, attributes: &Value) -> Result<()> {
+        let body = json!({
+            "name": kind, "type": kind, "stream": stream, "toxicity": share, "attributes": attributes
+        });
         let path = format!("/proxies/{}/toxics", self.name);
         http::request("POST", self.api, &path, &body.to_string()).map(drop)
     }

@@ -15,7 +15,7 @@ use serde_json::Value;
 use varve_kafka::protocol::{Batch, Batches};
 use varve_tests::{
     ArchiveDir, At, Cluster, Look, Node, Produce, Scratch, Suite, TopicLogs, Transactions, copy, eventually,
-    plain_client, runtime, varve,
+    plain_client, runtime,
 };
 
 const TOPICS: &str = "topics: { include: [\"*\"] }";
@@ -73,14 +73,6 @@ impl Imported {
         let lists = self.0.iter().filter_map(|line| line[key].as_array());
         lists.flatten().filter_map(|text| text.as_str().map(str::to_owned)).collect()
     }
-}
-
-fn verify(archive: &ArchiveDir) -> Result<()> {
-    let args = ["verify", &archive.url(), "--depth", "contents", "--json"];
-    let output = Command::new(varve()?).args(args).output()?;
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    ensure!(output.status.success(), "varve {args:?}: {}\n{out}\n{err}", output.status);
-    Ok(())
 }
 
 /// All files of an archive but its snapshots and their manifests.
@@ -183,7 +175,7 @@ fn every_kind(version: &str) -> Result<()> {
     ensure!(!text.contains("__transaction_state") && !text.contains("__cluster_metadata"), "{text}");
     let passed = imported.0.iter().filter(|line| line["passed_over"].is_string()).count();
     ensure!(passed == 3, "passed over {passed}: {text}");
-    verify(&archive)?;
+    archive.verify()?;
     // Again: nothing new.
     let before = objects(&archive)?;
     ensure!(import(&archive, &[&dir], &["--include-active"])?.objects()? == 0, "something new");
@@ -255,7 +247,7 @@ fn turns() -> Result<()> {
         bytes = compared.bytes;
     }
     archive.compare(&client, &["t"])?;
-    verify(&archive)
+    archive.verify()
 }
 
 /// While a broker writes, rolls and deletes.
@@ -298,7 +290,7 @@ fn running() -> Result<()> {
     archive.run_once(&[])?;
     let compared = archive.compare(&plain_client(&cluster.bootstrap())?, &["t", "short"])?;
     ensure!(compared.objects > 12, "{compared:?}");
-    verify(&archive)
+    archive.verify()
 }
 
 fn log_file(dir: &Path, topic: &str, base: u64) -> PathBuf {
@@ -362,7 +354,7 @@ fn damaged() -> Result<()> {
     let archived: usize = chain.iter().map(|o| o.log.len()).sum();
     ensure!(whole > archived && whole - archived < 17_000, "{archived} bytes of {whole}");
     ensure!(chain.last().is_some_and(|o| o.end_offset() == 5000), "not to the end");
-    verify(&archive)?;
+    archive.verify()?;
 
     let missing = scratch.path().join("missing");
     copy(&cluster.broker().log_dir(), &missing)?;
@@ -376,7 +368,7 @@ fn damaged() -> Result<()> {
     ensure!(gaps == [(bases[2].cast_signed(), bases[3].cast_signed())], "{gaps:?} of {bases:?}");
     ensure!(chain.iter().any(|o| o.gap.as_ref().is_some_and(|gap| gap.contains("lost"))), "{chain:?}");
     ensure!(chain.last().is_some_and(|o| o.end_offset() == 5000), "not to the end");
-    verify(&archive)
+    archive.verify()
 }
 
 /// Writes another high watermark than the broker's.
@@ -412,7 +404,7 @@ fn high_watermark() -> Result<()> {
     set_high_watermark(&dir, "t", 4000)?;
     let (code, lines, _) = archive.import(&[&dir], &["--include-active"])?;
     ensure!(code == 1 && Imported(lines).texts("findings").iter().any(|f| f.contains("4000")), "not named");
-    verify(&archive)
+    archive.verify()
 }
 
 /// Ends brokers as a power cut does, once they have written down how far a partition is committed.
@@ -476,7 +468,7 @@ fn unclean() -> Result<()> {
         let branch: Vec<u8> = archive.chain(topic_id, 0, 0)?.into_iter().flat_map(|o| o.log).collect();
         ensure!(&branch == old_bytes, "the old branch: {} bytes of {}", branch.len(), old_bytes.len());
         archive.compare_with(&second)?;
-        verify(&archive)?;
+        archive.verify()?;
         let before = objects(&archive)?;
         archive.import(&[&old, &new], &["--include-active"])?;
         ensure!(objects(&archive)? == before, "another import changed the archive");
@@ -494,7 +486,7 @@ fn unclean() -> Result<()> {
     let findings = Imported(lines).texts("findings");
     ensure!(code == 1 && findings.iter().any(|f| f.contains("from offset 1000 ")), "{code} {findings:?}");
     ensure!(objects(&archive)? == before, "an old leader's data were archived");
-    verify(&archive)
+    archive.verify()
 }
 
 fn copies() -> Result<()> {
@@ -542,5 +534,5 @@ fn copies() -> Result<()> {
         .any(|f| f.contains(&format!("offsets {offset} to ")) && f.contains("not what was archived"));
     ensure!(code == 1 && said, "{code} {findings:?} {error}");
     ensure!(archive.compare_with(&logs)?.gaps == 0, "what was archived");
-    verify(&archive)
+    archive.verify()
 }

@@ -1,7 +1,6 @@
 //! `varve archive run` as a service, while it, its peers and the brokers are killed: nothing lost, nothing twice.
 
-use std::process::{Command, ExitCode};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -9,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use varve_tests::{
-    ArchiveDir, Cluster, Look, Produce, Scratch, Suite, eventually, plain_client, runtime, varve,
+    ArchiveDir, Cluster, Look, Produce, Scratch, Suite, eventually, plain_client, runtime, while_producing,
 };
 
 /// Everything quick: seconds for what takes minutes in earnest.
@@ -31,49 +30,6 @@ fn main() -> ExitCode {
         .test("an_unclean_election_makes_a_branch", unclean)
         .test("retention_overtakes_the_archiver", overtaken)
         .run()
-}
-
-fn verify(archive: &ArchiveDir) -> Result<()> {
-    let args = ["verify", &archive.url(), "--depth", "contents", "--json"];
-    let output = Command::new(varve()?).args(args).output()?;
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    ensure!(output.status.success(), "varve {args:?}: {}\n{out}\n{err}", output.status);
-    Ok(())
-}
-
-/// Produces to `partitions` of a topic, round after round, until `stop`.
-fn produce_until(cluster: &Cluster, topic: &str, partitions: u32, stop: &AtomicBool) -> Result<u64> {
-    let mut rounds = 0;
-    while !stop.load(Ordering::Relaxed) {
-        let produce = Produce {
-            partition: u32::try_from(rounds % u64::from(partitions))?,
-            count: 300,
-            seed: rounds,
-            value_bytes: 500,
-            ..Produce::default()
-        };
-        cluster.client().produce(topic, &produce)?;
-        rounds += 1;
-        thread::sleep(Duration::from_millis(50));
-    }
-    Ok(rounds)
-}
-
-/// Runs `work` while records are produced.
-fn while_producing<T>(
-    cluster: &Cluster,
-    topic: &str,
-    partitions: u32,
-    work: impl FnOnce() -> Result<T>,
-) -> Result<T> {
-    let stop = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let producer = scope.spawn(|| produce_until(cluster, topic, partitions, &stop));
-        let outcome = work();
-        stop.store(true, Ordering::Relaxed);
-        producer.join().map_err(|_| anyhow::anyhow!("the producer panicked"))??;
-        outcome
-    })
 }
 
 fn bundles(archive: &ArchiveDir) -> usize {
@@ -118,7 +74,7 @@ fn journal() -> Result<()> {
     archive.run_once(&[])?;
     let after: Vec<u8> = archive.chain(&topic_id, 0, 0)?.into_iter().flat_map(|o| o.log).collect();
     ensure!(after == before, "{} bytes archived of {}", after.len(), before.len());
-    verify(&archive)
+    archive.verify()
 }
 
 async fn read(cluster: &Cluster, topic: &str) -> Result<Vec<u8>> {
@@ -158,7 +114,7 @@ fn finish(cluster: &Cluster, archive: &ArchiveDir, topics: &[&str]) -> Result<()
     let compared = archive.compare(&plain_client(&cluster.bootstrap())?, topics)?;
     ensure!(compared.objects > 0 && compared.bytes > 0, "{compared:?}");
     println!("{compared:?}");
-    verify(archive)
+    archive.verify()
 }
 
 fn two() -> Result<()> {
@@ -298,5 +254,5 @@ fn overtaken() -> Result<()> {
     let client = plain_client(&cluster.bootstrap())?;
     let compared = archive.compare(&client, &["t"])?;
     ensure!(compared.gaps == 1, "{compared:?}");
-    verify(&archive)
+    archive.verify()
 }

@@ -1,8 +1,6 @@
 //! The document about a cluster that snapshots hold: collected from real brokers and a registry, compared with
 //! what was set before by raw requests, read again, and the same bytes when nothing has changed.
 
-use std::net::TcpListener;
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -20,7 +18,7 @@ use varve_tests::raw_admin::{
     add_scram, allow, commit, create_topics, join_classic, join_new_protocol, join_share, leave_share,
     set_config, set_quota, set_share_offset,
 };
-use varve_tests::{Cluster, Produce, Registry, Suite, client, runtime};
+use varve_tests::{Cluster, Produce, Registry, ResourceName, Suite, client, documented_permissions, runtime};
 
 fn main() -> ExitCode {
     let mut suite = Suite::new();
@@ -246,7 +244,6 @@ fn share_groups() -> Result<()> {
     })
 }
 
-const SASL_PROTOCOLS: &str = "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL:SASL_PLAINTEXT";
 const READER: &str = "User:reader";
 
 /// A cluster with ACLs: as its administrator, and as a reader that may do nothing yet.
@@ -260,7 +257,7 @@ struct Secured {
 fn secured() -> Result<Secured> {
     let module = "org.apache.kafka.common.security.plain.PlainLoginModule";
     let cluster = Cluster::builder()
-        .property("listener.security.protocol.map", SASL_PROTOCOLS)
+        .listener("SASL", "SASL_PLAINTEXT")
         .property("authorizer.class.name", "org.apache.kafka.metadata.authorizer.StandardAuthorizer")
         .property("super.users", "User:ANONYMOUS")
         .property("sasl.enabled.mechanisms", "PLAIN")
@@ -269,15 +266,6 @@ fn secured() -> Result<Secured> {
             format!("{module} required user_reader=\"r\";"),
         )
         .start()?;
-    let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-    let node = cluster.broker();
-    let file = Path::new(&node.log_dir()).with_file_name("server.properties");
-    let properties = std::fs::read_to_string(file)?;
-    for key in ["listeners", "advertised.listeners"] {
-        let old = properties.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
-        node.set(key, &format!("{},SASL://127.0.0.1:{port}", old.context("no listeners")?));
-    }
-    node.restart()?;
     let kafka = cluster.client();
     kafka.create_topic("open", 1, 1, &[("retention.ms", "5000000")])?;
     kafka.create_topic("closed", 1, 1, &[])?;
@@ -288,7 +276,7 @@ fn secured() -> Result<Secured> {
         ("sasl.password", "r"),
     ];
     let admin = client(&cluster.bootstrap(), &[])?;
-    let reader = client(&format!("127.0.0.1:{port}"), &login)?;
+    let reader = client(&cluster.bootstrap_of("SASL")?, &login)?;
     Ok(Secured { cluster, admin, reader })
 }
 
@@ -346,19 +334,15 @@ fn denied() -> Result<()> {
     })
 }
 
-/// The table of docs/CLUSTER-STATE.md, and nothing else.
+/// The table of docs/CLUSTER-STATE.md, and nothing else, for who archives `open` and shares it as `archivers`.
 async fn grant_documented(admin: &Client) -> Result<()> {
-    let table = [
-        (CLUSTER, "kafka-cluster", DESCRIBE),
-        (CLUSTER, "kafka-cluster", DESCRIBE_CONFIGS),
-        (TOPIC, "*", DESCRIBE),
-        (TOPIC, "*", DESCRIBE_CONFIGS),
-        (GROUP, "*", DESCRIBE),
-        (GROUP, "*", DESCRIBE_CONFIGS),
-        (TOPIC, "open", READ),
-        (GROUP, "archivers", READ),
-    ];
-    for (resource, name, operation) in table {
+    for permission in documented_permissions()? {
+        let (resource, operation) = permission.codes()?;
+        let name = match &permission.name {
+            ResourceName::Literal(name) => name,
+            ResourceName::Archived => "open",
+            ResourceName::OwnGroup => "archivers",
+        };
         allow(admin, READER, (resource, name), operation).await?;
     }
     heard().await;

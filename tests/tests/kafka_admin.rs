@@ -5,7 +5,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -453,8 +452,6 @@ fn quota_obeyed() -> Result<()> {
     })
 }
 
-const SASL_PROTOCOLS: &str = "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL:SASL_PLAINTEXT";
-
 /// A listener with SASL beside the harness's own, whose anonymous users may do all.
 fn secured_cluster() -> Result<(Cluster, String)> {
     let jaas = "org.apache.kafka.common.security.plain.PlainLoginModule required user_reader=\"r\" user_nobody=\"n\";";
@@ -467,20 +464,13 @@ fn secured_cluster() -> Result<(Cluster, String)> {
 }
 
 fn sasl_cluster(properties: &[(&str, &str)]) -> Result<(Cluster, String)> {
-    let mut builder = Cluster::builder().property("listener.security.protocol.map", SASL_PROTOCOLS);
+    let mut builder = Cluster::builder().listener("SASL", "SASL_PLAINTEXT");
     for (key, value) in properties {
         builder = builder.property(key, value);
     }
     let cluster = builder.start()?;
-    let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-    let node = cluster.broker();
-    let properties = std::fs::read_to_string(Path::new(&node.log_dir()).with_file_name("server.properties"))?;
-    for key in ["listeners", "advertised.listeners"] {
-        let old = properties.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
-        node.set(key, &format!("{},SASL://127.0.0.1:{port}", old.context("no listeners")?));
-    }
-    node.restart()?;
-    Ok((cluster, format!("127.0.0.1:{port}")))
+    let sasl = cluster.bootstrap_of("SASL")?;
+    Ok((cluster, sasl))
 }
 
 async fn allow(client: &Client, kind: i8, name: &str, operation: i8) -> Result<()> {

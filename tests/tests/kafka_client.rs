@@ -2,9 +2,8 @@
 //! SASL, and while leaders move. What it reads is compared with the bytes of the brokers' own log files.
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail, ensure};
 use bytes::BytesMut;
@@ -14,8 +13,7 @@ use varve_kafka::protocol::{
     parse_transaction_index,
 };
 use varve_tests::{
-    Cluster, KAFKA_VERSION, KAFKA_VERSIONS, Node, Produce, Scratch, Suite, Transactions, client,
-    kafka_class_path, runtime,
+    Certificates, Cluster, KAFKA_VERSIONS, Node, Produce, Scratch, Suite, Transactions, client, runtime,
 };
 
 const PASSWORD: &str = "pencil-42";
@@ -142,96 +140,40 @@ fn files_parse(data: &Path) -> Result<()> {
     Ok(())
 }
 
-fn sh(dir: &Path, script: &str) -> Result<()> {
-    let done = Command::new("sh").current_dir(dir).arg("-ec").arg(script).output()?;
-    ensure!(done.status.success(), "{script}: {}", String::from_utf8_lossy(&done.stderr));
-    Ok(())
-}
-
-/// A CA, a server's certificate for 127.0.0.1 and a client's, made on the spot.
-fn certificates(dir: &Path) -> Result<()> {
-    sh(
-        dir,
-        "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=ca -keyout ca.key -out ca.pem 2>&1
-         for who in server client; do
-           openssl req -newkey rsa:2048 -nodes -subj /CN=$who -keyout $who.key -out $who.csr 2>&1
-           echo subjectAltName=IP:127.0.0.1 > ext
-           openssl x509 -req -in $who.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile ext -out $who.pem 2>&1
-         done
-         cat server.key server.pem ca.pem > server-all.pem",
-    )
-}
-
-const PROTOCOLS: &str = "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,MUTUAL:SSL,SECURE:SASL_SSL";
-
-fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
-}
-
-/// Gives the one broker more listeners beside its own.
-fn add_listeners(cluster: &Cluster, listeners: &[(&str, u16)]) -> Result<()> {
-    let node = cluster.broker();
-    let properties = std::fs::read_to_string(node.log_dir().with_file_name("server.properties"))?;
-    for key in ["listeners", "advertised.listeners"] {
-        let old = properties.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
-        let mut all = old.context("no listeners")?.to_owned();
-        for (name, port) in listeners {
-            all.push_str(&format!(",{name}://127.0.0.1:{port}"));
-        }
-        node.set(key, &all);
-    }
-    node.restart()
-}
-
-/// By Kafka's own tool, since the client here can't; one mechanism at a time, since Kafka can't both.
-fn add_scram_user(bootstrap: &str) -> Result<()> {
-    for mechanism in ["SCRAM-SHA-256", "SCRAM-SHA-512"] {
-        let credentials = format!("{mechanism}=[password={PASSWORD}]");
-        let done = Command::new("java")
-            .args(["-cp", &kafka_class_path(KAFKA_VERSION)?, "kafka.admin.ConfigCommand"])
-            .args(["--bootstrap-server", bootstrap, "--alter", "--entity-type", "users"])
-            .args(["--entity-name", "ann", "--add-config", &credentials])
-            .output()?;
-        ensure!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-    }
-    Ok(())
-}
-
 fn secured() -> Result<()> {
     let scratch = Scratch::new("tls")?;
-    certificates(scratch.path())?;
-    let file = |name: &str| scratch.path().join(name).display().to_string();
+    let certificates = Certificates::make(scratch.path())?;
     let jaas =
         |module: &str, more: &str| format!("org.apache.kafka.common.security.{module} required {more};");
-    let cluster = Cluster::builder()
-        .property("ssl.keystore.type", "PEM")
-        .property("ssl.keystore.location", file("server-all.pem"))
-        .property("ssl.truststore.type", "PEM")
-        .property("ssl.truststore.location", file("ca.pem"))
+    let mut builder = Cluster::builder()
+        .listener("MUTUAL", "SSL")
+        .listener("SECURE", "SASL_SSL")
         .property("listener.name.mutual.ssl.client.auth", "required")
         .property("sasl.enabled.mechanisms", "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512")
         .property("connections.max.reauth.ms", "4000")
-        .property("listener.security.protocol.map", PROTOCOLS)
         .property(
             "listener.name.secure.plain.sasl.jaas.config",
             jaas("plain.PlainLoginModule", &format!("user_ann=\"{PASSWORD}\"")),
         )
         .property("listener.name.secure.scram-sha-256.sasl.jaas.config", jaas("scram.ScramLoginModule", ""))
-        .property("listener.name.secure.scram-sha-512.sasl.jaas.config", jaas("scram.ScramLoginModule", ""))
-        .start()?;
-    let (mutual_port, secure_port) = (free_port()?, free_port()?);
-    add_listeners(&cluster, &[("MUTUAL", mutual_port), ("SECURE", secure_port)])?;
+        .property("listener.name.secure.scram-sha-512.sasl.jaas.config", jaas("scram.ScramLoginModule", ""));
+    for (key, value) in certificates.broker_properties() {
+        builder = builder.property(key, value);
+    }
+    let cluster = builder.start()?;
     let kafka = cluster.client();
     kafka.create_topic("t", 2, 1, &[])?;
     kafka.produce("t", &Produce { count: 500, ..Produce::default() })?;
-    add_scram_user(&cluster.bootstrap())?;
+    for mechanism in ["SCRAM-SHA-256", "SCRAM-SHA-512"] {
+        kafka.set_scram_user("ann", mechanism, PASSWORD)?;
+    }
     let disk = log_on_disk(cluster.broker(), "t", 0)?;
-    let (ca, certificate, key) = (file("ca.pem"), file("client.pem"), file("client.key"));
+    let (ca, certificate, key) = (certificates.ca(), certificates.client(), certificates.client_key());
     let tls = [("security.protocol", "SSL"), ("ssl.ca.location", ca.as_str())];
     let mutual = [("ssl.certificate.location", certificate.as_str()), ("ssl.key.location", key.as_str())];
     let quick = [("default.api.timeout.ms", "1500")];
     runtime()?.block_on(async {
-        let ssl = format!("127.0.0.1:{mutual_port}");
+        let ssl = cluster.bootstrap_of("MUTUAL")?;
         let reads = async |bootstrap: &str, pairs: &[(&str, &str)]| -> Result<()> {
             let client = client(bootstrap, pairs)?;
             let all = read_all(&client, "t").await?;
@@ -245,7 +187,7 @@ fn secured() -> Result<()> {
         let refused = client(&ssl, &public)?.metadata(None).await;
         ensure!(matches!(refused, Err(ClientError::Tls { .. })), "a foreign CA was trusted: {refused:?}");
 
-        let secure = format!("127.0.0.1:{secure_port}");
+        let secure = cluster.bootstrap_of("SECURE")?;
         for mechanism in ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] {
             let sasl = |password: &'static str| {
                 vec![

@@ -43,6 +43,8 @@ pub struct Target {
     pub open_transactions: Option<Vec<OpenTransaction>>,
     /// When the topic was found to be gone.
     pub deleted_ms: Option<i64>,
+    /// Why `log_end_offset` is not reached, or not known. It counts only where that is so.
+    pub problem: Option<String>,
 }
 
 /// An end of a branch, its journal included.
@@ -63,6 +65,7 @@ impl Target {
             log_end_offset: None,
             open_transactions: Some(Vec::new()),
             deleted_ms: None,
+            problem: None,
         }
     }
 }
@@ -142,7 +145,9 @@ impl<'a> Growth<'a> {
         entry.log_start_offset = target.log_start_offset;
         entry.log_end_offset = target.log_end_offset.filter(|log_end| *log_end > end);
         entry.deleted_ms = target.deleted_ms;
-        entry.problem = problem;
+        let is_reached = target.log_end_offset.is_some() && entry.log_end_offset.is_none();
+        let told = target.problem.as_deref().filter(|_| !is_reached);
+        entry.problem = problem.or_else(|| told.map(cut));
         match &target.open_transactions {
             Some(open) => entry.open_transactions.clone_from(open),
             None => {

@@ -96,12 +96,20 @@ fn a_partition_that_lags_and_open_transactions_are_told() {
             log_end_offset: Some(25),
             log_start_offset: Some(3),
             open_transactions: Some(vec![open.clone()]),
+            problem: Some("not\nallowed".to_owned()),
             ..Target::new(TOPIC, 0)
         };
-        let reached = Target { log_end_offset: Some(0), ..Target::new(TOPIC, 1) };
-        let written = archive.write_snapshot(&new_snapshot(&[target, reached])).await.unwrap();
+        let problem = Some("it was".to_owned());
+        let reached = Target { log_end_offset: Some(0), problem: problem.clone(), ..Target::new(TOPIC, 1) };
+        let unknown = Target { problem, ..Target::new(TOPIC, 2) };
+        let written = archive.write_snapshot(&new_snapshot(&[target, reached, unknown])).await.unwrap();
         let root = written.record.root.clone().unwrap();
-        assert_eq!((root.lagging, root.open_transactions, root.partitions), (1, 1, 2));
+        assert_eq!((root.lagging, root.open_transactions, root.partitions), (2, 1, 3));
+        let mut problems = Vec::new();
+        for partition in 0..3 {
+            problems.push(archive.find(Some(&root), TOPIC, partition).await.unwrap().unwrap().problem);
+        }
+        assert_eq!(problems, [Some("not allowed".to_owned()), None, Some("it was".to_owned())]);
         let state = archive.find(Some(&root), TOPIC, 0).await.unwrap().unwrap();
         assert_eq!((state.log_end_offset, state.open_transactions.clone()), (Some(25), vec![open]));
         let document = written.record.documents[0].clone();

@@ -91,10 +91,12 @@ impl Client {
         Ok(connection)
     }
 
-    /// To whichever broker answers: those known from metadata first, then the bootstrap servers.
+    /// To whichever broker answers: those that we are connected to first, since one that is silent costs a
+    /// timeout; then the others known from metadata, then the bootstrap servers.
     pub async fn any_connection(&self) -> Result<Connection> {
         let mut candidates: Vec<HostPort> = self.inner.nodes.read().values().cloned().collect();
         candidates.extend(self.inner.config.bootstrap_servers.iter().cloned());
+        candidates.sort_by_key(|address| !self.is_connected(address));
         let mut last = None;
         for address in candidates {
             match self.connect(&address).await {
@@ -106,6 +108,13 @@ impl Client {
             }
         }
         Err(last.unwrap_or_else(|| ClientError::config("bootstrap.servers", "none given")))
+    }
+
+    fn is_connected(&self, address: &HostPort) -> bool {
+        let slot = self.inner.connections.read().get(address).cloned();
+        // Somebody who is connecting to it holds the lock.
+        let usable = |slot: &Mutex<Option<Connection>>| Some(slot.try_lock().ok()?.as_ref()?.is_usable());
+        slot.is_some_and(|slot| usable(&slot).unwrap_or(false))
     }
 
     /// `None` asks for all topics; topics that do not exist carry their error.

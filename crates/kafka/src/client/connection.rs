@@ -23,7 +23,7 @@ use tokio::task::AbortHandle;
 
 use super::config::{ClientConfig, HostPort};
 use super::error::{ClientError, Result};
-use super::sasl;
+use super::{sasl, tls};
 
 /// Requests that wait to be sent. Answers that are awaited are at most as many as calls under way.
 const WRITE_QUEUE: usize = 16;
@@ -300,16 +300,23 @@ fn request_name<R: Request>() -> String {
     ApiKey::try_from(R::KEY).map_or_else(|()| format!("request {}", R::KEY), |key| format!("{key:?}"))
 }
 
-async fn connect(address: &HostPort, tls: Option<&Arc<rustls::ClientConfig>>) -> Result<Box<dyn Stream>> {
+async fn connect(address: &HostPort, config: Option<&Arc<rustls::ClientConfig>>) -> Result<Box<dyn Stream>> {
     let failed = |source| ClientError::Connect { broker: address.to_string(), source };
     let tcp = TcpStream::connect((address.host.as_str(), address.port)).await.map_err(failed)?;
     tcp.set_nodelay(true).map_err(failed)?;
-    let Some(tls) = tls else { return Ok(Box::new(tcp)) };
+    let Some(config) = config else { return Ok(Box::new(tcp)) };
     let refused = |detail: String| ClientError::Tls { broker: address.to_string(), detail };
     let name =
         rustls::pki_types::ServerName::try_from(address.host.clone()).map_err(|e| refused(format!("{e}")))?;
-    let stream = tokio_rustls::TlsConnector::from(Arc::clone(tls)).connect(name, tcp).await;
-    Ok(Box::new(stream.map_err(|e| refused(e.to_string()))?))
+    match tokio_rustls::TlsConnector::from(Arc::clone(config)).connect(name, tcp).await {
+        Ok(stream) => Ok(Box::new(stream)),
+        Err(e) if tls::is_refusal(&e) => Err(refused(e.to_string())),
+        // The network's doing, as far as anyone can tell: another try may do.
+        Err(e) => Err(ClientError::Closed {
+            broker: address.to_string(),
+            detail: format!("in the TLS handshake: {e}"),
+        }),
+    }
 }
 
 async fn read_answers(mut reader: impl AsyncRead + Unpin, limit: usize, waiting: &Waiting) -> Ended {

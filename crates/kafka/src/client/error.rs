@@ -81,7 +81,9 @@ fn explain(code: ResponseError) -> String {
             "not allowed to describe or read this topic: check the ACLs"
         }
         ResponseError::ClusterAuthorizationFailed => "not allowed to do this on the cluster: check the ACLs",
-        ResponseError::GroupAuthorizationFailed => "not allowed to use this group: check the ACLs",
+        ResponseError::GroupAuthorizationFailed => {
+            "not allowed to use this group: it needs the ACL Read on it"
+        }
         ResponseError::NotLeaderOrFollower => "the leader moved",
         ResponseError::UnknownTopicOrPartition => "the topic or partition is not there, or not visible to us",
         ResponseError::OffsetOutOfRange => "the offset is before the log's start or after its end",

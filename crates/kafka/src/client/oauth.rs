@@ -168,8 +168,11 @@ impl Oauth {
         let trust = TlsFiles { ca: self.ca.clone(), certificate: None, key: None };
         let name = rustls::pki_types::ServerName::try_from(bare.to_owned()).map_err(|e| self.failed(e))?;
         let connector = tokio_rustls::TlsConnector::from(tls::client_tls(&trust)?);
-        let stream = connector.connect(name, tcp).await.map_err(|e| self.failed(e))?;
-        Ok(Box::new(stream))
+        match connector.connect(name, tcp).await {
+            Ok(stream) => Ok(Box::new(stream)),
+            Err(e) if tls::is_refusal(&e) => Err(self.failed(e)),
+            Err(e) => Err(self.unreachable(e)),
+        }
     }
 
     fn request(&self) -> Result<Request<Full<Bytes>>> {

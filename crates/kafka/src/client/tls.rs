@@ -35,6 +35,11 @@ pub fn client_tls(files: &TlsFiles) -> Result<Arc<rustls::ClientConfig>> {
     Ok(Arc::new(config))
 }
 
+/// Whether one side did not like what the other said, rather than a handshake that was cut off.
+pub(super) fn is_refusal(error: &std::io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>())
+}
+
 fn certificates(key: &str, path: &std::path::Path) -> Result<Vec<CertificateDer<'static>>> {
     let found: Vec<_> =
         CertificateDer::pem_file_iter(path).and_then(Iterator::collect).map_err(|e| flaw(key, path, &e))?;

@@ -1,0 +1,73 @@
+//! The permissions that docs/CLUSTER-STATE.md says an archiver needs, read from its table: what the tests grant is
+//! what users are told.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail, ensure};
+
+/// One row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Permission {
+    /// In Kafka's words: `Read`, `DescribeConfigs` …
+    pub operation: String,
+    /// `Topic`, `Group` or `Cluster`.
+    pub resource: String,
+    pub name: ResourceName,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ResourceName {
+    Literal(String),
+    /// The topics that are archived.
+    Archived,
+    /// The group that archivers share partitions in.
+    OwnGroup,
+}
+
+impl Permission {
+    /// Kafka's codes of the resource's type and the operation.
+    pub fn codes(&self) -> Result<(i8, i8)> {
+        let resource = match self.resource.as_str() {
+            "Topic" => 2,
+            "Group" => 3,
+            "Cluster" => 4,
+            other => bail!("a resource {other}"),
+        };
+        let operation = match self.operation.as_str() {
+            "Read" => 3,
+            "Describe" => 8,
+            "DescribeConfigs" => 10,
+            other => bail!("an operation {other}"),
+        };
+        Ok((resource, operation))
+    }
+}
+
+/// All rows of the table.
+pub fn documented_permissions() -> Result<Vec<Permission>> {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/CLUSTER-STATE.md");
+    let text = std::fs::read_to_string(file)?;
+    let (_, section) = text.split_once("\n## Permissions\n").context("no section Permissions")?;
+    let section = section.split("\n## ").next().unwrap_or_default();
+    let rows: Vec<&str> = section.lines().filter(|line| line.starts_with('|')).collect();
+    ensure!(rows.len() > 2 && rows[0].starts_with("| Operation | Resource |"), "no table: {rows:?}");
+    rows[2..].iter().map(|row| permission(row)).collect()
+}
+
+fn permission(row: &str) -> Result<Permission> {
+    let mut cells = row.split('|').skip(1).map(str::trim);
+    let (operation, what) = cells.next().zip(cells.next()).with_context(|| row.to_owned())?;
+    let quoted = |text: &str| Some(text.split_once('`')?.1.split_once('`')?.0.to_owned());
+    let (resource, name) = match what.split_once(": ") {
+        Some((resource, words)) if words.starts_with("those archived") => (resource, ResourceName::Archived),
+        Some((resource, words)) if words.starts_with("the archiver's own") => {
+            (resource, ResourceName::OwnGroup)
+        }
+        Some(_) => bail!("which resource is it? {row}"),
+        None => {
+            let (resource, name) = what.split_once(' ').with_context(|| row.to_owned())?;
+            (resource, ResourceName::Literal(quoted(name).with_context(|| row.to_owned())?))
+        }
+    };
+    Ok(Permission { operation: operation.to_owned(), resource: resource.to_owned(), name })
+}
