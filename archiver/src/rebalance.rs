@@ -105,12 +105,13 @@ mod tests {
         let faults = Faults::new(1, Vec::new());
         let store: SharedStore =
             Arc::new(FaultyStore::new(Arc::new(MemoryStore::new()), Arc::clone(&faults)));
-        let archive = Archive::create(Arc::clone(&store), "", Id([1; 16]), HashAlgorithm::Blake3, "test", 0);
+        let archive = Archive::create(store, "", Id([1; 16]), HashAlgorithm::Blake3, "test", 0);
         let archive = archive.await.unwrap();
         let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/archive-minimal.yaml");
         let config = Config::load(&example, &[], &|_| None).unwrap();
-        let archiver = Archiver::over(config, store, archive.clone()).unwrap();
-        let journal = Journal::start(archive, "me".to_owned(), "test".to_owned());
+        let archiver = Archiver::over(config, archive.clone()).unwrap();
+        let progress = Arc::clone(archiver.progress());
+        let journal = Journal::start(archive, "me".to_owned(), "test".to_owned(), progress);
         let mut service = archiver.service(journal, None);
         service.share = Share::Nothing;
         let rule = |kind| Rule {

@@ -93,14 +93,16 @@ impl Archiver {
             rate => Arc::new(ThrottledStore::new(store, Rate::new(rate))),
         };
         let (id, hash) = (Id(rand::random()), config.archive.hash);
-        let archive = Archive::create(Arc::clone(&store), "", id, hash, WRITER, clock::now_ms()).await?;
-        let mut archiver = Self::over(config, store, archive)?;
+        let archive = Archive::create(store, "", id, hash, WRITER, clock::now_ms()).await?;
+        let mut archiver = Self::over(config, archive)?;
         archiver.counts = counts;
         Ok(archiver)
     }
 
     /// Over an archive that is open.
-    pub(crate) fn over(config: Config, store: SharedStore, archive: Archive) -> Result<Self> {
+    pub(crate) fn over(config: Config, archive: Archive) -> Result<Self> {
+        // The archive's own view: what is put counts only where no older version is hidden.
+        let store = archive.shelf().shared();
         let client = Client::new(config.source.clone())?;
         let registry = registry(&config)?;
         let signer = config.snapshots.signing_key_file.as_deref().map(read_signer).transpose()?;

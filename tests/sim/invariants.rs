@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use varve_archive::record::branch::{BranchRecord, EpochEntry, epoch_before};
 use varve_archive::{
-    Archive, Depth, ObjectHead, Place, Snapshot, VerifyOptions, continuation, lineage, names,
+    Archive, Depth, FindingKind, ObjectHead, Place, Snapshot, VerifyOptions, continuation, lineage, names,
 };
 use varve_format::Id;
 use varve_store::{GetRange, Key, MemoryStore, Store};
@@ -41,7 +41,7 @@ pub fn all(store: &MemoryStore, archive: &Archive, world: &World, snapshots: &[S
                 let start = records.last().map_or(0, |r| r.start_offset);
                 nothing_is_lost(log, branch, start, &objects)?;
             }
-            let objects = with_journal(store, archive, log, branch, &objects, &records)?;
+            let objects = with_journal(archive, log, branch, &objects, &records)?;
             one_history(log, branch, &objects).map_err(|e| format!("with the journal, {e}"))?;
         }
     }
@@ -150,7 +150,6 @@ fn read_lineage(
 
 /// The lineage, then what the journal has of its branch.
 fn with_journal(
-    store: &MemoryStore,
     archive: &Archive,
     log: &Log,
     branch: u32,
@@ -171,7 +170,8 @@ fn with_journal(
         let name = names::bundle(&entry.archiver, entry.sequence);
         let key = Key::new(name.as_str()).map_err(|e| e.to_string())?;
         let range = GetRange::Bounded { start: entry.position, end: entry.position + entry.bytes };
-        let got = finish(store.get(&key, range)).map_err(|e| e.to_string())?;
+        // As readers do: of a bundle that was put on top of a hidden one, either is true.
+        let got = finish(archive.shelf().store().get(&key, range)).map_err(|e| e.to_string())?;
         let bytes = finish(got.bytes()).map_err(|e| e.to_string())?;
         let mut object = parse(archive, log, entry.first_offset, &name, &bytes)?;
         object.first = objects.last().map_or(start, |o| o.end);
@@ -264,7 +264,8 @@ fn verifies_for_ever(archive: &Archive, snapshot: &Snapshot) -> Outcome {
     let options = VerifyOptions { depth: Depth::Contents, ..VerifyOptions::default() };
     let report = finish(archive.verify(snapshot.record.sequence, &options, &|_| {}))
         .map_err(|e| format!("any_snapshot_verifies_for_ever: {e}"))?;
-    if report.is_sound() {
+    // What was put on top of objects is told; that is no harm.
+    if report.findings.iter().all(|finding| finding.kind != FindingKind::Broken) {
         return Ok(());
     }
     Err(format!("any_snapshot_verifies_for_ever: {}: {:?}", snapshot.record.sequence, report.findings))

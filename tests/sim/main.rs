@@ -1,10 +1,12 @@
 //! The archive's rules under a seed: many archivers over one store that loses, repeats and delays requests, while
-//! leaders come and go uncleanly, log starts move, topics are re-created, and archivers are killed anywhere.
+//! leaders come and go uncleanly, log starts move, topics are re-created, and archivers are killed anywhere; and, where
+//! the store keeps versions, somebody hides and overwrites what is there.
 //!
 //! `SIM_SEED=n cargo test … --test sim` runs one seed again; `SIM_SEEDS=n` runs as many.
 
 #![allow(clippy::panic, unreachable_pub)]
 
+mod adversary;
 mod archiver;
 mod invariants;
 mod promise;
@@ -29,7 +31,9 @@ const STEPS: usize = 600;
 /// What a run came to: the invariant that does not hold, if any.
 fn run(seed: u64, broken: Broken) -> Result<Stats, String> {
     let rng = Rng::new(seed);
-    let memory = MemoryStore::new();
+    // In every third run the store keeps versions, and somebody tampers with it.
+    let tampered = seed % 3 == 2;
+    let memory = if tampered { MemoryStore::versioned() } else { MemoryStore::new() };
     let trouble = [0, 2, 6][rng.below(3)];
     let store = UnrulyStore::new(Arc::new(memory.clone()), rng.clone(), trouble);
     let world = Rc::new(RefCell::new(World::new(rng.clone())));
@@ -57,6 +61,9 @@ fn run(seed: u64, broken: Broken) -> Result<Stats, String> {
         if rng.percent(2) {
             store.deliver_late();
         }
+        if tampered && rng.percent(3) {
+            adversary::tamper(&memory, &rng);
+        }
         let task = rng.below(tasks.len());
         if rng.percent(1) {
             // kill -9, in the midst of whatever it awaits.
@@ -69,7 +76,7 @@ fn run(seed: u64, broken: Broken) -> Result<Stats, String> {
     while store.deliver_late() {}
     catch_up(&shared)?;
     let snapshots = snapshots.borrow();
-    invariants::all(&memory, &shared.archive, &world.borrow(), &snapshots)?;
+    invariants::all(&adversary::as_written(&memory), &shared.archive, &world.borrow(), &snapshots)?;
     let promises = shared.promises.borrow();
     promise::kept(&shared.calm, &promises)?;
     Ok(Stats { snapshots: snapshots.len(), branches: branches(&shared), promises: promises.len() })

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use varve_store::{
     Create, Error, GetRange, GetResult, Kind, Limits, ListPage, ObjectMeta, PendingUpload, PutOptions,
-    Result, SharedStore, Store, Upload,
+    Result, SharedStore, Store, Upload, VersionPage, Versions,
 };
 
 use crate::rng::Rng;
@@ -210,5 +210,43 @@ impl Store for UnrulyStore {
 
     async fn abort_upload(&self, upload: &PendingUpload) -> Result<()> {
         self.inner.abort_upload(upload).await
+    }
+
+    async fn versions(&self) -> Result<Option<Arc<dyn Versions>>> {
+        self.read("versions", "").await?;
+        let store = self.clone();
+        let inner = self.inner.versions().await?;
+        Ok(inner.map(|inner| Arc::new(UnrulyVersions { store, inner }) as Arc<dyn Versions>))
+    }
+}
+
+#[derive(Debug)]
+struct UnrulyVersions {
+    store: UnrulyStore,
+    inner: Arc<dyn Versions>,
+}
+
+#[async_trait]
+impl Versions for UnrulyVersions {
+    async fn list(
+        &self,
+        prefix: &str,
+        start_after: Option<&varve_store::Key>,
+        max_keys: usize,
+    ) -> Result<VersionPage> {
+        self.store.read("list versions", prefix).await?;
+        let page = self.inner.list(prefix, start_after, max_keys.min(3)).await;
+        self.store.turn().await;
+        page
+    }
+
+    async fn get(&self, key: &varve_store::Key, version: &str, range: GetRange) -> Result<GetResult> {
+        self.store.read("get version", key.as_str()).await?;
+        self.inner.get(key, version, range).await
+    }
+
+    async fn head(&self, key: &varve_store::Key, version: &str) -> Result<ObjectMeta> {
+        self.store.read("head version", key.as_str()).await?;
+        self.inner.head(key, version).await
     }
 }

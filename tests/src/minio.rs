@@ -9,6 +9,10 @@ use anyhow::{Context, Result};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::{
+    BucketVersioningStatus, DefaultRetention, ObjectLockConfiguration, ObjectLockEnabled,
+    ObjectLockRetentionMode, ObjectLockRule, VersioningConfiguration,
+};
 use tokio::runtime::Runtime;
 
 use crate::ports::free_port;
@@ -61,6 +65,34 @@ impl Minio {
 
     /// Makes a bucket and a client for it.
     pub fn bucket(&self, name: &str) -> Result<Bucket> {
+        let bucket = self.client_of(name);
+        runtime()?.block_on(bucket.client.create_bucket().bucket(name).send())?;
+        Ok(bucket)
+    }
+
+    /// A bucket that keeps versions.
+    pub fn versioned_bucket(&self, name: &str) -> Result<Bucket> {
+        let bucket = self.bucket(name)?;
+        let enabled = VersioningConfiguration::builder().status(BucketVersioningStatus::Enabled).build();
+        let call = bucket.client.put_bucket_versioning().bucket(name).versioning_configuration(enabled);
+        runtime()?.block_on(call.send())?;
+        Ok(bucket)
+    }
+
+    /// A bucket of which no version can be removed for a day.
+    pub fn locked_bucket(&self, name: &str) -> Result<Bucket> {
+        let bucket = self.client_of(name);
+        let call = bucket.client.create_bucket().bucket(name).object_lock_enabled_for_bucket(true);
+        runtime()?.block_on(call.send())?;
+        let retention = DefaultRetention::builder().mode(ObjectLockRetentionMode::Governance).days(1).build();
+        let rule = ObjectLockRule::builder().default_retention(retention).build();
+        let lock = ObjectLockConfiguration::builder().object_lock_enabled(ObjectLockEnabled::Enabled);
+        let call = bucket.client.put_object_lock_configuration().bucket(name);
+        runtime()?.block_on(call.object_lock_configuration(lock.rule(rule).build()).send())?;
+        Ok(bucket)
+    }
+
+    fn client_of(&self, name: &str) -> Bucket {
         let config = aws_sdk_s3::Config::builder()
             .behavior_version(BehaviorVersion::latest())
             .region(Region::new(REGION))
@@ -68,9 +100,7 @@ impl Minio {
             .credentials_provider(Credentials::new(USER, PASSWORD, None, None, "tests"))
             .force_path_style(true)
             .build();
-        let bucket = Bucket { name: name.to_owned(), client: Client::from_conf(config) };
-        runtime()?.block_on(bucket.client.create_bucket().bucket(name).send())?;
-        Ok(bucket)
+        Bucket { name: name.to_owned(), client: Client::from_conf(config) }
     }
 }
 

@@ -306,13 +306,13 @@ async fn dry(config: Config) -> Result<Archiver> {
     let store = varve_store::open(&config.archive.url, &config.archive.store_settings)
         .await
         .map_err(crate::Error::from)?;
-    match Archive::open(Arc::clone(&store), "").await {
-        Ok(archive) => Ok(Archiver::over(config, store, archive)?),
+    match Archive::open(store, "").await {
+        Ok(archive) => Ok(Archiver::over(config, archive)?),
         Err(varve_archive::Error::Missing { .. }) => {
             let store: SharedStore = Arc::new(MemoryStore::new());
             let (id, hash) = (Id(rand::random()), config.archive.hash);
-            let archive = Archive::create(Arc::clone(&store), "", id, hash, WRITER, clock::now_ms()).await?;
-            Ok(Archiver::over(config, store, archive)?)
+            let archive = Archive::create(store, "", id, hash, WRITER, clock::now_ms()).await?;
+            Ok(Archiver::over(config, archive)?)
         }
         Err(error) => Err(error.into()),
     }

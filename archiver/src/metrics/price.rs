@@ -51,7 +51,7 @@ pub(crate) fn class(operation: Operation) -> Class {
         | Operation::Copy
         | Operation::List
         | Operation::ListUploads => Class::Write,
-        Operation::Get | Operation::Head => Class::Read,
+        Operation::Get | Operation::Head | Operation::Versions => Class::Read,
         Operation::Abort | Operation::AbortUpload | Operation::DeleteMany => Class::Free,
     }
 }

@@ -29,6 +29,23 @@ use varve_archive::Archive;
 use crate::args::archive::ArchiveUrl;
 use crate::location;
 
+/// Objects that are named on standard error.
+const DISPLACED_SHOWN: usize = 10;
+
+/// Told at the end of a command: what is hidden or overwritten in the store, and was read all the same.
+pub(crate) async fn warn_of_displaced(archive: &Archive) {
+    // What is wrong beyond that is the command's to tell.
+    let Ok((displaced, more)) = archive.displaced().await else { return };
+    for one in displaced.iter().take(DISPLACED_SHOWN) {
+        eprintln!("warning: {} is {one}", one.key);
+    }
+    if displaced.len() > DISPLACED_SHOWN || more {
+        let at_least = if more { "at least " } else { "" };
+        let rest = displaced.len().saturating_sub(DISPLACED_SHOWN);
+        eprintln!("warning: so are {at_least}{rest} objects more: varve verify names them");
+    }
+}
+
 /// The archive's root is the store's.
 pub(crate) async fn open(args: &ArchiveUrl) -> anyhow::Result<Archive> {
     let store = location::open_store(&args.url, &args.store.settings()?).await?;

@@ -5,17 +5,26 @@ use std::ops::Range;
 
 use anyhow::{Context, Result, bail};
 
+use varve_archive::Archive;
+
 use crate::Verdict;
 use crate::archive::{
     Event, History, KeyCache, Outcomes, PartitionLog, Printer, When, find_topic, given_bytes, logs, open,
+    warn_of_displaced,
 };
 use crate::args::archive::{CatArgs, Isolation};
 
 pub(crate) async fn run(args: CatArgs) -> Result<Verdict> {
     let archive = open(&args.archive).await?;
-    let keys = KeyCache::new(&archive, args.keys.ring()?);
-    let topic = find_topic(&archive, &args.topic).await?;
-    let when = When::of(&archive, Some(args.snapshot)).await?;
+    let outcome = cat(&archive, args).await;
+    warn_of_displaced(&archive).await;
+    outcome
+}
+
+async fn cat(archive: &Archive, args: CatArgs) -> Result<Verdict> {
+    let keys = KeyCache::new(archive, args.keys.ring()?);
+    let topic = find_topic(archive, &args.topic).await?;
+    let when = When::of(archive, Some(args.snapshot)).await?;
     let reader = archive.log_reader(when.snapshot.as_ref().map(|s| &s.record)).await?;
     let all = logs(&reader, &when, &topic, args.partition, args.branch).await?;
     let offsets = args.offset.clone().unwrap_or(0..i64::MAX);

@@ -11,18 +11,24 @@ use varve_archiver::state::{ClusterState, Difference, diff};
 use varve_kafka::client::{Client, ClientConfig};
 
 use crate::Verdict;
-use crate::archive::{PartitionChange, PartitionLag, Table, changes, lags, open, topics};
+use crate::archive::{PartitionChange, PartitionLag, Table, changes, lags, open, topics, warn_of_displaced};
 use crate::args::archive::{DiffArgs, MaxLag};
 use crate::args::properties_file;
 use crate::output::{age, grouped};
 
 pub(crate) async fn run(args: DiffArgs) -> Result<Verdict> {
     let archive = open(&args.archive).await?;
+    let outcome = compare(&archive, &args).await;
+    warn_of_displaced(&archive).await;
+    outcome
+}
+
+async fn compare(archive: &Archive, args: &DiffArgs) -> Result<Verdict> {
     match (&args.bootstrap_server, args.snapshot_a, args.snapshot_b) {
-        (Some(servers), ..) => against_cluster(&archive, servers, &args).await,
+        (Some(servers), ..) => against_cluster(archive, servers, args).await,
         (None, Some(a), Some(b)) => {
-            let (a, b) = (snapshot(&archive, a).await?, snapshot(&archive, b).await?);
-            between(&archive, &a, &b, args.json).await
+            let (a, b) = (snapshot(archive, a).await?, snapshot(archive, b).await?);
+            between(archive, &a, &b, args.json).await
         }
         _ => anyhow::bail!("give two snapshots, or --bootstrap-server"),
     }

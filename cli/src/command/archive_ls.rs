@@ -13,7 +13,7 @@ use varve_format::Id;
 use crate::Verdict;
 use crate::archive::{
     BatchReader, Found, History, KeyCache, PartitionLog, Table, Topic, When, find_topic, logs, open, reason,
-    split_partition, topics,
+    split_partition, topics, warn_of_displaced,
 };
 use crate::args::archive::LsArgs;
 use crate::output::{grouped, time};
@@ -24,14 +24,20 @@ const GAPS_SHOWN: usize = 10;
 
 pub(crate) async fn run(args: LsArgs) -> Result<Verdict> {
     let archive = open(&args.archive).await?;
-    let when = When::of(&archive, args.snapshot).await?;
+    let outcome = list(&archive, args).await;
+    warn_of_displaced(&archive).await;
+    outcome
+}
+
+async fn list(archive: &Archive, args: LsArgs) -> Result<Verdict> {
+    let when = When::of(archive, args.snapshot).await?;
     match &args.topic {
-        None => list_topics(&archive, &when, args.json).await?,
+        None => list_topics(archive, &when, args.json).await?,
         Some(text) => {
             let (name, partition) = split_partition(text)?;
-            let topic = find_topic(&archive, name).await?;
-            let keys = KeyCache::new(&archive, args.keys.ring()?);
-            list_partitions(&archive, &when, &topic, partition, &keys, args.json).await?;
+            let topic = find_topic(archive, name).await?;
+            let keys = KeyCache::new(archive, args.keys.ring()?);
+            list_partitions(archive, &when, &topic, partition, &keys, args.json).await?;
         }
     }
     Ok(Verdict::Clean)

@@ -9,7 +9,7 @@ use varve_archive::record::snapshot::{CLUSTER_STATE, Signable, Signed, SnapshotR
 use varve_archive::{Archive, Snapshot};
 
 use crate::Verdict;
-use crate::archive::{Table, open, topics, trusted_keys};
+use crate::archive::{Table, open, topics, trusted_keys, warn_of_displaced};
 use crate::args::archive::SnapshotsArgs;
 use crate::output::{grouped, time};
 
@@ -18,12 +18,18 @@ const PARALLEL: usize = 8;
 pub(crate) async fn run(args: SnapshotsArgs) -> Result<Verdict> {
     let trusted = trusted_keys(args.trust.as_deref())?;
     let archive = open(&args.archive).await?;
+    let outcome = show(&archive, &args, &trusted).await;
+    warn_of_displaced(&archive).await;
+    outcome
+}
+
+async fn show(archive: &Archive, args: &SnapshotsArgs, trusted: &[[u8; 32]]) -> Result<Verdict> {
     match args.sequence {
-        None => list(&archive, &args, &trusted).await,
+        None => list(archive, args, trusted).await,
         Some(sequence) => {
             let found = archive.snapshot(sequence).await?;
             let snapshot = found.with_context(|| format!("the archive has no snapshot {sequence}"))?;
-            detail(&archive, &snapshot, args.json, &trusted).await
+            detail(archive, &snapshot, args.json, trusted).await
         }
     }
 }

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use anyhow::{Result, bail};
 use serde_json::json;
-use varve_archive::{Depth, Progress, Report, VerifyOptions};
+use varve_archive::{Depth, Finding, FindingKind, Progress, Report, VerifyOptions};
 
 use crate::archive::{KeyCache, open, trusted_keys};
 use crate::args::archive::{ArchiveVerifyArgs, DepthArg};
@@ -57,13 +57,27 @@ fn depth(arg: DepthArg) -> Depth {
     }
 }
 
+fn line_of(finding: &Finding) -> serde_json::Value {
+    let (object, what) = (&finding.object, &finding.what);
+    match &finding.kind {
+        FindingKind::Broken => json!({"type": "finding", "kind": "broken", "object": object, "what": what}),
+        FindingKind::Displaced(displaced) => json!({
+            "type": "finding",
+            "kind": if displaced.hidden { "hidden" } else { "overwritten" },
+            "object": object,
+            "what": what,
+            "version": displaced.version,
+            "current_version": displaced.current,
+        }),
+    }
+}
+
 fn print(args: &ArchiveVerifyArgs, sequence: u64, report: &Report) -> Result<()> {
     let mut out = std::io::stdout().lock();
     let p = &report.progress;
     for finding in &report.findings {
         if args.json {
-            let line = json!({"type": "finding", "object": finding.object, "what": finding.what});
-            writeln!(out, "{line}")?;
+            writeln!(out, "{}", line_of(finding))?;
         } else if finding.what.contains(&finding.object) {
             writeln!(out, "{}", finding.what)?;
         } else {
@@ -85,6 +99,7 @@ fn print(args: &ArchiveVerifyArgs, sequence: u64, report: &Report) -> Result<()>
             "bytes": p.bytes,
             "pruned": report.pruned,
             "sealed": report.sealed,
+            "versions": report.versions,
             "findings": p.findings,
         });
         writeln!(out, "{line}")?;

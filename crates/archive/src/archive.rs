@@ -10,6 +10,7 @@ use crate::canonical::{Record, V1};
 use crate::error::{Error, Result};
 use crate::hash::HashAlgorithm;
 use crate::names::{self, TopicName};
+use crate::oldest::Displaced;
 use crate::partition::Partition;
 use crate::record::archive::ArchiveRecord;
 use crate::record::topic::TopicRecord;
@@ -38,9 +39,9 @@ impl Archive {
         writer: &str,
         now_ms: i64,
     ) -> Result<Self> {
-        let shelf = Shelf::new(store, root);
+        let shelf = Shelf::open(store, root).await?;
         shelf.probe(&names::probe(id)).await?;
-        if let Some(found) = shelf.get(names::ARCHIVE, ArchiveRecord::MAX_BYTES).await? {
+        if let Some(found) = shelf.get_first(names::ARCHIVE, ArchiveRecord::MAX_BYTES).await? {
             return Self::opened(shelf, &found).await;
         }
         let record = ArchiveRecord {
@@ -62,8 +63,8 @@ impl Archive {
     /// # Errors
     /// [`Error::Missing`] where there is none, else as [`Archive::create`].
     pub async fn open(store: SharedStore, root: &str) -> Result<Self> {
-        let shelf = Shelf::new(store, root);
-        match shelf.get(names::ARCHIVE, ArchiveRecord::MAX_BYTES).await? {
+        let shelf = Shelf::open(store, root).await?;
+        match shelf.get_first(names::ARCHIVE, ArchiveRecord::MAX_BYTES).await? {
             Some(found) => Self::opened(shelf, &found).await,
             None => Err(Error::Missing { object: shelf.place(names::ARCHIVE) }),
         }
@@ -108,6 +109,21 @@ impl Archive {
 
     pub fn record(&self) -> &ArchiveRecord {
         &self.record
+    }
+
+    /// Objects that were found hidden under delete markers or overwritten so far, by the names that were looked at, and
+    /// whether there may be more than are remembered. They were read by their versions all the same.
+    ///
+    /// # Errors
+    /// As [`Archive::pruned`]: what is declared there is hidden on purpose.
+    pub async fn displaced(&self) -> Result<(Vec<Displaced>, bool)> {
+        let (mut found, more) = self.shelf.oldest().displaced();
+        let object = |d: &Displaced| names::parse_object(self.shelf.name(&d.key)).filter(|_| d.hidden);
+        if found.iter().any(|d| object(d).is_some()) {
+            let pruned = self.pruned(0, &[]).await?;
+            found.retain(|d| object(d).is_none_or(|(t, p, b, first)| !pruned.holds(t, p, b, first)));
+        }
+        Ok((found, more))
     }
 
     pub fn shelf(&self) -> &Shelf {

@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::archive::Archive;
 use crate::canonical::{Record, V1};
-use crate::error::{Error, Result};
+use crate::coverage::Coverage;
+use crate::error::{Error, Kind, Result};
 use crate::journal::BundleName;
 use crate::names;
 use crate::partition::PAGE;
+use crate::prune::Pruned;
 use crate::record::MANIFEST_MAX_BYTES;
 use crate::record::bundles::{BLOCK_BUNDLES, BundleBlock, BundleBlockRef, BundleRef, Bundles, BundlesRef};
 
@@ -40,9 +42,12 @@ impl Archive {
         }
         let none = BTreeSet::new();
         let mut blocks = Vec::new();
+        let mut hidden = Hidden::of(self).await?;
         for (place, needed) in wanted {
             let there = there.get(&place).unwrap_or(&none);
-            blocks.extend(self.bundle_block(since, &place, known.get(&place), there, &needed).await?);
+            blocks.extend(
+                self.bundle_block(since, &place, known.get(&place), there, &needed, &mut hidden).await?,
+            );
         }
         if blocks.is_empty() {
             return Ok(None);
@@ -64,6 +69,7 @@ impl Archive {
         known: Option<&BundleBlockRef>,
         there: &BTreeSet<u64>,
         needed: &BTreeSet<u64>,
+        hidden: &mut Option<Hidden<'_>>,
     ) -> Result<Option<BundleBlockRef>> {
         // Numbers begin at 1.
         let full = if place.1 == 0 { BLOCK_BUNDLES - 1 } else { BLOCK_BUNDLES };
@@ -81,6 +87,13 @@ impl Archive {
                 let name = BundleName { archiver: place.0.clone(), sequence: *sequence };
                 let found = self.bundle_and_reference(&name).await?;
                 bundles.extend(found.map(|(_, reference)| (*sequence, reference)));
+            }
+        }
+        if let Some(hidden) = hidden {
+            let known = before.iter().map(|b| b.sequence);
+            for sequence in known.chain(needed.iter().copied()).filter(|s| !there.contains(s)) {
+                let name = BundleName { archiver: place.0.clone(), sequence };
+                bundles.extend(hidden.look(self, &name).await?.map(|reference| (sequence, reference)));
             }
         }
         if bundles.is_empty() {
@@ -151,6 +164,29 @@ impl Archive {
             return Ok(block.bundles);
         }
         Err(Error::mistaken(self.shelf.place(&name), format!("{expected:?}"), format!("{found:?}")))
+    }
+}
+
+/// To tell bundles that somebody hid from those that expired, in a store that keeps versions.
+struct Hidden<'a> {
+    pruned: Pruned,
+    coverage: Coverage<'a>,
+}
+
+impl<'a> Hidden<'a> {
+    async fn of(archive: &'a Archive) -> Result<Option<Self>> {
+        if archive.shelf.oldest().versions().is_none() {
+            return Ok(None);
+        }
+        let (pruned, coverage) = (archive.pruned(0, &[]).await?, Coverage::new(archive));
+        Ok(Some(Self { pruned, coverage }))
+    }
+
+    async fn look(&mut self, archive: &Archive, name: &BundleName) -> Result<Option<BundleRef>> {
+        match archive.hidden_bundle(name, &self.pruned, &mut self.coverage).await {
+            Err(e) if e.kind() == Kind::Corrupt => Ok(None),
+            found => found,
+        }
     }
 }
 

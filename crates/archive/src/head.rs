@@ -109,6 +109,13 @@ fn trailer(name: &str, tail: &[u8], object_bytes: u64) -> Result<Trailer> {
 impl Archive {
     /// The head of the object of this name; `None` if there is none.
     pub(crate) async fn head(&self, name: &str, place: Place) -> Result<Option<ObjectHead>> {
+        match self.head_once(name, place).await {
+            Err(error) if self.shelf.again(name, &error).await? => self.head_once(name, place).await,
+            found => found,
+        }
+    }
+
+    async fn head_once(&self, name: &str, place: Place) -> Result<Option<ObjectHead>> {
         let Some((mut tail, object_bytes)) = self.tail(name, TAIL_BYTES).await? else { return Ok(None) };
         let needed = trailer(&self.shelf.place(name), &tail, object_bytes)?.footer_bytes;
         let needed = u64::from(needed.min(FOOTER_MAX_BYTES)).saturating_add(TRAILER_BYTES as u64);

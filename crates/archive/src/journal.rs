@@ -11,9 +11,10 @@ use varve_store::{Create, GetRange, PutOptions, delete};
 use crate::archive::Archive;
 use crate::canonical::{V1, rule};
 use crate::coverage::{Coverage, Stay};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::head::{ObjectHead, Place};
 use crate::names;
+use crate::prune::Pruned;
 use crate::record::branch::{epoch_before, newest_epochs};
 use crate::record::bundle::{BundleEntry, BundleIndex, BundleTrailer, TRAILER_BYTES};
 use crate::record::bundles::BundleRef;
@@ -175,6 +176,63 @@ impl Archive {
         &self,
         bundle: &BundleName,
     ) -> Result<Option<(BundleIndex, BundleRef)>> {
+        match self.bundle_once(bundle).await {
+            Err(error) => {
+                let name = names::bundle(&bundle.archiver, bundle.sequence);
+                match self.shelf.again(&name, &error).await? {
+                    true => self.bundle_once(bundle).await,
+                    false => Err(error),
+                }
+            }
+            found => found,
+        }
+    }
+
+    /// A bundle that a snapshot names, by its hash; `None` if it is not there any more, also under a delete marker.
+    pub(crate) async fn named_bundle(
+        &self,
+        bundle: &BundleName,
+        expected: &BundleRef,
+    ) -> Result<Option<BundleIndex>> {
+        let held = |found: Result<Option<(BundleIndex, BundleRef)>>| match found {
+            Ok(Some((index, found))) if found == *expected => Ok(Some(index)),
+            Err(e) if e.kind() != Kind::Corrupt => Err(e),
+            _ => Ok(None),
+        };
+        if let Some(index) = held(self.bundle_once(bundle).await)? {
+            return Ok(Some(index));
+        }
+        let key = self.shelf.key(&names::bundle(&bundle.archiver, bundle.sequence))?;
+        match self.shelf.oldest().look(&key, None).await? {
+            true => held(self.bundle_once(bundle).await),
+            false => Ok(None),
+        }
+    }
+
+    /// A bundle that lies under a delete marker and did not expire: neither have the chains its records, nor were
+    /// theirs pruned.
+    pub(crate) async fn hidden_bundle(
+        &self,
+        bundle: &BundleName,
+        pruned: &Pruned,
+        coverage: &mut Coverage<'_>,
+    ) -> Result<Option<BundleRef>> {
+        let key = self.shelf.key(&names::bundle(&bundle.archiver, bundle.sequence))?;
+        self.shelf.oldest().look(&key, None).await?;
+        let found = self.bundle_once(bundle).await;
+        self.shelf.oldest().forget(&key);
+        let Some((index, reference)) = found? else { return Ok(None) };
+        for entry in &index.entries {
+            let (topic_id, partition, branch) = (entry.topic_id, entry.partition, entry.branch);
+            let gone = pruned.end_of(topic_id, partition, branch, entry.first_offset).is_some();
+            if !gone && !coverage.has(&Stay::of(entry)).await? {
+                return Ok(Some(reference));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn bundle_once(&self, bundle: &BundleName) -> Result<Option<(BundleIndex, BundleRef)>> {
         let name = names::bundle(&bundle.archiver, bundle.sequence);
         let (key, damaged) = (self.shelf.key(&name)?, self.shelf.damaged(&name));
         let got = match self.shelf.store().get(&key, GetRange::Suffix(TRAILER_BYTES as u64)).await {

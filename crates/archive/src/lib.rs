@@ -21,6 +21,7 @@ mod lineage;
 mod log;
 mod manifest;
 pub mod names;
+mod oldest;
 mod partition;
 mod prune;
 mod read;
@@ -46,6 +47,7 @@ pub use log::{
     ArchivedLog, ArchivedObject, JournalView, LogReader, LogStream, Piece, PieceContent, PieceObject, Pieces,
 };
 pub use manifest::ChainObjects;
+pub use oldest::Displaced;
 pub use partition::{ChainEnd, Commit, Partition, Started};
 pub use prune::{NewPruned, Pruned};
 pub use read::ObjectReader;
@@ -53,4 +55,4 @@ pub use restored::{Seam, SeamBatch, is_restored};
 pub use shelf::Shelf;
 pub use snapshots::{Document, NewSnapshot, Snapshot};
 pub use tree::Walk;
-pub use verify::{DataKeys, Depth, FINDINGS_MAX, Finding, Progress, Report, VerifyOptions};
+pub use verify::{DataKeys, Depth, FINDINGS_MAX, Finding, FindingKind, Progress, Report, VerifyOptions};

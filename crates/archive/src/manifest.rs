@@ -30,6 +30,15 @@ impl Archive {
     /// # Errors
     /// Of the store; [`Error::Missing`]; [`Error::Corrupt`] for bytes of another hash.
     pub async fn manifest(&self, hash: Hash, max_bytes: u64) -> Result<Bytes> {
+        match self.manifest_once(hash, max_bytes).await {
+            Err(error) if self.shelf.again(&names::manifest(hash), &error).await? => {
+                self.manifest_once(hash, max_bytes).await
+            }
+            found => found,
+        }
+    }
+
+    async fn manifest_once(&self, hash: Hash, max_bytes: u64) -> Result<Bytes> {
         let name = names::manifest(hash);
         let found = self.shelf.get(&name, max_bytes).await?;
         let bytes = found.ok_or_else(|| Error::Missing { object: self.shelf.place(&name) })?;

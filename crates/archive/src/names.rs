@@ -12,6 +12,7 @@ pub const JOURNAL: &str = "journal/";
 pub const PRUNED: &str = "pruned/";
 pub const UPGRADES: &str = "upgrades/";
 pub const PROBE: &str = "probe/";
+pub const KEYS: &str = "keys/";
 /// Sorts behind every character of a name: to list from it is to skip all that begins with what stands before.
 pub(crate) const SKIP: char = '~';
 
@@ -70,7 +71,7 @@ pub(crate) fn probe(id: Id) -> String {
 
 /// The record of a data key: one for each key, since an object that is copied in may bring another of its period.
 pub fn data_key(cluster_id: &str, topic_id: Id, period: &str, key_id: Id) -> String {
-    format!("keys/{cluster_id}/{topic_id}/{period}/{key_id}.json")
+    format!("{KEYS}{cluster_id}/{topic_id}/{period}/{key_id}.json")
 }
 
 /// What an archiver calls itself in the journal: another with each start, so that no name of a bundle comes back.
@@ -112,6 +113,16 @@ pub(crate) fn parse_topic_name(name: &str) -> Option<TopicName> {
     let number: i32 = partition.parse().ok()?;
     let canonical = number >= 0 && number.to_string() == partition && !rest.is_empty();
     canonical.then_some(TopicName::Partition(topic_id, number))
+}
+
+/// Topic, partition, branch and first offset of an object's name.
+pub(crate) fn parse_object(name: &str) -> Option<(Id, i32, u32, i64)> {
+    let TopicName::Partition(topic_id, partition) = parse_topic_name(name)? else { return None };
+    let rest = name.strip_prefix(&partition_prefix(topic_id, partition))?;
+    let (branch, _) = rest.split_once('/')?;
+    let number: u32 = branch.parse().ok().filter(|number: &u32| number.to_string() == branch)?;
+    let first_offset = first_offset(name, &chain_prefix(topic_id, partition, number))?;
+    Some((topic_id, partition, number, first_offset))
 }
 
 /// Archiver and sequence of a bundle's name.

@@ -281,6 +281,22 @@ impl<'a> Partition<'a> {
         }
     }
 
+    /// Where versions are kept, a listing of names that are going to be read one by one: so those that were overwritten
+    /// are known.
+    async fn look_through(&self, branch: u32, from: i64, end: i64) -> Result<()> {
+        let mut from = from;
+        while self.archive.shelf.oldest().versions().is_some() && from < end {
+            match self.page(branch, from).await? {
+                (page, true) => match page.last() {
+                    Some((last, _)) => from = last.saturating_add(1),
+                    None => break,
+                },
+                _ => break,
+            }
+        }
+        Ok(())
+    }
+
     /// Where the first object of the chain begins that does not begin below `from`.
     pub(crate) async fn first_from(&self, branch: u32, from: i64) -> Result<Option<i64>> {
         let prefix = names::chain_prefix(self.topic_id, self.partition, branch);
@@ -305,6 +321,7 @@ impl<'a> Partition<'a> {
         for stretch in lineage(branch, record) {
             let end = stretch.end_offset.unwrap_or(end_offset);
             let mut offset = stretch.start_offset;
+            self.look_through(stretch.branch, offset, end).await?;
             while offset < end {
                 let Some(head) = self.head(stretch.branch, offset).await? else { break };
                 for e in head.epochs().iter().filter(|e| e.start_offset < end) {

@@ -84,6 +84,10 @@ impl Pruned {
     }
 
     /// Whether the tree of a snapshot was given up.
+    pub(crate) fn gave_up_any(&self) -> bool {
+        !self.snapshots.is_empty()
+    }
+
     pub fn gave_up(&self, snapshot: u64) -> bool {
         self.snapshots.iter().any(|r| (r.first..=r.last).contains(&snapshot))
     }
@@ -260,6 +264,8 @@ impl Archive {
                 let keys: Vec<Key> = names
                     .iter()
                     .take_while(|(first, _)| *first < range.end_offset)
+                    // Under a delete marker already.
+                    .filter(|(_, meta)| !self.shelf.oldest().is_hidden(&meta.key))
                     .map(|(_, meta)| meta.key.clone())
                     .collect();
                 for batch in keys.chunks(BATCH) {

@@ -36,10 +36,16 @@ impl<'a> ObjectReader<'a> {
     ) -> Result<Self> {
         let place = Place { topic_id, partition, first_offset: entry.first_offset };
         let shelf = archive.shelf();
-        let at =
-            At { key: shelf.key(name)?, name: shelf.place(name), origin: 0, bytes: entry.bytes, whole: true };
+        let at = At {
+            key: shelf.key(name)?,
+            name: shelf.place(name),
+            origin: 0,
+            bytes: entry.bytes,
+            whole: true,
+            version: entry.version.clone(),
+        };
         let expected = Expected { place, end_offset: entry.end_offset, footer: entry.footer };
-        let object = OpenObject::open(shelf.shared(), archive.hash(), at, &expected).await?;
+        let object = OpenObject::open(shelf.oldest().clone(), archive.hash(), at, &expected).await?;
         let found = object.head().entry(entry.version.clone());
         if found == *entry {
             return Ok(Self { archive, name: name.to_owned(), object });
@@ -61,9 +67,10 @@ impl<'a> ObjectReader<'a> {
         let name = names::bundle(&entry.archiver, entry.sequence);
         let shelf = archive.shelf();
         let (key, place_of) = (shelf.key(&name)?, shelf.place(&name));
-        let at = At { key, name: place_of, origin: entry.position, bytes: entry.bytes, whole: false };
+        let (origin, bytes) = (entry.position, entry.bytes);
+        let at = At { key, name: place_of, origin, bytes, whole: false, version: None };
         let expected = Expected { place, end_offset: entry.end_offset, footer: entry.footer };
-        let object = OpenObject::open(shelf.shared(), archive.hash(), at, &expected).await?;
+        let object = OpenObject::open(shelf.oldest().clone(), archive.hash(), at, &expected).await?;
         Ok(Self { archive, name, object })
     }
 

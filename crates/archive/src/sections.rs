@@ -15,6 +15,13 @@ impl Archive {
     /// # Errors
     /// Of the store; [`Error::Segment`] and [`Error::Corrupt`] for bytes that are not what the footer says.
     pub async fn sections(&self, head: &ObjectHead) -> Result<BTreeMap<ExtentKind, Vec<u8>>> {
+        match self.sections_once(head).await {
+            Err(error) if self.shelf.again(&head.name, &error).await? => self.sections_once(head).await,
+            found => found,
+        }
+    }
+
+    async fn sections_once(&self, head: &ObjectHead) -> Result<BTreeMap<ExtentKind, Vec<u8>>> {
         let footer = &head.footer;
         let mut found = BTreeMap::new();
         let logs = footer.chunks().len();

@@ -1,18 +1,19 @@
 //! The archive's root in a store: small objects by name, each created once.
 //!
 //! An answer may be lost: whenever a creation fails in a way that leaves its effect unknown, what is there is
-//! looked at, and only that decides.
+//! looked at, and only that decides. In a store that keeps versions an object is the oldest one of its name (`oldest`).
 
 use bytes::Bytes;
 use varve_store::{Create, GetRange, Key, ListPage, ObjectMeta, PutOptions, SharedStore, Store};
 
 use crate::canonical::{Record, RecordError};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
+use crate::oldest::Oldest;
 
 /// See the module.
 #[derive(Clone, Debug)]
 pub struct Shelf {
-    store: SharedStore,
+    store: Oldest,
     /// Empty, or ends with `/`.
     root: String,
 }
@@ -27,17 +28,46 @@ pub(crate) enum Created {
 
 impl Shelf {
     /// `root` is a prefix of the store's names, without slashes at its ends; empty for the whole store.
-    pub fn new(store: SharedStore, root: &str) -> Self {
+    ///
+    /// # Errors
+    /// Of the store, which is asked whether it keeps versions.
+    pub(crate) async fn open(store: SharedStore, root: &str) -> Result<Self> {
         let root = if root.is_empty() { String::new() } else { format!("{root}/") };
-        Self { store, root }
+        Ok(Self { store: Oldest::over(store, &root).await?, root })
     }
 
+    /// Empty, or ends with `/`.
+    pub(crate) fn root(&self) -> &str {
+        &self.root
+    }
+
+    /// In which an object is the oldest version of its name.
     pub fn store(&self) -> &dyn Store {
-        self.store.as_ref()
+        &self.store
     }
 
-    pub(crate) fn shared(&self) -> SharedStore {
-        SharedStore::clone(&self.store)
+    pub fn shared(&self) -> SharedStore {
+        std::sync::Arc::new(self.store.clone())
+    }
+
+    pub(crate) fn oldest(&self) -> &Oldest {
+        &self.store
+    }
+
+    /// Whether it is worth reading an object again that does not hold: it was overwritten, as a look now tells.
+    pub(crate) async fn again(&self, name: &str, error: &Error) -> Result<bool> {
+        if !matches!(error.kind(), Kind::Corrupt | Kind::Invalid) {
+            return Ok(false);
+        }
+        Ok(self.store.look(&self.key(name)?, None).await?)
+    }
+
+    /// As [`Shelf::get`], of what nothing else proves: where versions are kept, they are looked at first.
+    pub(crate) async fn get_first(&self, name: &str, max_bytes: u64) -> Result<Option<Bytes>> {
+        if !self.store.look_first(&self.key(name)?).await? {
+            return Ok(None);
+        }
+        self.get(name, max_bytes).await
     }
 
     pub fn key(&self, name: &str) -> Result<Key> {
@@ -75,7 +105,7 @@ impl Shelf {
     }
 
     pub(crate) async fn record<R: Record>(&self, name: &str) -> Result<Option<(R, Bytes)>> {
-        let Some(bytes) = self.get(name, R::MAX_BYTES).await? else { return Ok(None) };
+        let Some(bytes) = self.get_first(name, R::MAX_BYTES).await? else { return Ok(None) };
         let record = R::decode(&bytes).map_err(self.damaged(name))?;
         Ok(Some((record, bytes)))
     }
@@ -109,7 +139,7 @@ impl Shelf {
             Ok(_) => Err(Error::invalid("store", "one that creates what exists", "create-if-absent")),
         };
         // A lock may hold it: it harms nobody.
-        let _ = varve_store::delete(self.store.as_ref(), &key).await;
+        let _ = varve_store::delete(&self.store, &key).await;
         outcome
     }
 

@@ -1,8 +1,13 @@
 //! Proves a snapshot: every hash, every chain, every object, as deep as asked for.
 //!
+//! Where the store keeps versions, all names are looked at first: what is hidden or overwritten is read by its
+//! version, and is a finding too.
+//!
 //! Nothing is written. What does not hold is collected, not thrown: one finding does not hide the others. Errors
 //! of the store (down, denied) end it, since they say nothing about the archive. Memory is bounded by one path of
 //! the tree, one page of a listing and, for each object that is read in full, one frame.
+
+mod versions;
 
 use std::collections::HashMap;
 
@@ -17,6 +22,7 @@ use crate::journal::continuation_to;
 use crate::lineage::lineage_of;
 use crate::log::JournalView;
 use crate::names;
+use crate::oldest::Displaced;
 use crate::prune::Pruned;
 use crate::read::ObjectReader;
 use crate::record::object::ObjectEntry;
@@ -90,8 +96,18 @@ pub struct Progress {
 /// Something that does not hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
+    pub kind: FindingKind,
     pub object: String,
     pub what: String,
+}
+
+/// What it is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FindingKind {
+    /// The archive itself does not hold.
+    Broken,
+    /// The object holds, and a plain read does not find it.
+    Displaced(Displaced),
 }
 
 /// What came of it.
@@ -103,6 +119,8 @@ pub struct Report {
     pub pruned: u64,
     /// The snapshot's tree was given up, as is declared: its record was looked at, and those before.
     pub given_up: bool,
+    /// Whether the store keeps versions, and they were looked at.
+    pub versions: bool,
     /// Encrypted objects whose digests could not be proven for want of a key; their checksums were.
     pub sealed: u64,
 }
@@ -113,9 +131,13 @@ impl Report {
     }
 
     fn find(&mut self, object: impl Into<String>, what: impl ToString) {
+        self.add(Finding { kind: FindingKind::Broken, object: object.into(), what: what.to_string() });
+    }
+
+    fn add(&mut self, finding: Finding) {
         self.progress.findings = self.progress.findings.saturating_add(1);
         if self.findings.len() < FINDINGS_MAX {
-            self.findings.push(Finding { object: object.into(), what: what.to_string() });
+            self.findings.push(finding);
         }
     }
 
@@ -164,7 +186,9 @@ impl Archive {
             report: Report::default(),
             progress,
         };
+        let survey = verifier.survey().await?;
         verifier.run(sequence).await?;
+        verifier.judge(survey).await?;
         Ok(verifier.report)
     }
 }
@@ -366,7 +390,10 @@ impl Verifier<'_> {
                 let here = (state.topic_id, state.partition, branch.branch, object.first_offset);
                 let pruned = self.pruned.holds(here.0, here.1, here.2, here.3);
                 let name = partition.object_name(branch.branch, object.first_offset);
-                let size = listed.size_at(&partition, branch.branch, object.first_offset).await?;
+                let mut size = listed.size_at(&partition, branch.branch, object.first_offset).await?;
+                if pruned && self.archive.shelf.oldest().is_hidden(&self.archive.shelf.key(&name)?) {
+                    size = None;
+                }
                 for stray in listed.strays.drain(..) {
                     if !self.pruned.holds(here.0, here.1, here.2, stray) {
                         let name = partition.object_name(branch.branch, stray);

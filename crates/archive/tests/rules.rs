@@ -437,6 +437,9 @@ impl Store for Plain {
     async fn abort_upload(&self, upload: &PendingUpload) -> varve_store::Result<()> {
         self.0.abort_upload(upload).await
     }
+    async fn versions(&self) -> varve_store::Result<Option<Arc<dyn varve_store::Versions>>> {
+        self.0.versions().await
+    }
 }
 
 #[test]

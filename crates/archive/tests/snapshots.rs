@@ -107,7 +107,8 @@ fn a_partition_that_lags_and_open_transactions_are_told() {
         assert_eq!((root.lagging, root.open_transactions, root.partitions), (2, 1, 3));
         let mut problems = Vec::new();
         for partition in 0..3 {
-            problems.push(archive.find(Some(&root), TOPIC, partition).await.unwrap().unwrap().problem);
+            problems
+                .push(archive.find(Some(&root), TOPIC, partition).await.unwrap().unwrap().problem.clone());
         }
         assert_eq!(problems, [Some("not allowed".to_owned()), None, Some("it was".to_owned())]);
         let state = archive.find(Some(&root), TOPIC, 0).await.unwrap().unwrap();

@@ -2,10 +2,12 @@
 //!
 //! Tests run it against every implementation, and `varve store check URL` runs it against a user's own bucket
 //! before anything is trusted to it. It writes only under the scratch prefix that it is given, some tens of MiB,
-//! and removes all of it at the end, also what failed checks left.
+//! and removes all of it at the end, also what failed checks left. Where the store keeps versions, those of what was
+//! removed stay, as always there.
 
 mod checks;
 mod uploads;
+mod versions;
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -156,6 +158,7 @@ const CHECKS: &[(&str, &str, Check)] = checks! {
     checks::delete_idempotent: "deleting may be repeated, and absent is no error",
     checks::delete_batch: "more than 1,000 keys are deleted in one call",
     checks::list_order: "listings come in byte order, page by page",
+    checks::list_more: "a page that says more holds a key",
     checks::list_prefix: "a prefix is a plain string prefix",
     checks::copy: "copies within the store",
     checks::copy_if_absent: "a copy may be create-if-absent",
@@ -174,6 +177,10 @@ const CHECKS: &[(&str, &str, Check)] = checks! {
     uploads::listed: "pending uploads can be found and aborted by anyone",
     uploads::complete_if_absent: "completing may be create-if-absent",
     uploads::complete_race: "of racing uploads exactly one creates",
+    versions::kept: "if versions are kept, what was replaced or deleted is read by its version",
+    versions::under_a_marker: "a key under a delete marker is absent, and may be created",
+    versions::pages: "versions are listed key by key, page by page",
+    versions::many: "of a key with many versions the oldest is told",
 };
 
 /// Runs all checks under `scratch_prefix` (a key prefix that is nobody else's, ending with `/` or empty).
@@ -200,6 +207,10 @@ fn path_name(path: &'static str, name: &'static str) -> &'static str {
         "uploads::out_of_order" => "upload_out_of_order",
         "uploads::complete_race" => "upload_race",
         "uploads::complete_if_absent" => "upload_if_absent",
+        "versions::kept" => "versions",
+        "versions::under_a_marker" => "version_marker",
+        "versions::pages" => "version_pages",
+        "versions::many" => "version_many",
         _ => name,
     }
 }

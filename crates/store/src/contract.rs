@@ -21,6 +21,12 @@
 //!   by [`Store::list_uploads`].
 //! * **Names.** No key is another key's folder (`a` beside `a/b`): a filesystem cannot hold both and says
 //!   [`Kind::Invalid`]. Objects in the store whose names are no [`Key`] are passed over by `list`.
+//! * **Listings.** A page that says `more` holds at least one key, so whoever goes on from its last key gets on.
+//! * **Versions.** Some stores keep what a write replaces and a delete removes; [`Store::versions`] says whether
+//!   this one does, and gives access to them. `put`, `get`, `head`, `list` and `delete` are always about the current
+//!   version: a delete leaves a *delete marker* as the current version, under which the key is absent, and free for
+//!   create-if-absent. A version's bytes never change. The versions of a key are in the order in which they were
+//!   stored, the oldest first; the last is the current one.
 //! * **Bounded.** No call buffers more than the caller's bytes and one page of a listing.
 //!
 //! GCS and Azure fit: parts are numbered from 1, may be sent in any order and in parallel, and all but the
@@ -37,6 +43,7 @@ use futures::stream::BoxStream;
 
 use crate::error::{Error, Kind};
 use crate::key::Key;
+use crate::versions::Versions;
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -77,7 +84,8 @@ pub struct ObjectMeta {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ListPage {
     pub objects: Vec<ObjectMeta>,
-    /// Whether more keys follow the last of `objects`: ask again with it as `start_after`.
+    /// Whether more keys follow the last of `objects`, of which there is at least one: ask again with it as
+    /// `start_after`.
     pub more: bool,
 }
 
@@ -98,6 +106,8 @@ pub struct GetResult {
     /// Size of the whole object, where the store says it along with the body.
     pub object_size_bytes: Option<u64>,
     pub etag: Option<String>,
+    /// Of a store that keeps versions.
+    pub version: Option<String>,
     pub body: BoxStream<'static, Result<Bytes>>,
 }
 
@@ -190,6 +200,9 @@ pub trait Store: Send + Sync + fmt::Debug {
     async fn list_uploads(&self, prefix: &str) -> Result<Vec<PendingUpload>>;
 
     async fn abort_upload(&self, upload: &PendingUpload) -> Result<()>;
+
+    /// The versions that the store keeps; `None` if it keeps none. To be asked once: one request.
+    async fn versions(&self) -> Result<Option<Arc<dyn Versions>>>;
 }
 
 /// An upload under way. Parts may be sent from many tasks at once.

@@ -15,6 +15,7 @@ use crate::contract::{
 };
 use crate::key::Key;
 use crate::operation::Operation;
+use crate::versions::{VersionPage, Versions};
 
 /// Upper bounds of all buckets of latencies but the last, which has none.
 pub const LATENCY_BUCKETS_SECONDS: [f64; 12] =
@@ -102,6 +103,21 @@ impl Counts {
     }
 }
 
+impl Counts {
+    async fn watch_body(self: &Arc<Self>, got: impl Future<Output = Result<GetResult>>) -> Result<GetResult> {
+        let got = self.watch(Operation::Get, 0, got).await?;
+        let counts = Arc::clone(self);
+        let body = got.body.inspect(move |piece| {
+            let counter = &counts.0[Operation::Get as usize];
+            match piece {
+                Ok(piece) => counter.received_bytes.fetch_add(piece.len() as u64, Ordering::Relaxed),
+                Err(_) => counter.errors.fetch_add(1, Ordering::Relaxed),
+            };
+        });
+        Ok(GetResult { body: body.boxed(), ..got })
+    }
+}
+
 impl fmt::Debug for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.all()).finish()
@@ -152,16 +168,7 @@ impl Store for CountingStore {
     }
 
     async fn get(&self, key: &Key, range: GetRange) -> Result<GetResult> {
-        let got = self.counts.watch(Operation::Get, 0, self.inner.get(key, range)).await?;
-        let counts = Arc::clone(&self.counts);
-        let body = got.body.inspect(move |piece| {
-            let counter = &counts.0[Operation::Get as usize];
-            match piece {
-                Ok(piece) => counter.received_bytes.fetch_add(piece.len() as u64, Ordering::Relaxed),
-                Err(_) => counter.errors.fetch_add(1, Ordering::Relaxed),
-            };
-        });
-        Ok(GetResult { body: body.boxed(), ..got })
+        self.counts.watch_body(self.inner.get(key, range)).await
     }
 
     async fn head(&self, key: &Key) -> Result<ObjectMeta> {
@@ -186,6 +193,33 @@ impl Store for CountingStore {
 
     async fn abort_upload(&self, upload: &PendingUpload) -> Result<()> {
         self.counts.watch(Operation::AbortUpload, 0, self.inner.abort_upload(upload)).await
+    }
+
+    async fn versions(&self) -> Result<Option<Arc<dyn Versions>>> {
+        let inner = self.counts.watch(Operation::Versions, 0, self.inner.versions()).await?;
+        let counts = Arc::clone(&self.counts);
+        Ok(inner.map(|inner| Arc::new(CountingVersions { inner, counts }) as Arc<dyn Versions>))
+    }
+}
+
+#[derive(Debug)]
+struct CountingVersions {
+    inner: Arc<dyn Versions>,
+    counts: Arc<Counts>,
+}
+
+#[async_trait]
+impl Versions for CountingVersions {
+    async fn list(&self, prefix: &str, start_after: Option<&Key>, max_keys: usize) -> Result<VersionPage> {
+        self.counts.watch(Operation::List, 0, self.inner.list(prefix, start_after, max_keys)).await
+    }
+
+    async fn get(&self, key: &Key, version: &str, range: GetRange) -> Result<GetResult> {
+        self.counts.watch_body(self.inner.get(key, version, range)).await
+    }
+
+    async fn head(&self, key: &Key, version: &str) -> Result<ObjectMeta> {
+        self.counts.watch(Operation::Head, 0, self.inner.head(key, version)).await
     }
 }
 

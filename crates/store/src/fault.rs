@@ -23,6 +23,7 @@ use crate::contract::{
 use crate::error::{Error, Kind};
 use crate::key::Key;
 use crate::operation::Operation;
+use crate::versions::{VersionPage, Versions};
 
 const LOG_MAX: usize = 10_000;
 
@@ -300,15 +301,7 @@ impl Store for FaultyStore {
     }
 
     async fn get(&self, key: &Key, range: GetRange) -> Result<GetResult> {
-        let drawn = self.faults.draw(Operation::Get, key.as_str());
-        let got = self.faults.run(drawn.as_ref(), self.inner.get(key, range)).await?;
-        match drawn {
-            Some(drawn) if matches!(drawn.fault, Fault::Reset | Fault::Truncate | Fault::FlipByte) => {
-                let len = got.range.end - got.range.start;
-                Ok(GetResult { body: broken(got.body, len, drawn), ..got })
-            }
-            _ => Ok(got),
-        }
+        self.faults.get(key, self.inner.get(key, range)).await
     }
 
     async fn head(&self, key: &Key) -> Result<ObjectMeta> {
@@ -339,6 +332,50 @@ impl Store for FaultyStore {
     async fn abort_upload(&self, upload: &PendingUpload) -> Result<()> {
         let drawn = self.faults.draw(Operation::AbortUpload, upload.key.as_str());
         self.faults.run(drawn.as_ref(), self.inner.abort_upload(upload)).await
+    }
+
+    async fn versions(&self) -> Result<Option<Arc<dyn Versions>>> {
+        let drawn = self.faults.draw(Operation::Versions, "");
+        let inner = self.faults.run(drawn.as_ref(), self.inner.versions()).await?;
+        let faults = Arc::clone(&self.faults);
+        Ok(inner.map(|inner| Arc::new(FaultyVersions { inner, faults }) as Arc<dyn Versions>))
+    }
+}
+
+impl Faults {
+    async fn get(&self, key: &Key, got: impl Future<Output = Result<GetResult>>) -> Result<GetResult> {
+        let drawn = self.draw(Operation::Get, key.as_str());
+        let got = self.run(drawn.as_ref(), got).await?;
+        match drawn {
+            Some(drawn) if matches!(drawn.fault, Fault::Reset | Fault::Truncate | Fault::FlipByte) => {
+                let len = got.range.end - got.range.start;
+                Ok(GetResult { body: broken(got.body, len, drawn), ..got })
+            }
+            _ => Ok(got),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct FaultyVersions {
+    inner: Arc<dyn Versions>,
+    faults: Arc<Faults>,
+}
+
+#[async_trait]
+impl Versions for FaultyVersions {
+    async fn list(&self, prefix: &str, start_after: Option<&Key>, max_keys: usize) -> Result<VersionPage> {
+        let drawn = self.faults.draw(Operation::List, prefix);
+        self.faults.run(drawn.as_ref(), self.inner.list(prefix, start_after, max_keys)).await
+    }
+
+    async fn get(&self, key: &Key, version: &str, range: GetRange) -> Result<GetResult> {
+        self.faults.get(key, self.inner.get(key, version, range)).await
+    }
+
+    async fn head(&self, key: &Key, version: &str) -> Result<ObjectMeta> {
+        let drawn = self.faults.draw(Operation::Head, key.as_str());
+        self.faults.run(drawn.as_ref(), self.inner.head(key, version)).await
     }
 }
 

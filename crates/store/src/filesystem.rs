@@ -33,6 +33,7 @@ use crate::contract::{
 use crate::error::{Error, Kind};
 use crate::key::Key;
 use crate::parts::PartPlan;
+use crate::versions::Versions;
 
 use tree::{At, Tree, meta_of, split, stat_file};
 
@@ -286,5 +287,9 @@ impl Store for FilesystemStore {
         let at = self.tree.at("abort upload", upload.key.as_str());
         let (tree, upload) = (Arc::clone(&self.tree), upload.clone());
         blocking(at, move |_| tree.abort_staged(&upload)).await
+    }
+
+    async fn versions(&self) -> Result<Option<Arc<dyn Versions>>> {
+        Ok(None)
     }
 }

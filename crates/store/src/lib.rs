@@ -16,6 +16,7 @@ mod setting;
 pub mod setting_page;
 mod settings;
 mod throttle;
+mod versions;
 
 pub use contract::{
     Create, GetRange, GetResult, Limits, ListPage, ObjectMeta, PendingUpload, PutOptions, Result,
@@ -33,3 +34,4 @@ pub use s3::S3Store;
 pub use setting::{Setting, SettingKind, nearest, parse_bytes, parse_duration};
 pub use settings::settings;
 pub use throttle::{Rate, ThrottledStore};
+pub use versions::{KEY_VERSIONS_MAX, KeyVersions, Version, VersionPage, Versions};

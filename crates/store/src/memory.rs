@@ -1,5 +1,7 @@
 //! A store in this process's memory: for tests, and as the plainest reading of the contract.
 //!
+//! With [`MemoryStore::versioned`] it keeps versions, as a bucket may.
+//!
 //! `memory://name` names one store for the life of the process: whoever opens it again finds what was put.
 
 use std::collections::{BTreeMap, HashMap};
@@ -20,6 +22,7 @@ use crate::contract::{
 use crate::error::{Error, Kind};
 use crate::key::Key;
 use crate::parts::PartPlan;
+use crate::versions::{KeyVersions, NewestFirst, Version, VersionPage, Versions};
 
 const LIMITS: Limits = Limits {
     min_part_bytes: 1,
@@ -45,7 +48,9 @@ pub struct MemoryStore {
 
 #[derive(Default)]
 struct Shelf {
-    objects: Mutex<BTreeMap<Key, Stored>>,
+    /// The oldest version first; one alone where none are kept.
+    objects: Mutex<BTreeMap<Key, Vec<Stored>>>,
+    keeps_versions: bool,
     uploads: Mutex<BTreeMap<String, PendingUpload>>,
     sequence: AtomicU64,
 }
@@ -54,12 +59,24 @@ struct Shelf {
 struct Stored {
     body: Bytes,
     meta: ObjectMeta,
+    delete_marker: bool,
+}
+
+/// The object that a plain read finds.
+fn current(versions: &[Stored]) -> Option<&Stored> {
+    versions.last().filter(|stored| !stored.delete_marker)
 }
 
 impl MemoryStore {
     /// A store of its own, that no URL names.
     pub fn new() -> Self {
         Self { url: "memory://".to_owned(), shelf: Arc::default() }
+    }
+
+    /// The same, of a store that keeps versions.
+    pub fn versioned() -> Self {
+        let shelf = Shelf { keeps_versions: true, ..Shelf::default() };
+        Self { url: "memory://".to_owned(), shelf: Arc::new(shelf) }
     }
 
     /// The store of this name in this process.
@@ -78,20 +95,67 @@ impl MemoryStore {
             key: key.clone(),
             size_bytes: body.len() as u64,
             etag: Some(format!("{sequence:x}")),
-            version: None,
+            version: self.shelf.keeps_versions.then(|| format!("v{sequence}")),
             last_modified_ms: now_ms(),
             storage_class: options.storage_class.clone(),
         };
         let mut objects = self.shelf.objects.lock();
-        if options.create == Create::IfAbsent && objects.contains_key(key) {
+        let versions = objects.entry(key.clone()).or_default();
+        if options.create == Create::IfAbsent && current(versions).is_some() {
             return Err(self.error(Kind::AlreadyExists, operation, key.as_str(), "the object exists"));
         }
-        objects.insert(key.clone(), Stored { body, meta: meta.clone() });
+        if !self.shelf.keeps_versions {
+            versions.clear();
+        }
+        versions.push(Stored { body, meta: meta.clone(), delete_marker: false });
         Ok(meta)
     }
 
+    fn mark_deleted(&self, key: &Key) -> Stored {
+        let sequence = self.shelf.sequence.fetch_add(1, Ordering::Relaxed);
+        let meta = ObjectMeta {
+            key: key.clone(),
+            size_bytes: 0,
+            etag: None,
+            version: Some(format!("v{sequence}")),
+            last_modified_ms: now_ms(),
+            storage_class: None,
+        };
+        Stored { body: Bytes::new(), meta, delete_marker: true }
+    }
+
+    fn stored_version(&self, operation: &str, key: &Key, version: &str) -> Result<Stored> {
+        let objects = self.shelf.objects.lock();
+        let versions = objects.get(key).map_or(&[][..], Vec::as_slice);
+        let found = versions.iter().find(|s| !s.delete_marker && s.meta.version.as_deref() == Some(version));
+        let absent = || {
+            let detail = format!("no such object of version {version}");
+            self.error(Kind::NotFound, operation, key.as_str(), detail)
+        };
+        found.cloned().ok_or_else(absent)
+    }
+
+    fn deliver(&self, stored: Stored, range: GetRange) -> Result<GetResult> {
+        let size = stored.meta.size_bytes;
+        let Some(resolved) = range.resolve(size) else {
+            let detail = format!("{range:?} of an object of {size} bytes");
+            return Err(self.error(Kind::InvalidRange, "get", stored.meta.key.as_str(), detail));
+        };
+        let mut rest = stored.body.slice(resolved.start as usize..resolved.end as usize);
+        let pieces = std::iter::from_fn(move || {
+            (!rest.is_empty()).then(|| Ok(rest.split_to(rest.len().min(PIECE_BYTES))))
+        });
+        Ok(GetResult {
+            range: resolved,
+            object_size_bytes: Some(size),
+            etag: stored.meta.etag,
+            version: stored.meta.version,
+            body: stream::iter(pieces).boxed(),
+        })
+    }
+
     fn stored(&self, operation: &str, key: &Key) -> Result<Stored> {
-        let found = self.shelf.objects.lock().get(key).cloned();
+        let found = self.shelf.objects.lock().get(key).and_then(|versions| current(versions).cloned());
         found.ok_or_else(|| self.error(Kind::NotFound, operation, key.as_str(), "no such object"))
     }
 }
@@ -140,22 +204,7 @@ impl Store for MemoryStore {
     }
 
     async fn get(&self, key: &Key, range: GetRange) -> Result<GetResult> {
-        let stored = self.stored("get", key)?;
-        let size = stored.meta.size_bytes;
-        let Some(resolved) = range.resolve(size) else {
-            let detail = format!("{range:?} of an object of {size} bytes");
-            return Err(self.error(Kind::InvalidRange, "get", key.as_str(), detail));
-        };
-        let mut rest = stored.body.slice(resolved.start as usize..resolved.end as usize);
-        let pieces = std::iter::from_fn(move || {
-            (!rest.is_empty()).then(|| Ok(rest.split_to(rest.len().min(PIECE_BYTES))))
-        });
-        Ok(GetResult {
-            range: resolved,
-            object_size_bytes: Some(size),
-            etag: stored.meta.etag,
-            body: stream::iter(pieces).boxed(),
-        })
+        self.deliver(self.stored("get", key)?, range)
     }
 
     async fn head(&self, key: &Key) -> Result<ObjectMeta> {
@@ -164,14 +213,10 @@ impl Store for MemoryStore {
 
     async fn list(&self, prefix: &str, start_after: Option<&Key>, max_keys: usize) -> Result<ListPage> {
         let objects = self.shelf.objects.lock();
-        let from = match start_after {
-            Some(key) if key.as_str() >= prefix => Bound::Excluded(key.as_str()),
-            _ => Bound::Included(prefix),
-        };
         let mut found = objects
-            .range::<str, _>((from, Bound::Unbounded))
+            .range::<str, _>((from(prefix, start_after), Bound::Unbounded))
             .take_while(|(key, _)| key.as_str().starts_with(prefix))
-            .map(|(_, stored)| stored.meta.clone());
+            .filter_map(|(_, versions)| current(versions).map(|stored| stored.meta.clone()));
         let page = found.by_ref().take(max_keys.max(1)).collect();
         Ok(ListPage { objects: page, more: found.next().is_some() })
     }
@@ -179,7 +224,11 @@ impl Store for MemoryStore {
     async fn delete_many(&self, keys: &[Key]) -> Result<Vec<Result<()>>> {
         let mut objects = self.shelf.objects.lock();
         for key in keys {
-            objects.remove(key);
+            if self.shelf.keeps_versions {
+                objects.entry(key.clone()).or_default().push(self.mark_deleted(key));
+            } else {
+                objects.remove(key);
+            }
         }
         Ok(keys.iter().map(|_| Ok(())).collect())
     }
@@ -198,6 +247,57 @@ impl Store for MemoryStore {
         self.shelf.uploads.lock().remove(&upload.id);
         Ok(())
     }
+
+    async fn versions(&self) -> Result<Option<Arc<dyn Versions>>> {
+        Ok(self.shelf.keeps_versions.then(|| Arc::new(MemoryVersions(self.clone())) as Arc<dyn Versions>))
+    }
+}
+
+fn from<'a>(prefix: &'a str, start_after: Option<&'a Key>) -> Bound<&'a str> {
+    match start_after {
+        Some(key) if key.as_str() >= prefix => Bound::Excluded(key.as_str()),
+        _ => Bound::Included(prefix),
+    }
+}
+
+#[derive(Debug)]
+struct MemoryVersions(MemoryStore);
+
+#[async_trait]
+impl Versions for MemoryVersions {
+    async fn list(&self, prefix: &str, start_after: Option<&Key>, max_keys: usize) -> Result<VersionPage> {
+        let objects = self.0.shelf.objects.lock();
+        let mut found = objects
+            .range::<str, _>((from(prefix, start_after), Bound::Unbounded))
+            .take_while(|(key, _)| key.as_str().starts_with(prefix))
+            .filter(|(_, versions)| !versions.is_empty())
+            .map(|(key, versions)| told(key, versions));
+        let keys = found.by_ref().take(max_keys.max(1)).collect();
+        Ok(VersionPage { keys, more: found.next().is_some() })
+    }
+
+    async fn get(&self, key: &Key, version: &str, range: GetRange) -> Result<GetResult> {
+        self.0.deliver(self.0.stored_version("get", key, version)?, range)
+    }
+
+    async fn head(&self, key: &Key, version: &str) -> Result<ObjectMeta> {
+        Ok(self.0.stored_version("head", key, version)?.meta)
+    }
+}
+
+fn told(key: &Key, versions: &[Stored]) -> KeyVersions {
+    let mut told = NewestFirst::new(key.clone());
+    for stored in versions.iter().rev() {
+        told.push(Version {
+            id: stored.meta.version.clone().unwrap_or_default(),
+            delete_marker: stored.delete_marker,
+            size_bytes: stored.meta.size_bytes,
+            etag: stored.meta.etag.clone(),
+            last_modified_ms: stored.meta.last_modified_ms,
+            storage_class: stored.meta.storage_class.clone(),
+        });
+    }
+    told.finish()
 }
 
 struct MemoryUpload {

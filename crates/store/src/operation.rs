@@ -16,11 +16,13 @@ pub enum Operation {
     Copy,
     ListUploads,
     AbortUpload,
+    /// Asks whether the store keeps versions. What is done to versions counts as `Get`, `Head` and `List`.
+    Versions,
 }
 
 impl Operation {
     /// In the order of their values.
-    pub const ALL: [Operation; 12] = [
+    pub const ALL: [Operation; 13] = [
         Operation::Put,
         Operation::Upload,
         Operation::PutPart,
@@ -33,6 +35,7 @@ impl Operation {
         Operation::Copy,
         Operation::ListUploads,
         Operation::AbortUpload,
+        Operation::Versions,
     ];
 
     /// For metrics: `put_part`.
@@ -50,6 +53,7 @@ impl Operation {
             Operation::Copy => "copy",
             Operation::ListUploads => "list_uploads",
             Operation::AbortUpload => "abort_upload",
+            Operation::Versions => "versions",
         }
     }
 }

@@ -16,6 +16,7 @@ mod copy;
 mod failure;
 mod retry;
 mod upload;
+mod versions;
 mod write;
 
 use std::collections::HashMap;
@@ -33,6 +34,7 @@ use crate::contract::{
 use crate::error::{Error, Kind};
 use crate::key::Key;
 use crate::settings::Values;
+use crate::versions::Versions;
 
 use client::Config;
 use failure::Failure;
@@ -110,11 +112,16 @@ impl Inner {
     }
 
     /// The object's state, and the id of the write that made it.
-    async fn examine(&self, key: &Key, at: &At) -> Result<(ObjectMeta, Option<String>)> {
+    async fn examine(
+        &self,
+        key: &Key,
+        version: Option<&str>,
+        at: &At,
+    ) -> Result<(ObjectMeta, Option<String>)> {
         let full = self.full(key, at)?;
         let request = || async {
-            let sent = self.client.head_object().bucket(&self.config.bucket).key(&full).send().await;
-            sent.map_err(Failure::of)
+            let call = self.client.head_object().bucket(&self.config.bucket).key(&full);
+            call.set_version_id(version.map(str::to_owned)).send().await.map_err(Failure::of)
         };
         let head = self.retry.run(at, 0, request).await?;
         let written_by = head.metadata().and_then(|metadata| metadata.get(write::ID_METADATA)).cloned();
@@ -236,12 +243,12 @@ impl Store for S3Store {
     }
 
     async fn get(&self, key: &Key, range: GetRange) -> Result<GetResult> {
-        body::get(&self.inner, key, range).await
+        body::get(&self.inner, key, None, range).await
     }
 
     async fn head(&self, key: &Key) -> Result<ObjectMeta> {
         let at = self.inner.at("head", key.as_str());
-        self.inner.examine(key, &at).await.map(|(meta, _)| meta)
+        self.inner.examine(key, None, &at).await.map(|(meta, _)| meta)
     }
 
     async fn list(&self, prefix: &str, start_after: Option<&Key>, max_keys: usize) -> Result<ListPage> {
@@ -288,5 +295,9 @@ impl Store for S3Store {
 
     async fn abort_upload(&self, pending: &PendingUpload) -> Result<()> {
         upload::abort(&self.inner, &pending.key, &pending.id).await
+    }
+
+    async fn versions(&self) -> Result<Option<Arc<dyn Versions>>> {
+        versions::kept(&self.inner).await
     }
 }

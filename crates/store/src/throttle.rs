@@ -18,6 +18,7 @@ use crate::contract::{
     Upload,
 };
 use crate::key::Key;
+use crate::versions::Versions;
 
 /// Unused time is kept for so long.
 const BURST: Duration = Duration::from_secs(1);
@@ -145,6 +146,10 @@ impl Store for ThrottledStore {
 
     async fn abort_upload(&self, upload: &PendingUpload) -> Result<()> {
         self.inner.abort_upload(upload).await
+    }
+
+    async fn versions(&self) -> Result<Option<Arc<dyn Versions>>> {
+        self.inner.versions().await
     }
 }
 

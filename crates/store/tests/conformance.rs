@@ -7,7 +7,10 @@ mod minio;
 use std::collections::BTreeMap;
 
 use varve_store::conformance::{Outcome, run};
-use varve_store::{FilesystemStore, MemoryStore, SharedStore, open};
+use varve_store::{
+    CountingStore, Faults, FaultyStore, FilesystemStore, GetRange, Key, MemoryStore, PutOptions, Rate,
+    SharedStore, Store, ThrottledStore, delete, open,
+};
 
 async fn check(store: SharedStore, scratch_prefix: &str) {
     let results = run(&store, scratch_prefix).await;
@@ -22,6 +25,22 @@ async fn check(store: SharedStore, scratch_prefix: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn memory() {
     check(std::sync::Arc::new(MemoryStore::new()), "scratch/").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn memory_with_versions() {
+    check(std::sync::Arc::new(MemoryStore::versioned()), "scratch/").await;
+}
+
+/// The decorators pass versions on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn decorated() {
+    let store = std::sync::Arc::new(MemoryStore::versioned());
+    let store = std::sync::Arc::new(FaultyStore::new(store, Faults::new(1, Vec::new())));
+    let store = std::sync::Arc::new(ThrottledStore::new(store, Rate::new(0)));
+    let store = std::sync::Arc::new(CountingStore::new(store));
+    assert!(store.versions().await.unwrap().is_some());
+    check(store, "scratch/").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -47,6 +66,41 @@ async fn s3() {
     let Some(server) = minio::start("conformance").await else { return };
     for (prefix, scratch) in [("/deep/prefix", "scratch/"), ("", "")] {
         let store = open(&format!("s3://conformance{prefix}"), &server.settings()).await.unwrap();
+        assert!(store.versions().await.unwrap().is_none(), "the bucket was never told to keep versions");
         check(store, scratch).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s3_with_versions() {
+    let Some(server) = minio::start("unused").await else { return };
+    minio::make_versioned_bucket(&server, "versions").await;
+    for (prefix, scratch) in [("/deep/prefix", "scratch/"), ("", "root/")] {
+        let store = open(&format!("s3://versions{prefix}"), &server.settings()).await.unwrap();
+        assert!(store.versions().await.unwrap().is_some());
+        check(store, scratch).await;
+    }
+}
+
+/// A lock keeps versions from being removed, and nothing else: whoever can write can still put another version on top,
+/// or hide all of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_lock_does_not_stop() {
+    let Some(server) = minio::start("unused").await else { return };
+    minio::make_locked_bucket(&server, "locked").await;
+    let store = open("s3://locked/archive", &server.settings()).await.unwrap();
+    let versions = store.versions().await.unwrap().expect("a lock needs versions");
+    let key = Key::new("object").unwrap();
+    let first = store.put(&key, "the truth".into(), &PutOptions::default()).await.unwrap().version.unwrap();
+    store.put(&key, "a lie".into(), &PutOptions::default()).await.unwrap();
+    delete(&*store, &key).await.unwrap();
+    assert!(store.get(&key, GetRange::Full).await.is_err());
+    assert!(!minio::remove_version(&server, "locked", "archive/object", &first).await, "the lock holds");
+    let page = versions.list("", None, 10).await.unwrap();
+    let found = &page.keys[0];
+    assert_eq!((page.keys.len(), found.versions.len(), found.is_hidden()), (1, 3, true));
+    assert_eq!(found.oldest().unwrap().id, first);
+    let body = versions.get(&key, &first, GetRange::Full).await.unwrap().bytes().await.unwrap();
+    assert_eq!(body, "the truth");
+    check(store, "scratch/").await;
 }

@@ -447,4 +447,8 @@ impl Store for Hooked {
     async fn abort_upload(&self, upload: &PendingUpload) -> StoreResult<()> {
         self.store.abort_upload(upload).await
     }
+
+    async fn versions(&self) -> StoreResult<Option<Arc<dyn varve_store::Versions>>> {
+        self.store.versions().await
+    }
 }

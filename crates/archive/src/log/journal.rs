@@ -9,7 +9,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use varve_format::Id;
 
 use crate::archive::Archive;
-use crate::error::{Kind, Result};
+use crate::error::Result;
 use crate::journal::BundleName;
 use crate::record::bundle::BundleIndex;
 use crate::record::snapshot::SnapshotRecord;
@@ -65,11 +65,8 @@ impl Archive {
             None => Vec::new(),
         };
         let read = stream::iter(named).map(|(name, expected)| async move {
-            match self.bundle_and_reference(&name).await {
-                Ok(Some((index, found))) if found == expected => Ok(Some((name, index))),
-                Err(e) if e.kind() != Kind::Corrupt => Err(e),
-                _ => Ok(None),
-            }
+            let found = self.named_bundle(&name, &expected).await?;
+            Ok::<_, crate::error::Error>(found.map(|index| (name, index)))
         });
         let mut read = Box::pin(read.buffer_unordered(PARALLEL));
         let mut view = JournalView::default();

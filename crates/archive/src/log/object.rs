@@ -15,11 +15,12 @@ use varve_format::{
     DataKey, Decoder, EncryptionInfo, Extent, ExtentKind, FOOTER_MAX_BYTES, FrameRef, Hasher, ObjectKey,
     TRAILER_BYTES, Trailer,
 };
-use varve_store::{GetRange, Key, SharedStore};
+use varve_store::{GetRange, Key, Store};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::hash::{Hash, HashAlgorithm};
 use crate::head::{ObjectHead, Place};
+use crate::oldest::Oldest;
 
 /// Most footers fit into it.
 const TAIL_BYTES: u64 = 64 << 10;
@@ -36,6 +37,8 @@ pub(crate) struct At {
     pub(crate) bytes: u64,
     /// Nothing else is under the key.
     pub(crate) whole: bool,
+    /// The store's version, where it is known.
+    pub(crate) version: Option<String>,
 }
 
 impl fmt::Debug for At {
@@ -57,7 +60,7 @@ pub(crate) struct Expected {
 pub(crate) struct OpenObject(Arc<Inner>);
 
 struct Inner {
-    store: SharedStore,
+    store: Oldest,
     at: At,
     head: ObjectHead,
     key: Option<ObjectKey>,
@@ -80,11 +83,20 @@ impl OpenObject {
     /// # Errors
     /// [`Error::Missing`]; [`Error::Corrupt`] for another size, [`Error::Mistaken`] for another object.
     pub(crate) async fn open(
-        store: SharedStore,
+        store: Oldest,
         hash: HashAlgorithm,
         at: At,
         expected: &Expected,
     ) -> Result<Self> {
+        match Self::open_once(store.clone(), hash, at.clone(), expected).await {
+            Err(error) if again(&store, &at, &error).await? => {
+                Self::open_once(store, hash, at, expected).await
+            }
+            opened => opened,
+        }
+    }
+
+    async fn open_once(store: Oldest, hash: HashAlgorithm, at: At, expected: &Expected) -> Result<Self> {
         let mut tail = tail(&store, &at, TAIL_BYTES).await?;
         let segment = |source| Error::Segment { object: at.name.clone(), source };
         let last = tail.last_chunk::<TRAILER_BYTES>();
@@ -105,7 +117,7 @@ impl OpenObject {
     }
 
     /// Of an object whose head was read already.
-    pub(crate) fn of(store: SharedStore, at: At, head: ObjectHead) -> Self {
+    pub(crate) fn of(store: Oldest, at: At, head: ObjectHead) -> Self {
         Self(Arc::new(Inner { store, at, head, key: None }))
     }
 
@@ -197,6 +209,13 @@ impl OpenObject {
     /// sealed, of which the checksums alone are compared. Extents that are whole in it are held against their
     /// digests.
     pub(crate) async fn fetch(self, run: Run, keep: bool) -> Result<Vec<Bytes>> {
+        match self.fetch_once(run.clone(), keep).await {
+            Err(error) if again(&self.0.store, &self.0.at, &error).await? => self.fetch_once(run, keep).await,
+            fetched => fetched,
+        }
+    }
+
+    async fn fetch_once(&self, run: Run, keep: bool) -> Result<Vec<Bytes>> {
         let inner = Arc::clone(&self.0);
         let footer = &inner.head.footer;
         let segment = |source| Error::Segment { object: inner.at.name.clone(), source };
@@ -249,7 +268,7 @@ impl OpenObject {
     }
 }
 
-async fn tail(store: &SharedStore, at: &At, bytes: u64) -> Result<Bytes> {
+async fn tail(store: &Oldest, at: &At, bytes: u64) -> Result<Bytes> {
     let end = at.origin.saturating_add(at.bytes);
     let start = end.saturating_sub(bytes).max(at.origin);
     let got = get(store, at, GetRange::Bounded { start, end }).await?;
@@ -261,8 +280,20 @@ async fn tail(store: &SharedStore, at: &At, bytes: u64) -> Result<Bytes> {
     Ok(got.bytes().await?)
 }
 
-async fn get(store: &SharedStore, at: &At, range: GetRange) -> Result<varve_store::GetResult> {
-    store.get(&at.key, range).await.map_err(|e| match e.kind {
+/// Whether what does not hold was put on top of the object: read again, it is the object.
+async fn again(store: &Oldest, at: &At, error: &Error) -> Result<bool> {
+    let odd = matches!(error.kind(), Kind::Corrupt | Kind::Invalid);
+    Ok(odd && store.look(&at.key, at.version.as_deref()).await?)
+}
+
+async fn get(store: &Oldest, at: &At, range: GetRange) -> Result<varve_store::GetResult> {
+    let mut got = store.get(&at.key, range).await;
+    // Another version than is known: of a copy of the archive all are others, else it was overwritten.
+    let other = |got: &varve_store::GetResult| at.version.is_some() && got.version != at.version;
+    if got.as_ref().is_ok_and(other) && store.look(&at.key, at.version.as_deref()).await? {
+        got = store.get(&at.key, range).await;
+    }
+    got.map_err(|e| match e.kind {
         varve_store::Kind::NotFound => Error::Missing { object: at.name.clone() },
         varve_store::Kind::InvalidRange => {
             Error::corrupt(&at.name, format!("{} bytes from {}", at.bytes, at.origin), "fewer")

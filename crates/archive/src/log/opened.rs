@@ -31,9 +31,10 @@ impl Archive {
             origin: 0,
             bytes: head.trailer.object_bytes(),
             whole: true,
+            version: None,
         };
         let offsets = (head.first_offset(), head.end_offset());
-        Ok(ArchivedObject::new(OpenObject::of(self.shelf().shared(), at, head.clone()), offsets))
+        Ok(ArchivedObject::new(OpenObject::of(self.shelf().oldest().clone(), at, head.clone()), offsets))
     }
 }
 

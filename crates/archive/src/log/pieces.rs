@@ -229,6 +229,7 @@ impl<'l> Pieces<'l> {
                 origin: 0,
                 bytes: entry.bytes,
                 whole: true,
+                version: entry.version.clone(),
             };
             let expected = Expected { place, end_offset: entry.end_offset, footer: entry.footer };
             let log_bytes = Some(entry.log_bytes);
@@ -311,8 +312,14 @@ impl<'l> Pieces<'l> {
         }
         let place =
             Place { topic_id: log.topic_id, partition: log.partition, first_offset: entry.first_offset };
-        let at =
-            At { key, name: shelf.place(&name), origin: entry.position, bytes: entry.bytes, whole: false };
+        let at = At {
+            key,
+            name: shelf.place(&name),
+            origin: entry.position,
+            bytes: entry.bytes,
+            whole: false,
+            version: None,
+        };
         let expected = Expected { place, end_offset: entry.end_offset, footer: entry.footer };
         let object = PieceObject { at, expected, head: None, from_journal: true, log_bytes: None };
         let end = entry.end_offset.min(log.end_offset);
@@ -330,7 +337,7 @@ impl ArchivedLog {
     pub async fn open(&self, piece: &Piece) -> Result<Option<ArchivedObject>> {
         let Some(object) = piece.object() else { return Ok(None) };
         let offsets = (piece.first_offset, piece.end_offset);
-        let store = self.archive.shelf().shared();
+        let store = self.archive.shelf().oldest().clone();
         let opened = match &object.head {
             Some(head) => Ok(OpenObject::of(store, object.at.clone(), head.as_ref().clone())),
             None => OpenObject::open(store, self.archive.hash(), object.at.clone(), &object.expected).await,

@@ -272,6 +272,33 @@ pub(super) async fn list_prefix(room: Room) -> Checked {
     Ok(())
 }
 
+pub(super) async fn list_more(room: Room) -> Checked {
+    let mut expected = Vec::new();
+    for name in ["a", "b/c", "b/d", "e"] {
+        expected.push(room.put(name, &pattern(1, 1)).await?);
+    }
+    // What is deleted must leave no page behind that says more and holds nothing.
+    for name in ["a0", "b/c0", "f", "g"] {
+        delete(&*room.store, &room.put(name, &pattern(1, 1)).await?).await?;
+    }
+    for max_keys in [1, 3, 4] {
+        let (mut found, mut after) = (Vec::new(), None);
+        loop {
+            let page = room.store.list(&room.folder, after.as_ref(), max_keys).await?;
+            expect(!page.more || !page.objects.is_empty(), || {
+                format!("pages of {max_keys}: more behind {after:?}, but no key to go on from")
+            })?;
+            found.extend(page.objects.into_iter().map(|object| object.key));
+            after = found.last().cloned();
+            if !page.more {
+                break;
+            }
+        }
+        expect(found == expected, || format!("pages of {max_keys}: expected {expected:?}, found {found:?}"))?;
+    }
+    Ok(())
+}
+
 pub(super) async fn copy(room: Room) -> Checked {
     for (name, len) in [("empty", 0), ("small", 100), ("larger", 2_000_001)] {
         let body = pattern(3, len);

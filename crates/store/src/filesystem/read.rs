@@ -156,5 +156,5 @@ pub(super) fn deliver(opened: Opened, at: At) -> GetResult {
         let pieces = Pieces { file, at, ready: Some(first), next: None, position, end: range.end };
         stream::unfold(pieces, Pieces::step).boxed()
     };
-    GetResult { range, object_size_bytes: Some(size_bytes), etag: Some(etag), body }
+    GetResult { range, object_size_bytes: Some(size_bytes), etag: Some(etag), version: None, body }
 }

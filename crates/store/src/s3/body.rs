@@ -20,34 +20,41 @@ const MAX_BREAKS: u32 = 50;
 /// Servers read positions as signed numbers.
 const LAST_POSITION: u64 = i64::MAX as u64;
 
-pub(super) async fn get(inner: &Arc<Inner>, key: &Key, range: GetRange) -> Result<GetResult> {
+pub(super) async fn get(
+    inner: &Arc<Inner>,
+    key: &Key,
+    version: Option<&str>,
+    range: GetRange,
+) -> Result<GetResult> {
     let at = inner.at("get", key.as_str());
     let full = inner.full(key, &at)?;
     let header = match header_of(range) {
         Ok(header) => header,
         Err(flaw) => {
-            inner.examine(key, &at).await?;
+            inner.examine(key, version, &at).await?;
             return Err(at.error(Kind::InvalidRange, flaw));
         }
     };
-    let answer = match request(inner, &at, &full, header.as_deref(), None).await {
+    let of = Of { full, version: version.map(str::to_owned) };
+    let answer = match request(inner, &at, &of, header.as_deref(), None).await {
         // S3 has no suffix of nothing, the contract has.
         Err(error) if error.kind == Kind::InvalidRange && matches!(range, GetRange::Suffix(_)) => {
-            let (meta, _) = inner.examine(key, &at).await?;
+            let (meta, _) = inner.examine(key, version, &at).await?;
             if meta.size_bytes > 0 {
                 return Err(error);
             }
             let body = stream::empty().boxed();
-            return Ok(GetResult { range: 0..0, object_size_bytes: Some(0), etag: meta.etag, body });
+            let (etag, version) = (meta.etag, meta.version);
+            return Ok(GetResult { range: 0..0, object_size_bytes: Some(0), etag, version, body });
         }
         other => other?,
     };
     let (delivered, size_bytes) = delivered(&answer, range).map_err(|flaw| at.error(Kind::Other, flaw))?;
-    let etag = answer.e_tag;
+    let (etag, version) = (answer.e_tag, answer.version_id);
     let body = Body {
         inner: Arc::clone(inner),
         at,
-        full,
+        of,
         etag: etag.clone(),
         position: delivered.start,
         end: delivered.end,
@@ -57,7 +64,7 @@ pub(super) async fn get(inner: &Arc<Inner>, key: &Key, range: GetRange) -> Resul
         broke_at: delivered.start,
     };
     let body = stream::unfold(body, Body::step).boxed();
-    Ok(GetResult { range: delivered, object_size_bytes: Some(size_bytes), etag, body })
+    Ok(GetResult { range: delivered, object_size_bytes: Some(size_bytes), etag, version, body })
 }
 
 /// The `Range` header, or why no object has such a range.
@@ -73,15 +80,22 @@ fn header_of(range: GetRange) -> std::result::Result<Option<String>, String> {
     }
 }
 
+/// Which object: its key in the bucket, and which version if not the current one.
+struct Of {
+    full: String,
+    version: Option<String>,
+}
+
 async fn request(
     inner: &Inner,
     at: &At,
-    full: &str,
+    of: &Of,
     range: Option<&str>,
     etag: Option<&str>,
 ) -> Result<GetObjectOutput> {
     let send = || async {
-        let call = inner.client.get_object().bucket(&inner.config.bucket).key(full);
+        let call = inner.client.get_object().bucket(&inner.config.bucket).key(&of.full);
+        let call = call.set_version_id(of.version.clone());
         let call = call.set_range(range.map(str::to_owned)).set_if_match(etag.map(str::to_owned));
         call.send().await.map_err(Failure::of)
     };
@@ -119,7 +133,7 @@ fn parse_content_range(header: &str) -> Option<(Range<u64>, u64)> {
 struct Body {
     inner: Arc<Inner>,
     at: At,
-    full: String,
+    of: Of,
     etag: Option<String>,
     position: u64,
     end: u64,
@@ -172,7 +186,7 @@ impl Body {
         tokio::time::sleep(super::retry::pause(self.breaks)).await;
         let range = format!("bytes={}-{}", self.position, self.end - 1);
         let answer =
-            request(&self.inner, &self.at, &self.full, Some(&range), Some(etag)).await.map_err(|error| {
+            request(&self.inner, &self.at, &self.of, Some(&range), Some(etag)).await.map_err(|error| {
                 if error.kind == Kind::AlreadyExists {
                     // 412: the object at the key is another one now.
                     return self

@@ -29,7 +29,7 @@ pub(super) async fn copy(
     options: &PutOptions,
 ) -> Result<ObjectMeta> {
     let at = inner.at("copy", from.as_str());
-    let (source, _) = inner.examine(from, &at).await?;
+    let (source, _) = inner.examine(from, None, &at).await?;
     let at = At { operation: "copy".to_owned(), object: format!("{} to {to}", at.object) };
     let named = encode(&format!("{}/{}", inner.config.bucket, inner.full(from, &at)?));
     match options.create {

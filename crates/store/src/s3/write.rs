@@ -110,7 +110,7 @@ impl Inner {
     }
 
     pub(super) async fn find(&self, key: &Key, id: &str, at: &At) -> Result<Found> {
-        match self.examine(key, at).await {
+        match self.examine(key, None, at).await {
             Ok((meta, written_by)) if written_by.as_deref() == Some(id) => Ok(Found::Ours(meta)),
             Ok(_) => Ok(Found::Another),
             Err(error) if error.kind == Kind::NotFound => Ok(Found::Nothing),

@@ -112,7 +112,7 @@ async fn ready(port: u16) -> bool {
 }
 
 /// The store's own client makes no buckets: the SDK does.
-async fn make_bucket(server: &Server, bucket: &str) {
+fn client(server: &Server) -> aws_sdk_s3::Client {
     use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
 
     let config = aws_sdk_s3::Config::builder()
@@ -122,9 +122,47 @@ async fn make_bucket(server: &Server, bucket: &str) {
         .force_path_style(true)
         .credentials_provider(Credentials::new(&server.access, &server.secret, None, None, "test"))
         .build();
-    let made = aws_sdk_s3::Client::from_conf(config).create_bucket().bucket(bucket).send().await;
+    aws_sdk_s3::Client::from_conf(config)
+}
+
+async fn make_bucket(server: &Server, bucket: &str) {
+    let made = client(server).create_bucket().bucket(bucket).send().await;
     if let Err(error) = made {
         let known = error.as_service_error().is_some_and(|error| error.is_bucket_already_owned_by_you());
         assert!(known, "making bucket {bucket}: {error:?}");
     }
+}
+
+/// A bucket that keeps versions.
+#[allow(dead_code, reason = "each test target uses a part of this module")]
+pub(crate) async fn make_versioned_bucket(server: &Server, bucket: &str) {
+    use aws_sdk_s3::types::{BucketVersioningStatus, VersioningConfiguration};
+
+    make_bucket(server, bucket).await;
+    let enabled = VersioningConfiguration::builder().status(BucketVersioningStatus::Enabled).build();
+    let call = client(server).put_bucket_versioning().bucket(bucket).versioning_configuration(enabled);
+    call.send().await.unwrap();
+}
+
+/// A bucket under an object lock: each version may not be removed for a day.
+#[allow(dead_code, reason = "each test target uses a part of this module")]
+pub(crate) async fn make_locked_bucket(server: &Server, bucket: &str) {
+    use aws_sdk_s3::types::{
+        DefaultRetention, ObjectLockConfiguration, ObjectLockEnabled, ObjectLockRetentionMode, ObjectLockRule,
+    };
+
+    let client = client(server);
+    let call = client.create_bucket().bucket(bucket).object_lock_enabled_for_bucket(true);
+    call.send().await.unwrap();
+    let retention = DefaultRetention::builder().mode(ObjectLockRetentionMode::Governance).days(1).build();
+    let rule = ObjectLockRule::builder().default_retention(retention).build();
+    let lock = ObjectLockConfiguration::builder().object_lock_enabled(ObjectLockEnabled::Enabled).rule(rule);
+    let call = client.put_object_lock_configuration().bucket(bucket);
+    call.object_lock_configuration(lock.build()).send().await.unwrap();
+}
+
+/// Tries to remove one version for good.
+#[allow(dead_code, reason = "each test target uses a part of this module")]
+pub(crate) async fn remove_version(server: &Server, bucket: &str, key: &str, version: &str) -> bool {
+    client(server).delete_object().bucket(bucket).key(key).version_id(version).send().await.is_ok()
 }
