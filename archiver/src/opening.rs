@@ -99,8 +99,12 @@ impl Opening<'_> {
                 continue;
             }
             if !self.refused && !self.may_be_late(&standing) {
-                if self.met.was_restored(self.key()).is_none() && self.is_restored(&standing).await? {
-                    continue;
+                if self.met.was_restored(self.key()).is_none() {
+                    match self.compare(&standing).await? {
+                        Compared::Same => {}
+                        Compared::Restored => continue,
+                        Compared::Stale => return Ok(Opened::Stale),
+                    }
                 }
                 return Ok(Opened::Ready(Box::new(standing)));
             }
@@ -128,10 +132,11 @@ impl Opening<'_> {
                     self.gap(&standing, log.start_offset, GapReason::LogStart, None).await?;
                 }
                 Verdict::Continues if standing.end_offset <= log.end_offset => {
-                    if self.is_restored(&standing).await? {
-                        continue;
+                    match self.compare(&standing).await? {
+                        Compared::Same => return Ok(Opened::Ready(Box::new(standing))),
+                        Compared::Restored => {}
+                        Compared::Stale => return Ok(Opened::Stale),
                     }
-                    return Ok(Opened::Ready(Box::new(standing)));
                 }
                 // A new leader's high watermark is behind for a moment.
                 _ => return Ok(Opened::Stale),
@@ -157,16 +162,15 @@ impl Opening<'_> {
         (self.lane.topic.topic_id, self.lane.partition)
     }
 
-    /// Whether a branch was begun because the leader has another history under the same epochs.
-    async fn is_restored(&self, standing: &Standing) -> Result<bool> {
-        let outcome = seam::compare(self.lane, self.client, self.leader, self, standing).await;
-        match outcome? {
+    /// Compares the chain's end with the leader. Where that has another history under the same epochs, what comes
+    /// next was begun: a segment of what the journal has, or a branch.
+    async fn compare(&self, standing: &Standing) -> Result<Compared> {
+        match seam::compare(self.lane, self.client, self.leader, self, standing).await? {
             Compared::Same => {
                 self.met.same(self.key());
-                return Ok(false);
+                return Ok(Compared::Same);
             }
-            // The first fetch will be refused.
-            Compared::Stale => return Ok(false),
+            Compared::Stale => return Ok(Compared::Stale),
             Compared::Restored => {}
         }
         if self.met.was_restored(self.key()) == Some(true) {
@@ -175,16 +179,16 @@ impl Opening<'_> {
         }
         // What was read is kept: the journal's history is the chain's.
         if rescue::from_journal(self.lane, self.style, standing).await? {
-            return Ok(true);
+            return Ok(Compared::Restored);
         }
-        let Some(log) = self.log().await? else { return Ok(true) };
+        let Some(log) = self.log().await? else { return Ok(Compared::Stale) };
         tracing::error!(
             partition = %self.lane,
             "the leader has other batches under the same leader epochs: was the cluster restored?"
         );
         self.branch(standing, None, log.start_offset, BranchReason::Restored).await?;
         self.met.restored(self.key());
-        Ok(true)
+        Ok(Compared::Restored)
     }
 
     /// The leader's epoch at the log's start.
