@@ -504,7 +504,9 @@ impl Worker {
     fn is_due_to_be_cut(&self, key: Key) -> bool {
         let Some(tail) = self.tails.get(&key) else { return false };
         let rules = &self.shared.rules;
-        tail.uncut_since.is_some_and(|since| since.elapsed() >= rules.age)
+        // What is read again to be cut would else go into the journal again, and again when memory is short.
+        tail.cut_at.is_some()
+            || tail.uncut_since.is_some_and(|since| since.elapsed() >= rules.age)
             || tail.entries.len() >= JOURNAL_ENTRIES
             || tail.held_bytes() >= rules.min_bytes
     }
