@@ -11,6 +11,7 @@ import com.fasterxml.jackson.databind.node.ArrayNode;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import java.util.ArrayList;
 import java.util.Collection;
+import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
@@ -19,6 +20,7 @@ import java.util.concurrent.ExecutionException;
 import org.apache.kafka.clients.admin.Admin;
 import org.apache.kafka.clients.admin.AlterConfigOp;
 import org.apache.kafka.clients.admin.ConfigEntry;
+import org.apache.kafka.clients.admin.ListOffsetsOptions;
 import org.apache.kafka.clients.admin.NewPartitionReassignment;
 import org.apache.kafka.clients.admin.NewTopic;
 import org.apache.kafka.clients.admin.OffsetSpec;
@@ -54,8 +56,25 @@ final class TopicCommands {
         NewTopic topic = new NewTopic(name, Optional.of(in.path("partitions").asInt(1)), Optional.of((short) in.path("replicas").asInt(1)));
         var result = admin(in).createTopics(List.of(topic.configs(map(in.path("configs")))));
         get(result.all());
+        awaitLeaders(admin(in), name, get(result.numPartitions(name)));
         ledger.forget(name);
         out.put("topic_id", get(result.topicId(name)).toString());
+    }
+
+    /**
+     * A leader that does not know its topic yet refuses a producer's first batch and may take its second, which an
+     * idempotent producer does not get over. Leaders that are down are not waited for long.
+     */
+    private static void awaitLeaders(Admin admin, String name, int partitions) throws Exception {
+        Map<TopicPartition, OffsetSpec> ends = new HashMap<>();
+        for (int partition = 0; partition < partitions; partition++) {
+            ends.put(new TopicPartition(name, partition), OffsetSpec.latest());
+        }
+        try {
+            get(admin.listOffsets(ends, new ListOffsetsOptions().timeoutMs(10_000)).all());
+        } catch (ExecutionException notYet) {
+            System.err.println("no leaders of " + name + " yet: " + notYet);
+        }
     }
 
     private void delete(JsonNode in, ObjectNode out) throws Exception {
