@@ -21,7 +21,6 @@ use crate::rescue;
 use crate::seam::{self, Compared, Met};
 use crate::segment::{Lane, Style};
 use crate::standing::Standing;
-use crate::tail::Key;
 
 /// How a partition's leader is seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,9 +63,11 @@ impl Leading for Opening<'_> {
     }
 
     async fn end_of_epoch(&self, epoch: i32) -> Result<Option<(i32, i64)>> {
-        let partition = TopicPartition::new(self.lane.topic.name.clone(), self.lane.partition);
-        let asked =
-            AskedEpoch { partition, leader_epoch: epoch, current_leader_epoch: Some(self.leader.epoch) };
+        let asked = AskedEpoch {
+            partition: self.topic_partition(),
+            leader_epoch: epoch,
+            current_leader_epoch: Some(self.leader.epoch),
+        };
         let found = self.client.ends_of_leader_epochs(&[asked]).await?.whole()?;
         Ok(found.first().and_then(|end| Some((end.leader_epoch?, end.end_offset?))))
     }
@@ -99,7 +100,7 @@ impl Opening<'_> {
                 continue;
             }
             if !self.refused && !self.may_be_late(&standing) {
-                if self.met.was_restored(self.key()).is_none() {
+                if self.met.was_restored(self.lane.key()).is_none() {
                     match self.compare(&standing).await? {
                         Compared::Same => {}
                         Compared::Restored => continue,
@@ -158,8 +159,9 @@ impl Opening<'_> {
         Ok(same.then_some(Log { start_offset, end_offset }))
     }
 
-    fn key(&self) -> Key {
-        (self.lane.topic.topic_id, self.lane.partition)
+    /// As questions name it.
+    fn topic_partition(&self) -> TopicPartition {
+        TopicPartition::new(self.lane.topic.name.clone(), self.lane.partition)
     }
 
     /// Compares the chain's end with the leader. Where that has another history under the same epochs, what comes
@@ -167,13 +169,13 @@ impl Opening<'_> {
     async fn compare(&self, standing: &Standing) -> Result<Compared> {
         match seam::compare(self.lane, self.client, self.leader, self, standing).await? {
             Compared::Same => {
-                self.met.same(self.key());
+                self.met.same(self.lane.key());
                 return Ok(Compared::Same);
             }
             Compared::Stale => return Ok(Compared::Stale),
             Compared::Restored => {}
         }
-        if self.met.was_restored(self.key()) == Some(true) {
+        if self.met.was_restored(self.lane.key()) == Some(true) {
             let found = "another one, though a branch was begun for that already";
             return Err(Error::unexpected(self.lane, "the leader to have the chain's last batch", found));
         }
@@ -187,14 +189,13 @@ impl Opening<'_> {
             "the leader has other batches under the same leader epochs: was the cluster restored?"
         );
         self.branch(standing, None, log.start_offset, BranchReason::Restored).await?;
-        self.met.restored(self.key());
+        self.met.restored(self.lane.key());
         Ok(Compared::Restored)
     }
 
     /// The leader's epoch at the log's start.
     async fn first_epoch(&self) -> Result<Option<EpochStart>> {
-        let partition = TopicPartition::new(self.lane.topic.name.clone(), self.lane.partition);
-        let found = self.client.list_offsets_of(&[partition], OffsetSpec::Earliest).await?;
+        let found = self.client.list_offsets_of(&[self.topic_partition()], OffsetSpec::Earliest).await?;
         let epoch = found.whole()?.first().and_then(|earliest| earliest.leader_epoch);
         Ok(epoch.map(|epoch| EpochStart { epoch, start_offset: 0 }))
     }

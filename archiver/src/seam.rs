@@ -43,11 +43,15 @@ impl Met {
 
     pub(crate) fn same(&self, key: Key) {
         self.compared.lock().entry(key).or_insert(false);
-        self.stale.lock().remove(&key);
     }
 
     pub(crate) fn restored(&self, key: Key) {
         self.compared.lock().insert(key, true);
+    }
+
+    /// The leader is as new as the chain: whatever was seen before is over.
+    pub(crate) fn is_current(&self, key: Key) {
+        self.stale.lock().remove(&key);
     }
 
     /// The leader is older than the chain: how often that was seen in a row, and for how long.
@@ -85,7 +89,7 @@ pub(crate) async fn compare(
         Err(problem) if problem.is_retriable() => return Ok(Compared::Stale),
         Err(problem) => return Err(Error::unexpected(lane, "a record batch", problem)),
     };
-    let Some(theirs) = first_batch(lane, &answer.records)? else { return Ok(Compared::Same) };
+    let Some(theirs) = batches(lane, answer.records).next().transpose()? else { return Ok(Compared::Same) };
     let epoch_start = match epoch {
         Some(e) => leading.end_of_epoch(e.epoch - 1).await?.map(|(_, end)| end),
         None => None,
@@ -121,11 +125,7 @@ async fn chain_end(lane: &Lane, standing: &Standing) -> Result<Option<(SeamBatch
         }
         (log.freeze(), head.epochs().to_vec(), head.first_offset())
     };
-    let mut last = None;
-    for batch in Batches::new(log, 0) {
-        let header = batch.map_err(|source| Error::Batches { what: lane.to_string(), source })?.header;
-        last = Some(SeamBatch { base_offset: header.base_offset, crc: header.crc });
-    }
+    let last = batches(lane, log).try_fold(None, |_, batch| batch.map(Some))?;
     let epoch = epochs.last().copied().filter(|e| e.start_offset > base_offset);
     Ok(last.map(|last| (last, epoch)))
 }
@@ -144,8 +144,9 @@ async fn fetch_one(
     answer.map(|fetch| fetch.outcome).ok_or_else(|| Error::unexpected(lane, "an answer to a fetch", "none"))
 }
 
-fn first_batch(lane: &Lane, records: &Bytes) -> Result<Option<SeamBatch>> {
-    let Some(batch) = Batches::new(records.clone(), 0).next() else { return Ok(None) };
-    let header = batch.map_err(|source| Error::Batches { what: lane.to_string(), source })?.header;
-    Ok(Some(SeamBatch { base_offset: header.base_offset, crc: header.crc }))
+fn batches(lane: &Lane, log: Bytes) -> impl Iterator<Item = Result<SeamBatch>> {
+    Batches::new(log, 0).map(|batch| {
+        let header = batch.map_err(|source| Error::Batches { what: lane.to_string(), source })?.header;
+        Ok(SeamBatch { base_offset: header.base_offset, crc: header.crc })
+    })
 }

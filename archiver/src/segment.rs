@@ -20,6 +20,7 @@ use varve_store::{Create, PutOptions, SharedStore};
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::memory::Room;
+use crate::tail::Key;
 use crate::transactions::OpenTransactions;
 use crate::upload::Uploading;
 
@@ -61,6 +62,10 @@ pub(crate) struct Topic {
 }
 
 impl Lane {
+    pub(crate) fn key(&self) -> Key {
+        (self.topic.topic_id, self.partition)
+    }
+
     pub(crate) fn partition(&self) -> varve_archive::Partition<'_> {
         self.archive.partition(self.topic.topic_id, self.partition)
     }

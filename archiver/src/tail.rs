@@ -146,7 +146,7 @@ impl Tail {
     }
 
     pub(crate) fn key(&self) -> Key {
-        (self.lane.topic.topic_id, self.lane.partition)
+        self.lane.key()
     }
 
     pub(crate) fn held_bytes(&self) -> u64 {

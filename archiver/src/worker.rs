@@ -39,9 +39,9 @@ const TICK: Duration = Duration::from_millis(250);
 const BACKOFF_MIN: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
 /// For what will not go by itself: somebody must see to it.
+const BACKOFF_LASTING: Duration = Duration::from_secs(60);
 /// A leader that stays older than the archive for so long will not catch up by itself.
 const STALE_PATIENCE: Duration = Duration::from_secs(60);
-const BACKOFF_LASTING: Duration = Duration::from_secs(60);
 
 /// When what is held goes into the store.
 #[derive(Clone, Debug)]
@@ -287,6 +287,7 @@ impl Worker {
 
     async fn opened(&mut self, key: Key, standing: &crate::standing::Standing) {
         let Some(tail) = self.tails.get_mut(&key) else { return };
+        self.shared.met.is_current(key);
         self.shared.progress.tally.state(key, PartitionState::Reading);
         tail.begin = standing.begin();
         tail.chain_end = standing.end_offset;
@@ -629,7 +630,7 @@ impl Worker {
         tail.cut_at = None;
         tail.uncut_since = None;
         let (generation, end_offset) = (tail.generation, next.offset);
-        let open = next.open_transactions().or_else(|| tail.open.clone());
+        let open = tail.open.clone();
         tail.hold_from(end_offset, next.epoch_before);
         tail.begin = next;
         let send = self.send.clone();

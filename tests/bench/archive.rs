@@ -13,7 +13,7 @@ use varve_archiver::config::Config;
 use varve_kafka::client::{FetchLimits, FetchSession, FetchTarget, OffsetSpec};
 use varve_tests::{ArchiveDir, Cluster, Produce, Scratch, plain_client, runtime, varve};
 
-use crate::measure::{Pairs, Sample, at_once, median};
+use crate::measure::{self, Pairs, Sample, at_once, median};
 
 const TOPIC: &str = "bench";
 
@@ -167,14 +167,12 @@ fn resident(cluster: &Cluster, dir: &Path, limits: &str) -> Result<f64> {
         .arg(archive.config())
         .stdout(std::process::Stdio::null())
         .spawn()?;
-    let (mut peak_kib, started) = (0, Instant::now());
+    let (mut peak_mib, started) = (0.0_f64, Instant::now());
     while child.try_wait()?.is_none() {
         ensure!(started.elapsed() < Duration::from_secs(300), "the archiver does not end");
-        let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let kib = line.and_then(|l| l.trim().trim_end_matches(" kB").parse::<u64>().ok());
-        peak_kib = peak_kib.max(kib.unwrap_or(0));
+        // It may have ended since.
+        peak_mib = peak_mib.max(measure::peak_mib(child.id()).unwrap_or(0.0));
         std::thread::sleep(Duration::from_millis(20));
     }
-    Ok(peak_kib as f64 / 1024.0)
+    Ok(peak_mib)
 }

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow};
 
 /// One run.
 #[derive(Clone, Copy, Debug, Default)]
@@ -115,4 +115,11 @@ impl Pairs {
         );
         println!("{:<52} {:>7} {:>7} {:>6}   {:>6} {:>6} {:>6}", "", "", "", "", "GiB", "", "");
     }
+}
+
+/// Resident memory of a running process at its highest.
+pub(crate) fn peak_mib(pid: u32) -> Result<f64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
+    Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? / 1024.0)
 }

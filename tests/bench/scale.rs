@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use varve_tests::{ArchiveDir, Cluster, Look, Produce, Running, Scratch, eventually};
 
+use crate::measure::peak_mib;
+
 const PER_TOPIC: u32 = 100;
 const DAY_SECONDS: f64 = 86_400.0;
 /// The RPO that a day is told for.
@@ -130,12 +132,6 @@ impl Watched {
             bundles: all("varve_archiver_bundles_total"),
         })
     }
-
-    fn peak_mib(&self) -> Result<f64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.running.pid()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
-        Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? / 1024.0)
-    }
 }
 
 fn quiet(args: &Args) -> Result<()> {
@@ -169,7 +165,7 @@ fn quiet(args: &Args) -> Result<()> {
         period.as_secs_f64(),
         args.rpo_seconds,
         cpu,
-        watched.peak_mib()?,
+        peak_mib(watched.running.pid())?,
         end.segments - begin.segments,
         end.bundles - begin.bundles
     );
@@ -204,7 +200,7 @@ fn full(args: &Args) -> Result<()> {
         args.quiet,
         args.kib,
         (args.kib * u64::from(args.quiet)) as f64 / 1024.0 / seconds,
-        watched.peak_mib()?,
+        peak_mib(watched.running.pid())?,
         args.memory_mib
     );
     watched.running.kill();
@@ -227,7 +223,7 @@ fn idle(args: &Args) -> Result<()> {
         "idle: {} partitions: {cpu:.2} % of a core, {requests:.0} requests to the store in a minute, {:.0} MiB \
          resident at most, all read after {opened:.1} s",
         args.idle,
-        watched.peak_mib()?
+        peak_mib(watched.running.pid())?
     );
     watched.running.kill();
     Ok(())

@@ -301,8 +301,8 @@ impl Work {
         let detail = missing.fault.as_ref().map(|fault| shortened(&fault.to_string()));
         let said = format!("gap from {offset} to {resume}: {reason:?}");
         let is_lost = !matches!(reason, GapReason::LogStart | GapReason::Compacted);
-        let epochs = group.replicas.first().map(|main| main.epochs.clone()).unwrap_or_default();
-        let within: Vec<EpochStart> = epochs.into_iter().filter(|e| e.start_offset >= offset).collect();
+        let epochs = group.replicas.first().into_iter().flat_map(|main| &main.epochs);
+        let within: Vec<EpochStart> = epochs.filter(|e| e.start_offset >= offset).copied().collect();
         standing.gap(&self.lane, &self.common.style, resume, reason, detail, &within).await?;
         self.report.objects += 1;
         if is_lost {

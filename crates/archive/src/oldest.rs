@@ -25,7 +25,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use varve_store::{
     Create, Error, GetRange, GetResult, Key, KeyVersions, Kind, Limits, ListPage, ObjectMeta, PendingUpload,
-    PutOptions, Result, SharedStore, Store, Upload, VersionPage, Versions,
+    PutOptions, Result, SharedStore, Store, Upload, Versions,
 };
 
 use crate::names;
@@ -175,9 +175,8 @@ impl Oldest {
     pub(crate) async fn look(&self, key: &Key, wanted: Option<&str>) -> Result<bool> {
         let Some(versions) = &self.0.versions else { return Ok(false) };
         let known = self.state(key).is_some_and(|state| matches!(state, State::Displaced(_)));
-        let page = versions.list(key.as_str(), None, 1).await?;
-        let found = page.keys.first().filter(|found| found.key == *key);
-        Ok(self.take(key, found, wanted) && !known)
+        let found = of_one(versions.as_ref(), key).await?;
+        Ok(self.take(key, found.as_ref(), wanted) && !known)
     }
 
     /// Whether there is any object of the name: a look that spares a read.
@@ -186,16 +185,14 @@ impl Oldest {
         if self.0.seen.lock().surveyed {
             return Ok(true);
         }
-        let page = versions.list(key.as_str(), None, 1).await?;
-        let found = page.keys.first().filter(|found| found.key == *key);
-        self.take(key, found, None);
+        let found = of_one(versions.as_ref(), key).await?;
+        self.take(key, found.as_ref(), None);
         Ok(found.is_some_and(|found| found.oldest().is_some()))
     }
 
-    /// A page of the names under `prefix` with their versions; `None` of a store that keeps none.
-    pub(crate) async fn page(&self, prefix: &str, after: Option<&Key>) -> Result<Option<VersionPage>> {
-        let Some(versions) = &self.0.versions else { return Ok(None) };
-        versions.list(prefix, after, 1000).await.map(Some)
+    /// All names under `prefix` with their versions; none of a store that keeps none.
+    pub(crate) fn pages(&self, prefix: String) -> Pages {
+        Pages { versions: self.0.versions.clone(), prefix, after: None }
     }
 
     /// The name is displaced, as its versions say.
@@ -297,12 +294,10 @@ impl Oldest {
             // Of all versions that are not lies the bytes are the same.
             return Ok(meta);
         }
-        let page = versions.list(key.as_str(), None, 1).await?;
-        let found = page.keys.first().filter(|found| found.key == *key);
-        if let Some(found) = found.filter(|found| {
+        if let Some(found) = of_one(versions, key).await?.filter(|found| {
             found.oldest().is_some_and(|oldest| Some(&oldest.id) != meta.version.as_ref()) && found.count > 1
         }) {
-            self.take(key, Some(found), None);
+            self.take(key, Some(&found), None);
             let detail = "an older version, which is hidden, is the object";
             let object = format!("{}/{key}", self.0.store.url());
             return Err(Error::new(Kind::AlreadyExists, "create", object, detail));
@@ -315,6 +310,32 @@ impl Oldest {
         let name = key.as_str().strip_prefix(&self.0.root).unwrap_or_default();
         prefixes.iter().any(|prefix| name.starts_with(prefix))
     }
+}
+
+/// A walk over names and their versions, page by page.
+pub(crate) struct Pages {
+    /// None once the last page was given.
+    versions: Option<Arc<dyn Versions>>,
+    prefix: String,
+    after: Option<Key>,
+}
+
+impl Pages {
+    pub(crate) async fn next(&mut self) -> Result<Option<Vec<KeyVersions>>> {
+        let Some(versions) = &self.versions else { return Ok(None) };
+        let page = versions.list(&self.prefix, self.after.as_ref(), 1000).await?;
+        self.after = page.keys.last().map(|found| found.key.clone());
+        if !page.more || self.after.is_none() {
+            self.versions = None;
+        }
+        Ok(Some(page.keys))
+    }
+}
+
+/// All versions of one name.
+async fn of_one(versions: &dyn Versions, key: &Key) -> Result<Option<KeyVersions>> {
+    let page = versions.list(key.as_str(), None, 1).await?;
+    Ok(page.keys.into_iter().next().filter(|found| found.key == *key))
 }
 
 #[async_trait]

@@ -83,11 +83,11 @@ impl Pruned {
         &self.refused
     }
 
-    /// Whether the tree of a snapshot was given up.
     pub(crate) fn gave_up_any(&self) -> bool {
         !self.snapshots.is_empty()
     }
 
+    /// Whether the tree of a snapshot was given up.
     pub fn gave_up(&self, snapshot: u64) -> bool {
         self.snapshots.iter().any(|r| (r.first..=r.last).contains(&snapshot))
     }

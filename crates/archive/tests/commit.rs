@@ -4,7 +4,7 @@
 mod support;
 
 use support::*;
-use varve_archive::record::branch::{BranchReason, BranchRecord};
+use varve_archive::record::branch::BranchRecord;
 use varve_archive::record::topic::TopicRecord;
 use varve_archive::*;
 use varve_format::Id;
@@ -156,21 +156,8 @@ fn a_topics_record_is_of_one_topic_for_ever() {
 }
 
 fn branch(number: u32, start_offset: i64, detail: &str) -> BranchRecord {
-    BranchRecord {
-        varve_branch: V1,
-        topic_id: TOPIC,
-        partition: 0,
-        branch: number,
-        parent: Some(number - 1),
-        start_offset,
-        reason: BranchReason::Divergence,
-        leader_epoch: 3,
-        leader_epochs: vec![],
-        detail: Some(detail.into()),
-        writer: "varve test".into(),
-        created_ms: 1,
-        more: vec![],
-    }
+    let record = branch_record(number, Some(number - 1), start_offset);
+    BranchRecord { leader_epoch: 3, detail: Some(detail.into()), ..record }
 }
 
 #[test]

@@ -5,7 +5,6 @@ mod support;
 
 use bytes::{Bytes, BytesMut};
 use support::*;
-use varve_archive::record::branch::{BranchReason, BranchRecord};
 use varve_archive::record::gap::GapReason;
 use varve_archive::record::state::{JournalEntry, PartitionState};
 use varve_archive::*;
@@ -29,21 +28,7 @@ async fn bundle(archive: &Archive, branch: u32, first: i64, end: i64) {
 }
 
 async fn branch(archive: &Archive, number: u32, parent: Option<u32>, start: i64) {
-    let mut record = BranchRecord {
-        varve_branch: V1,
-        topic_id: TOPIC,
-        partition: 0,
-        branch: number,
-        parent,
-        start_offset: start,
-        reason: BranchReason::Divergence,
-        leader_epoch: 0,
-        leader_epochs: vec![],
-        detail: None,
-        writer: "varve test".into(),
-        created_ms: 1,
-        more: vec![],
-    };
+    let mut record = branch_record(number, parent, start);
     let started = archive.partition(TOPIC, 0).start_branch(&mut record).await.unwrap();
     assert!(matches!(started, Started::Ours));
 }

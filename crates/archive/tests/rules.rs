@@ -213,21 +213,8 @@ fn a_damaged_object_at_the_end_is_stepped_round() {
 }
 
 fn branch(number: u32, parent: Option<u32>, start_offset: i64, reason: BranchReason) -> BranchRecord {
-    BranchRecord {
-        varve_branch: V1,
-        topic_id: TOPIC,
-        partition: 0,
-        branch: number,
-        parent,
-        start_offset,
-        reason,
-        leader_epoch: 0,
-        leader_epochs: vec![EpochEntry { epoch: 0, start_offset: 0 }],
-        detail: None,
-        writer: "varve test".into(),
-        created_ms: 1,
-        more: vec![],
-    }
+    let leader_epochs = vec![EpochEntry { epoch: 0, start_offset: 0 }];
+    BranchRecord { reason, leader_epochs, ..branch_record(number, parent, start_offset) }
 }
 
 #[test]

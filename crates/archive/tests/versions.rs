@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use support::*;
-use varve_archive::record::branch::{BranchReason, BranchRecord};
+use varve_archive::record::branch::BranchRecord;
 use varve_archive::record::topic::TopicRecord;
 use varve_archive::*;
 use varve_format::Id;
@@ -17,24 +17,6 @@ use varve_store::{
     Fault, GetRange, Key, Kind as StoreKind, MemoryStore, Operation, PutOptions, Rule, SharedStore, Store,
     When, delete,
 };
-
-fn branch_record(number: u32) -> BranchRecord {
-    BranchRecord {
-        varve_branch: V1,
-        topic_id: TOPIC,
-        partition: 0,
-        branch: number,
-        parent: Some(0),
-        start_offset: 20,
-        reason: BranchReason::Divergence,
-        leader_epoch: 0,
-        leader_epochs: vec![],
-        detail: None,
-        writer: "varve test".into(),
-        created_ms: 1,
-        more: vec![],
-    }
-}
 
 async fn bundle(archive: &Archive, archiver: &str, first: i64, end: i64) {
     let place = Place { topic_id: TOPIC, partition: 0, first_offset: first };
@@ -48,7 +30,7 @@ async fn filled(store: &MemoryStore) -> Archive {
     let archive = archive(store.clone()).await;
     grow(&archive, 0, 3).await;
     snapshot(&archive, 0..1).await;
-    archive.partition(TOPIC, 0).start_branch(&mut branch_record(1)).await.unwrap();
+    archive.partition(TOPIC, 0).start_branch(&mut branch_record(1, Some(0), 20)).await.unwrap();
     let partition = archive.partition(TOPIC, 0);
     partition.commit(1, 20, segment(0, 20, 35)).await.unwrap();
     bundle(&archive, "a", 35, 40).await;
@@ -275,9 +257,10 @@ fn hidden_records_are_not_written_anew() {
         opened.add_topic(&topic()).await.unwrap();
         let other = TopicRecord { topic: "renamed".into(), ..topic() };
         assert_eq!(opened.add_topic(&other).await.unwrap_err().kind(), Kind::Corrupt);
-        let started = opened.partition(TOPIC, 0).start_branch(&mut branch_record(1)).await.unwrap();
+        let started =
+            opened.partition(TOPIC, 0).start_branch(&mut branch_record(1, Some(0), 20)).await.unwrap();
         assert!(matches!(started, Started::Ours), "the very same record");
-        let mut another = BranchRecord { writer: "another".into(), ..branch_record(1) };
+        let mut another = BranchRecord { writer: "another".into(), ..branch_record(1, Some(0), 20) };
         let started = opened.partition(TOPIC, 0).start_branch(&mut another).await.unwrap();
         assert!(matches!(started, Started::Taken(found) if found.writer == "varve test"));
         let next = opened.write_snapshot(&new_snapshot(&[])).await.unwrap();

@@ -4,7 +4,7 @@
 //! deleting: an object that is declared pruned, a manifest of a tree that was given up, and a bundle whose records the
 //! chains have.
 
-use varve_store::{Key, KeyVersions};
+use varve_store::KeyVersions;
 
 use super::{FINDINGS_MAX, Finding, FindingKind, Verifier};
 use crate::error::{Kind, Result};
@@ -34,20 +34,15 @@ impl Verifier<'_> {
             return Ok(survey);
         }
         for prefix in LASTING {
-            let prefix = format!("{}{prefix}", self.archive.shelf.root());
-            let mut after: Option<Key> = None;
-            while let Some(page) = oldest.page(&prefix, after.as_ref()).await? {
-                for (found, displaced) in displaced(&page.keys) {
+            let mut pages = oldest.pages(format!("{}{prefix}", self.archive.shelf.root()));
+            while let Some(keys) = pages.next().await? {
+                for (found, displaced) in displaced(&keys) {
                     oldest.learn(found);
                     if survey.displaced.len() < FINDINGS_MAX {
                         survey.displaced.push(displaced);
                     } else {
                         survey.more = survey.more.saturating_add(1);
                     }
-                }
-                after = page.keys.last().map(|found| found.key.clone()).filter(|_| page.more);
-                if after.is_none() {
-                    break;
                 }
             }
         }
@@ -85,9 +80,9 @@ impl Verifier<'_> {
     async fn hidden_bundles(&mut self) -> Result<()> {
         let archive = self.archive;
         let prefix = format!("{}{}", archive.shelf.root(), names::JOURNAL);
-        let mut after: Option<Key> = None;
-        while let Some(page) = archive.shelf.oldest().page(&prefix, after.as_ref()).await? {
-            for (_, displaced) in displaced(&page.keys) {
+        let mut pages = archive.shelf.oldest().pages(prefix);
+        while let Some(keys) = pages.next().await? {
+            for (_, displaced) in displaced(&keys) {
                 let bundle = names::parse_bundle(archive.shelf.name(&displaced.key));
                 let name = bundle.map(|(archiver, sequence)| (archiver.to_owned(), sequence));
                 let expired = match name.filter(|_| displaced.hidden) {
@@ -97,10 +92,6 @@ impl Verifier<'_> {
                 if !expired {
                     self.displaced(displaced);
                 }
-            }
-            after = page.keys.last().map(|found| found.key.clone()).filter(|_| page.more);
-            if after.is_none() {
-                break;
             }
         }
         Ok(())

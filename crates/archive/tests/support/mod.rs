@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
+use varve_archive::record::branch::{BranchReason, BranchRecord};
 use varve_archive::record::gap::{GapReason, GapRecord};
 use varve_archive::record::pruned::PrunedRange;
 use varve_archive::record::snapshot::CLUSTER_STATE;
@@ -112,6 +113,24 @@ pub fn encryption() -> Encryption {
 
 pub fn data_key() -> DataKey {
     DataKey::new(Id([7; 16]), [9; 32])
+}
+
+pub fn branch_record(number: u32, parent: Option<u32>, start_offset: i64) -> BranchRecord {
+    BranchRecord {
+        varve_branch: V1,
+        topic_id: TOPIC,
+        partition: 0,
+        branch: number,
+        parent,
+        start_offset,
+        reason: BranchReason::Divergence,
+        leader_epoch: 0,
+        leader_epochs: vec![],
+        detail: None,
+        writer: "varve test".into(),
+        created_ms: 1,
+        more: vec![],
+    }
 }
 
 /// A chain of `segments` objects of 10 offsets each, from where it ends.
