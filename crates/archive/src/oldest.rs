@@ -170,13 +170,13 @@ impl Oldest {
         matches!(self.0.seen.lock().names.get(key), Some(State::Displaced(d)) if d.hidden)
     }
 
-    /// Looks at the versions of a name. Whether it is displaced, and was not known to be: reading it again gives
-    /// another version then. `wanted` is the version that somebody who can be trusted says it is.
+    /// Looks at the versions of a name. Whether it is displaced: reading it again may give another version then.
+    /// Whether that was known before is of no use, since another reader may have looked meanwhile. `wanted` is the
+    /// version that somebody who can be trusted says it is.
     pub(crate) async fn look(&self, key: &Key, wanted: Option<&str>) -> Result<bool> {
         let Some(versions) = &self.0.versions else { return Ok(false) };
-        let known = self.state(key).is_some_and(|state| matches!(state, State::Displaced(_)));
         let found = of_one(versions.as_ref(), key).await?;
-        Ok(self.take(key, found.as_ref(), wanted) && !known)
+        Ok(self.take(key, found.as_ref(), wanted))
     }
 
     /// Whether there is any object of the name: a look that spares a read.

@@ -6,6 +6,7 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use support::*;
@@ -109,6 +110,35 @@ async fn lie(store: &MemoryStore, key: &Key) -> Bytes {
         _ if name.starts_with("snapshots/") => text.replace("\"created_ms\":1", "\"created_ms\":2").into(),
         _ => Bytes::from_static(b"rubbish"),
     }
+}
+
+/// Whoever comes second finds that the first has looked already, and still has to read again.
+#[test]
+fn readers_at_once_read_what_is_below() {
+    now(async {
+        for how in ["hidden", "overwritten"] {
+            let store = MemoryStore::versioned();
+            filled(&store).await;
+            for key in keys(&store).await {
+                match how {
+                    "hidden" => assert!(delete(&store, &key).await.is_ok()),
+                    _ => {
+                        drop(store.put(&key, lie(&store, &key).await, &PutOptions::default()).await.unwrap())
+                    }
+                }
+            }
+            let delay = Duration::from_millis(5);
+            let slow = Fault::Latency { from: delay, to: delay };
+            let rule = Rule { operation: None, key_contains: String::new(), when: When::Always, fault: slow };
+            let archive = Archive::open(Arc::new(faulty(&store, vec![rule])), "root").await.unwrap();
+            let record = archive.snapshot(2).await.unwrap().unwrap().record;
+            let find = || archive.find(record.root.as_ref(), TOPIC, 0);
+            let (one, other) = tokio::join!(find(), find());
+            assert_eq!(one.unwrap(), other.unwrap(), "{how}");
+            let (one, other) = tokio::join!(offsets(&archive, Some(2)), offsets(&archive, Some(2)));
+            assert!(one == to(42) && other == to(42), "{how}: {one:?} {other:?}");
+        }
+    });
 }
 
 #[test]
