@@ -23,6 +23,7 @@ use crate::metrics::{FailureKind, GroupState, Task};
 use crate::progress::Progress;
 use crate::rebalance::{self, Assigned};
 use crate::recovery_point::Pending;
+use crate::resident;
 use crate::running::{LOOK, Running};
 use crate::segment::Style;
 use crate::sharing::{self, Share};
@@ -325,8 +326,9 @@ impl Archiver {
         let answer = i32::try_from(memory_bytes / 16).unwrap_or(i32::MAX);
         limits.max_bytes = limits.max_bytes.min(answer);
         limits.partition_max_bytes = limits.partition_max_bytes.max(answer / 4).min(answer);
-        let held = memory_bytes.saturating_sub(memory_bytes / 4);
+        let held = memory_bytes.saturating_sub(memory_bytes / 3);
         let memory = Memory::new(usize::try_from(held).unwrap_or(usize::MAX));
+        tokio::spawn(resident::hold(memory_bytes, Arc::downgrade(&memory)));
         // Told once: a process runs one service.
         let _ = self.progress.tally.memory.set(Arc::clone(&memory));
         let shared = Shared {

@@ -266,7 +266,7 @@ pub(super) const METRICS: &[Metric] = &[
         Gauge,
         Bytes,
         &[],
-        "How much of it there may be: three quarters of limits.memory.bytes, the rest is for answers under way.",
+        "How much of it there may be: two thirds of limits.memory.bytes, the rest is for answers under way.",
         |v| one(v.memory_limit_bytes as f64),
     ),
     Metric::new("memory_resident", Gauge, Bytes, &[], "Of the whole process, by the kernel.", |v| {

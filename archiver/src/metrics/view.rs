@@ -9,7 +9,7 @@ use varve_store::OperationCount;
 use super::Watch;
 use super::failure::FailureKind;
 use super::tally::{PartitionState, SnapshotSeen};
-use crate::clock;
+use crate::{clock, resident};
 
 /// Of one topic.
 #[derive(Clone, Debug, Default)]
@@ -64,7 +64,7 @@ impl View {
             bundles: tally.bundles.load(Ordering::Relaxed),
             bundle_entries: tally.bundle_entries.load(Ordering::Relaxed),
             lost_races: tally.lost_races.load(Ordering::Relaxed),
-            resident_bytes: resident_bytes(),
+            resident_bytes: resident::bytes(),
             store: watch.counts.all(),
             ready: watch.not_ready().is_empty(),
             rpo: watch.rpo,
@@ -126,11 +126,4 @@ impl View {
     pub(super) fn ours(&self) -> impl Iterator<Item = (&String, &TopicView)> {
         self.topics.iter().filter(|(_, topic)| topic.partitions > 0)
     }
-}
-
-/// Of the whole process; `None` where the kernel doesn't tell.
-pub(super) fn resident_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    Some(line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()? << 10)
 }
