@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use varve_tests::{
-    ArchiveDir, Cluster, Look, MINIO_PASSWORD, Minio, Produce, Proxy, Scratch, Suite, Throttle, Tier,
-    Toxiproxy, Weather, eventually, plain_client, runtime, varve,
+    ArchiveDir, Cluster, Look, MINIO_PASSWORD, MINIO_USER, Minio, Produce, Proxy, Scratch, Suite, Throttle,
+    Tier, Toxiproxy, Weather, eventually, plain_client, runtime, varve,
 };
 
 const QUICK: &str = "topics: { include: [\"*\"] }
@@ -24,15 +24,17 @@ const LIMIT: Duration = Duration::from_secs(120);
 fn main() -> ExitCode {
     Suite::new()
         .test("s3_is_down_slow_throttling_resetting_and_denying", s3)
+        .test("credentials_expire_and_are_renewed", credentials)
         .test("a_corrupt_batch_on_the_brokers_disk", corrupt)
         .test("no_room_in_the_store", no_room)
         .run()
 }
 
-/// YAML of an archive in `tier`.
-fn s3_archive(tier: &Tier) -> String {
+/// YAML of an archive in `tier`, with keys of its own or with what the credential chain finds.
+fn s3_archive(tier: &Tier, own_keys: bool) -> String {
     let settings = tier.rsm_config();
-    let pairs = settings.iter().map(|(key, value)| {
+    let given = settings.iter().filter(|(key, _)| own_keys || !key.contains("access.key"));
+    let pairs = given.map(|(key, value)| {
         let key = if key == "store.url" { "url" } else { key };
         format!("  {key}: \"{value}\"")
     });
@@ -49,20 +51,11 @@ fn s3() -> Result<()> {
     let cluster = Cluster::builder().start()?;
     cluster.client().create_topic("t", 3, 1, &[])?;
     let scratch = Scratch::new("archive-s3")?;
-    let through = s3_archive(&direct.clone().through(proxy.port));
+    let through = s3_archive(&direct.clone().through(proxy.port), true);
     let archive = ArchiveDir::with(scratch.path(), &cluster.bootstrap(), &through, QUICK)?;
     let log = scratch.path().join("archiver.log");
     let mut running = archive.start(&log, &[])?;
-    let mut seed = 0;
-    let mut fill = |seconds: u64| -> Result<()> {
-        for _ in 0..seconds * 2 {
-            seed += 1;
-            let produce = Produce { partition: seed as u32 % 3, count: 3000, seed, ..Produce::default() };
-            cluster.client().produce("t", &produce)?;
-            thread::sleep(Duration::from_millis(300));
-        }
-        Ok(())
-    };
+    let mut fill = filling(&cluster);
     fill(3)?;
     type Begin = fn(&Proxy) -> Result<()>;
     let faults: [(&str, Begin); 5] = [
@@ -88,33 +81,140 @@ fn s3() -> Result<()> {
     minio.kill();
     minio.resume()?;
     // The same password as before: everything catches up.
-    let ends = || -> Result<(i64, i64)> {
-        let mut sum = (0, 0);
-        let folder = Scratch::new("mirror")?;
-        let mirror = ArchiveDir::mirror(&folder, &direct)?;
-        let topic_id =
-            runtime()?.block_on(plain_client(&cluster.bootstrap())?.topic("t"))?.topic_id.to_string();
-        for p in 0..3_u32 {
-            let partition = p.cast_signed();
-            sum.0 += mirror.chain(&topic_id, partition, 0)?.last().map_or(0, |o| o.end_offset());
-            sum.1 += cluster.client().offset("t", p, varve_tests::At::Latest)?;
-        }
-        Ok(sum)
-    };
     eventually("it goes on after the last fault", LIMIT, || {
-        let (archived, end) = ends()?;
+        let (archived, end) = ends(&cluster, &direct)?;
         Ok(Look::when(archived > end * 8 / 10, (), (archived, end)))
     })?;
     ensure!(running.terminate()?.success(), "it did not end well: see {}", log.display());
     archive.run_once(&[])?;
+    is_whole(&cluster, &direct)?;
+    let said = std::fs::read_to_string(&log)?;
+    ensure!(!said.contains(MINIO_PASSWORD) && !said.contains("panicked"), "see {}", log.display());
+    Ok(())
+}
+
+/// Records for so many seconds, to all partitions.
+fn filling(cluster: &Cluster) -> impl FnMut(u64) -> Result<()> {
+    let mut seed = 0;
+    move |seconds| {
+        for _ in 0..seconds * 2 {
+            seed += 1;
+            let produce = Produce { partition: seed as u32 % 3, count: 3000, seed, ..Produce::default() };
+            cluster.client().produce("t", &produce)?;
+            thread::sleep(Duration::from_millis(300));
+        }
+        Ok(())
+    }
+}
+
+/// Offsets that are in chains, and those that there are.
+fn ends(cluster: &Cluster, tier: &Tier) -> Result<(i64, i64)> {
+    let mut sum = (0, 0);
+    let folder = Scratch::new("mirror")?;
+    let mirror = ArchiveDir::mirror(&folder, tier)?;
+    let topic_id = runtime()?.block_on(plain_client(&cluster.bootstrap())?.topic("t"))?.topic_id.to_string();
+    for p in 0..3_u32 {
+        sum.0 += mirror.chain(&topic_id, p.cast_signed(), 0)?.last().map_or(0, |o| o.end_offset());
+        sum.1 += cluster.client().offset("t", p, varve_tests::At::Latest)?;
+    }
+    Ok(sum)
+}
+
+/// The archive has what the brokers have, and nothing is wrong with it.
+fn is_whole(cluster: &Cluster, tier: &Tier) -> Result<()> {
     let mirrored = Scratch::new("archive-mirror")?;
-    let mirror = ArchiveDir::mirror(&mirrored, &direct)?;
+    let mirror = ArchiveDir::mirror(&mirrored, tier)?;
     let compared = mirror.compare(&plain_client(&cluster.bootstrap())?, &["t"])?;
     ensure!(compared.partitions == 3 && compared.gaps == 0, "{compared:?}");
     let output = Command::new(varve()?).args(["verify", &mirror.url()]).output()?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
-    let said = std::fs::read_to_string(&log)?;
-    ensure!(!said.contains(MINIO_PASSWORD) && !said.contains("panicked"), "see {}", log.display());
+    Ok(())
+}
+
+/// What hands out credentials that hold for seconds: the credential chain's `credential_process`.
+struct Issuer {
+    dir: Scratch,
+}
+
+impl Issuer {
+    fn new() -> Result<Self> {
+        let dir = Scratch::new("issuer")?;
+        let (config, script) = (dir.path().join("config"), dir.path().join("issue"));
+        std::fs::write(config, format!("[default]\ncredential_process = sh {}\n", script.display()))?;
+        let secret = dir.path().join("secret");
+        // None is given while there is none.
+        let told = format!(
+            "set -e\nsecret=$(cat {})\nuntil=$(date -u -d '+14 seconds' +%Y-%m-%dT%H:%M:%SZ)\n\
+             printf '{{\"Version\":1,\"AccessKeyId\":\"{MINIO_USER}\",\"SecretAccessKey\":\"%s\",\"Expiration\":\"%s\"}}' \
+             \"$secret\" \"$until\"\n",
+            secret.display()
+        );
+        std::fs::write(script, told)?;
+        Ok(Self { dir })
+    }
+
+    fn config(&self) -> String {
+        self.dir.path().join("config").to_string_lossy().into_owned()
+    }
+
+    fn gives(&self, secret: Option<&str>) -> Result<()> {
+        let path = self.dir.path().join("secret");
+        match secret {
+            Some(secret) => std::fs::write(path, secret)?,
+            None => std::fs::remove_file(path)?,
+        }
+        Ok(())
+    }
+}
+
+/// They are renewed before they end; when they can't be, or what is given is no longer taken, it is said, and what was
+/// held goes on when they can.
+fn credentials() -> Result<()> {
+    let minio = Minio::start()?;
+    let tier = Tier::s3(&minio, "archive", "prod")?;
+    minio.kill();
+    minio.resume_with_password("the-first-secret")?;
+    let issuer = Issuer::new()?;
+    issuer.gives(Some("the-first-secret"))?;
+    let cluster = Cluster::builder().start()?;
+    cluster.client().create_topic("t", 3, 1, &[])?;
+    let scratch = Scratch::new("archive-credentials")?;
+    let archive = ArchiveDir::with(scratch.path(), &cluster.bootstrap(), &s3_archive(&tier, false), QUICK)?
+        .env("AWS_CONFIG_FILE", &issuer.config())
+        .env("AWS_EC2_METADATA_DISABLED", "true");
+    let log = scratch.path().join("archiver.log");
+    let mut running = archive.start(&log, &[])?;
+    let mut fill = filling(&cluster);
+    let said = || std::fs::read_to_string(&log).unwrap_or_default();
+    fill(18)?;
+    ensure!(!said().contains("ERROR") && !said().contains(" WARN "), "renewed unseen: see {}", log.display());
+    // None to be had: what is there holds for a while.
+    issuer.gives(None)?;
+    fill(16)?;
+    eventually("it says that it has no credentials", LIMIT, || {
+        let told = said().lines().any(|line| line.contains("credential"));
+        Ok(Look::when(told, (), log.display()))
+    })?;
+    // And then the old ones are of no use.
+    minio.kill();
+    minio.resume()?;
+    issuer.gives(Some("the-first-secret"))?;
+    fill(4)?;
+    issuer.gives(Some(MINIO_PASSWORD))?;
+    eventually("it goes on with new credentials", LIMIT, || {
+        let (archived, end) = ends(&cluster, &tier)?;
+        Ok(Look::when(archived > end * 8 / 10, (), (archived, end)))
+    })?;
+    ensure!(
+        running.is_alive() && running.terminate()?.success(),
+        "it did not end well: see {}",
+        log.display()
+    );
+    archive.run_once(&[])?;
+    is_whole(&cluster, &tier)?;
+    for secret in ["the-first-secret", MINIO_PASSWORD, "panicked"] {
+        ensure!(!said().contains(secret), "{secret} is in {}", log.display());
+    }
     Ok(())
 }
 
