@@ -1,11 +1,20 @@
 //! `cargo xtask test`: all that a change must pass, cheapest first. Servers that tests need are installed by
 //! the first test that wants them; here, unlike in a plain `cargo test`, one that can't be had is a failure.
 
-use anyhow::Result;
+mod lanes;
+mod program;
+
+use anyhow::{Result, ensure};
 
 use crate::dist;
 use crate::step::Steps;
 use crate::workspace::cargo;
+use lanes::Lanes;
+
+/// A room of these tests takes both cores.
+const ONE_BY_ONE: usize = 1;
+/// A room of these waits for its brokers most of the time.
+const TWO_AT_ONCE: usize = 2;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -19,11 +28,22 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let clippy = ["clippy", "--quiet", "--release", "--workspace", "--all-targets", "--", "-D", "warnings"];
     steps.command("lints", cargo().args(clippy))?;
     let jar = steps.step("varve-rsm.jar", || dist::run(&dist::Args::default()))?;
-    let build = ["test", "--quiet", "--release", "--workspace", "--no-run"];
-    steps.command("building tests", cargo().args(build))?;
-    let mut tests = cargo();
-    tests.args(["test", "--release", "--workspace", "--no-fail-fast"]);
-    tests.args(args.filter.as_slice());
-    tests.env("VARVE_REQUIRE_SERVERS", "1").env("VARVE_RSM_JAR", jar);
-    steps.command("unit and end-to-end tests", &mut tests)
+    let (with_servers, alone) = steps.step("building tests", program::build)?;
+    let mut failures = Vec::new();
+    for (name, programs, at_once) in
+        [("unit tests", alone, ONE_BY_ONE), ("end-to-end tests", with_servers, TWO_AT_ONCE)]
+    {
+        let lanes = Lanes { at_once, jar: &jar, filter: args.filter.as_deref() };
+        // What fails is told at the end, when all that can be known is known.
+        failures.extend(steps.step(name, || lanes.run(programs))?);
+    }
+    let mut documented = cargo();
+    documented.args(["test", "--quiet", "--release", "--workspace", "--doc"]).args(args.filter.as_slice());
+    let documented = steps.command("examples in the documentation", &mut documented);
+    for failure in &failures {
+        println!("\n{failure}");
+    }
+    documented?;
+    ensure!(failures.is_empty(), "{} of the test programs failed", failures.len());
+    Ok(())
 }
