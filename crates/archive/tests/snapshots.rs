@@ -3,6 +3,9 @@
 
 mod support;
 
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
 use bytes::Bytes;
 use support::*;
 use varve_archive::record::snapshot::{Signable, Signer};
@@ -368,5 +371,35 @@ fn pruning_is_declared_first_and_the_rest_stays_provable() {
         grow(&archive, 0, 2).await;
         snapshot(&archive, 0..1).await;
         assert!(verify(&archive, 2, Depth::Contents).await.is_sound());
+    });
+}
+
+/// One whose store does not answer holds up nobody else.
+#[test]
+fn partitions_are_verified_side_by_side() {
+    now(async {
+        let store = MemoryStore::new();
+        let filling = archive(store.clone()).await;
+        for partition in 0..5 {
+            grow(&filling, partition, 3).await;
+        }
+        let written = snapshot(&filling, 0..5).await;
+        let first = states(&filling, &written).await[0].partition;
+        let stuck = Rule {
+            operation: Some(Operation::List),
+            key_contains: format!("{TOPIC}/{first}/"),
+            when: When::Always,
+            fault: Fault::Hang,
+        };
+        let opened = Archive::open(Arc::new(faulty(&store, vec![stuck])), "root").await.unwrap();
+        for (parallel, expected) in [(1, 0), (8, 4)] {
+            let seen = Mutex::new(Progress::default());
+            let options = VerifyOptions { parallel, depth: Depth::Contents, ..VerifyOptions::default() };
+            let progress = |progress| *seen.lock().unwrap() = progress;
+            let verified = opened.verify(1, &options, &progress);
+            assert!(tokio::time::timeout(Duration::from_millis(500), verified).await.is_err());
+            let seen = seen.into_inner().unwrap();
+            assert_eq!((seen.partitions, seen.objects), (expected, expected * 3));
+        }
     });
 }

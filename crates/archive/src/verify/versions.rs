@@ -26,11 +26,12 @@ pub(super) struct Survey {
 
 impl Verifier<'_> {
     /// Looks at the versions of all names that last, so that all of them are read as they were written.
-    pub(super) async fn survey(&mut self) -> Result<Survey> {
+    pub(super) async fn survey(&self) -> Result<Survey> {
         let mut survey = Survey::default();
         let oldest = self.archive.shelf.oldest();
-        self.report.versions = oldest.versions().is_some();
-        if !self.report.versions {
+        let keeps = oldest.versions().is_some();
+        self.report.lock().versions = keeps;
+        if !keeps {
             return Ok(survey);
         }
         for prefix in LASTING {
@@ -57,11 +58,11 @@ impl Verifier<'_> {
                 self.displaced(displaced);
             }
         }
-        self.report.progress.findings = self.report.progress.findings.saturating_add(survey.more);
+        self.report.count(|p| p.findings = p.findings.saturating_add(survey.more));
         self.hidden_bundles().await
     }
 
-    fn displaced(&mut self, displaced: Displaced) {
+    fn displaced(&self, displaced: Displaced) {
         let object = self.archive.shelf.place(self.archive.shelf.name(&displaced.key));
         let what = displaced.to_string();
         self.report.add(Finding { kind: FindingKind::Displaced(displaced), object, what });
@@ -70,10 +71,10 @@ impl Verifier<'_> {
     fn is_meant(&self, displaced: &Displaced) -> bool {
         let name = self.archive.shelf.name(&displaced.key);
         if name.starts_with(names::MANIFESTS) {
-            return displaced.hidden && self.pruned.gave_up_any();
+            return displaced.hidden && self.pruned.read().gave_up_any();
         }
         names::parse_object(name).is_some_and(|(topic_id, partition, branch, first_offset)| {
-            self.pruned.holds(topic_id, partition, branch, first_offset)
+            self.pruned.read().holds(topic_id, partition, branch, first_offset)
         })
     }
 
@@ -99,7 +100,8 @@ impl Verifier<'_> {
 
     /// What can't be read is not taken for expired.
     async fn is_expired(&mut self, bundle: &BundleName) -> Result<bool> {
-        match self.archive.hidden_bundle(bundle, &self.pruned, &mut self.coverage).await {
+        let (pruned, coverage) = (self.pruned.get_mut(), self.coverage.get_mut());
+        match self.archive.hidden_bundle(bundle, pruned, coverage).await {
             Err(e) if matches!(e.kind(), Kind::Retry | Kind::Denied) => Err(e),
             found => Ok(matches!(found, Ok(None))),
         }
