@@ -19,7 +19,7 @@ mod progress;
 mod rebalance;
 mod recovery_point;
 mod rescue;
-mod resident;
+pub mod resident;
 mod running;
 mod seam;
 mod segment;

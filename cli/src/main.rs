@@ -28,6 +28,7 @@ pub(crate) enum Verdict {
 }
 
 fn main() -> ExitCode {
+    varve_archiver::resident::keep();
     let cli = Cli::parse();
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,

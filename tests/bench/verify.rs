@@ -43,9 +43,9 @@ pub(crate) struct Args {
     /// How often each is measured
     #[arg(long, default_value_t = 5)]
     runs: usize,
-    /// Objects that are looked at at once
-    #[arg(long, default_value_t = 8)]
-    parallel: usize,
+    /// Objects that are looked at at once; as the command does, the number of cores
+    #[arg(long)]
+    parallel: Option<usize>,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -167,7 +167,8 @@ struct VerifyArgs {
 
 impl VerifyArgs {
     fn of(args: &Args) -> Self {
-        Self { parallel: args.parallel, segments: args.segments.into() }
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self { parallel: args.parallel.unwrap_or(cores), segments: args.segments.into() }
     }
 }
 

@@ -140,9 +140,10 @@ pub(crate) struct ArchiveVerifyArgs {
     pub(crate) seed: u64,
     #[arg(long, value_enum, default_value = "contents")]
     pub(crate) depth: DepthArg,
-    /// Objects that are looked at at once.
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
-    pub(crate) parallel: u16,
+    /// Partitions that are looked at at once, and objects that are read at once. Default: 8; on a filesystem, the
+    /// number of cores.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) parallel: Option<u16>,
     /// Public keys: every snapshot must be signed by one of them. PEM, or base64, one a line.
     #[arg(long, value_name = "KEYFILE")]
     pub(crate) trust: Option<PathBuf>,

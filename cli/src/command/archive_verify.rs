@@ -4,7 +4,7 @@ use std::io::Write;
 
 use anyhow::{Result, bail};
 use serde_json::json;
-use varve_archive::{Depth, Finding, FindingKind, Progress, Report, VerifyOptions};
+use varve_archive::{Archive, Depth, Finding, FindingKind, Progress, Report, VerifyOptions};
 
 use crate::archive::{KeyCache, open, trusted_keys};
 use crate::args::archive::{ArchiveVerifyArgs, DepthArg};
@@ -31,7 +31,7 @@ pub(crate) async fn run(args: ArchiveVerifyArgs) -> Result<Verdict> {
         depth: depth(args.depth),
         sample_ppm: args.sample,
         seed: args.seed,
-        parallel: args.parallel.into(),
+        parallel: args.parallel.map_or_else(|| at_once(&archive), usize::from),
         since: args.since,
         trusted: &trusted,
         data_keys: keys.has_ring().then_some(&data_keys),
@@ -47,6 +47,12 @@ pub(crate) async fn run(args: ArchiveVerifyArgs) -> Result<Verdict> {
     let report = report?;
     print(&args, sequence, &report)?;
     Ok(if report.is_sound() { Verdict::Clean } else { Verdict::Findings })
+}
+
+/// Where nothing is waited for, more than the cores only drives them out of their caches.
+fn at_once(archive: &Archive) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    if archive.shelf().store().url().starts_with("file:") { cores } else { VerifyOptions::default().parallel }
 }
 
 fn depth(arg: DepthArg) -> Depth {
