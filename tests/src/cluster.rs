@@ -97,6 +97,7 @@ impl ClusterBuilder {
         let id = random_id();
         let ports: Vec<(u16, u16)> =
             (0..self.nodes).map(|_| Ok((free_port()?, free_port()?))).collect::<Result<_>>()?;
+        let controllers = ports.iter().map(|(_, controller)| format!("127.0.0.1:{controller}")).collect();
         let voters: Vec<String> = ports
             .iter()
             .zip(1..)
@@ -141,7 +142,7 @@ impl ClusterBuilder {
             formats.into_iter().try_for_each(|format| join(format.join()))
         })?;
         let driver = Driver::start(&scratch.path().join("driver.log"))?;
-        let cluster = Cluster { id, nodes, driver, scratch };
+        let cluster = Cluster { id, nodes, controllers, driver, scratch };
         cluster.start_all()?;
         Ok(cluster)
     }
@@ -220,6 +221,7 @@ pub struct Cluster {
     /// Kafka's id of the cluster, also the plug-in's `cluster.id`.
     pub id: String,
     pub nodes: Vec<Node>,
+    controllers: Vec<String>,
     driver: Driver,
     // Last, so that the files go after the processes.
     scratch: Scratch,
@@ -240,6 +242,11 @@ impl Cluster {
     pub fn bootstrap(&self) -> String {
         let nodes: Vec<String> = self.nodes.iter().map(|node| format!("127.0.0.1:{}", node.port)).collect();
         nodes.join(",")
+    }
+
+    /// The controllers' listeners, as `bootstrap.servers`.
+    pub fn controllers(&self) -> String {
+        self.controllers.join(",")
     }
 
     /// By a listener beside the harness's own.

@@ -76,7 +76,7 @@ impl Client {
         nodes
     }
 
-    async fn connect(&self, address: &HostPort) -> Result<Connection> {
+    pub(crate) async fn connect(&self, address: &HostPort) -> Result<Connection> {
         let known = self.inner.connections.read().get(address).cloned();
         let slot = match known {
             Some(slot) => slot,

@@ -1,0 +1,129 @@
+//! Being a broker as far as the controller is concerned: registered, alive, and gone in the end.
+
+use std::collections::BTreeMap;
+
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::broker_registration_request::{Feature, Listener};
+use kafka_protocol::messages::{
+    ApiVersionsRequest, BrokerHeartbeatRequest, BrokerHeartbeatResponse, BrokerId, BrokerRegistrationRequest,
+    UnregisterBrokerRequest,
+};
+use kafka_protocol::protocol::StrBytes;
+use tokio::sync::Mutex;
+use uuid::Uuid;
+use varve_format::Id;
+
+use super::controller::Controller;
+use crate::client::{ClientError, HostPort, Result};
+
+const API_VERSIONS: i16 = 3;
+/// A low offset would make controlled shutdowns of others wait for us.
+const METADATA_OFFSET: i64 = i64::MAX / 2;
+const PLAINTEXT: i16 = 0;
+
+/// Our registration. One question at a time: a fence cycle is not torn apart.
+#[derive(Debug)]
+pub(super) struct Registration {
+    controller: Controller,
+    pub(super) broker_id: i32,
+    pub(super) broker_epoch: i64,
+    asking: Mutex<()>,
+}
+
+/// What a heartbeat wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Want {
+    Live,
+    Fence,
+    ShutDown,
+}
+
+impl Registration {
+    pub(super) async fn register(
+        controller: Controller,
+        cluster_id: &str,
+        broker_id: i32,
+        log_dir: Id,
+        listener: (&str, &HostPort),
+    ) -> Result<Self> {
+        let endpoint = Listener::default()
+            .with_name(StrBytes::from_string(listener.0.to_owned()))
+            .with_host(StrBytes::from_string(listener.1.host.clone()))
+            .with_port(listener.1.port)
+            .with_security_protocol(PLAINTEXT);
+        let request = BrokerRegistrationRequest::default()
+            .with_broker_id(BrokerId(broker_id))
+            .with_cluster_id(StrBytes::from_string(cluster_id.to_owned()))
+            .with_incarnation_id(Uuid::new_v4())
+            .with_listeners(vec![endpoint])
+            .with_features(features(&controller).await?)
+            .with_log_dirs(vec![Uuid::from_bytes(log_dir.0)])
+            .with_previous_broker_epoch(-1);
+        let what = format!("registering as broker {broker_id}");
+        let answer = controller.call(&what, request, |answer| answer.error_code).await?;
+        Ok(Self { controller, broker_id, broker_epoch: answer.broker_epoch, asking: Mutex::new(()) })
+    }
+
+    pub(super) fn controller(&self) -> &Controller {
+        &self.controller
+    }
+
+    pub(super) async fn beat(&self, want: Want) -> Result<BrokerHeartbeatResponse> {
+        let _alone = self.asking.lock().await;
+        self.ask(want).await
+    }
+
+    /// Out and in again: each partition that we lead alone gets a leader epoch for either.
+    pub(super) async fn cycle(&self) -> Result<()> {
+        let _alone = self.asking.lock().await;
+        self.ask(Want::Fence).await?;
+        let answer = self.ask(Want::Live).await?;
+        match answer.is_fenced {
+            false => Ok(()),
+            true => Err(ClientError::NoLeader { what: format!("broker {} stays fenced", self.broker_id) }),
+        }
+    }
+
+    async fn ask(&self, want: Want) -> Result<BrokerHeartbeatResponse> {
+        let request = BrokerHeartbeatRequest::default()
+            .with_broker_id(BrokerId(self.broker_id))
+            .with_broker_epoch(self.broker_epoch)
+            .with_current_metadata_offset(METADATA_OFFSET)
+            .with_want_fence(want == Want::Fence)
+            .with_want_shut_down(want == Want::ShutDown);
+        let what = format!("a heartbeat of broker {}", self.broker_id);
+        self.controller.call(&what, request, |answer| answer.error_code).await
+    }
+
+    pub(super) async fn unregister(&self) -> Result<()> {
+        self.beat(Want::ShutDown).await?;
+        let request = UnregisterBrokerRequest::default().with_broker_id(BrokerId(self.broker_id));
+        let what = format!("unregistering broker {}", self.broker_id);
+        let gone = ResponseError::BrokerIdNotRegistered.code();
+        let code = |code: i16| if code == gone { 0 } else { code };
+        self.controller.call(&what, request, |answer| code(answer.error_code)).await.map(drop)
+    }
+}
+
+/// What the controller supports, and at least what is finalized: less would be refused.
+async fn features(controller: &Controller) -> Result<Vec<Feature>> {
+    let connection = controller.connection().await?;
+    let request = ApiVersionsRequest::default()
+        .with_client_software_name(StrBytes::from_static_str("varve"))
+        .with_client_software_version(StrBytes::from_static_str(env!("CARGO_PKG_VERSION")));
+    let answer = connection.call_version(request, API_VERSIONS).await?;
+    let mut found: BTreeMap<StrBytes, (i16, i16)> = answer
+        .supported_features
+        .into_iter()
+        .map(|feature| (feature.name, (feature.min_version, feature.max_version)))
+        .collect();
+    for feature in answer.finalized_features {
+        let level = feature.max_version_level;
+        let range = found.entry(feature.name).or_insert((level, level));
+        *range = (range.0.min(level), range.1.max(level));
+    }
+    let feature = |(name, (min, max))| {
+        Feature::default().with_name(name).with_min_supported_version(min).with_max_supported_version(max)
+    };
+    Ok(found.into_iter().map(feature).collect())
+}

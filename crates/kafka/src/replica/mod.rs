@@ -1,0 +1,22 @@
+//! The server side that followers fetch from: we register as a broker, lead the partitions that we restore, and the
+//! real brokers copy them from us as they copy from any leader: batch by batch, offsets and epochs included.
+//!
+//! [`Leader`] is that broker: registered, with a heartbeat, until it [leaves](Leader::leave). It gives out what a
+//! [`ReplicaLog`] holds, and hands a partition over when its followers have all of it. Only brokers are served; whoever
+//! else comes by finds the connection closed, and asks another broker.
+//!
+//! Protocols: KIP-631 (registration, heartbeats), KIP-497 and KIP-903 (AlterPartition with broker epochs), KIP-455
+//! (reassignment), KIP-320 (diverging epochs), KIP-730 (producer ids), KIP-919 (questions to controllers).
+
+mod answers;
+mod controller;
+mod heartbeat;
+mod leader;
+mod led;
+mod log;
+mod producer_ids;
+mod server;
+
+pub use controller::Controller;
+pub use leader::{Leader, LeaderOptions, RestoredPartition, RestoredTopic};
+pub use log::{ReadError, ReplicaLog};

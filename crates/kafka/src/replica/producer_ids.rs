@@ -1,0 +1,54 @@
+//! Producer ids that the archive's producers had are not given out again: a new producer that got one would meet the
+//! old one's state in the restored logs, and its records would be refused, or taken for duplicates.
+
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::{AllocateProducerIdsRequest, BrokerId, InitProducerIdRequest, ProducerId};
+
+use super::heartbeat::Registration;
+use crate::client::{Client, ClientError, Result};
+
+/// Ids that a broker takes at a time, and may still give out.
+const BLOCK: u32 = 1000;
+const TRANSACTION_TIMEOUT_MS: i32 = 60_000;
+
+/// Goes on until every broker gives out ids above `last`. How many blocks that took.
+pub(super) async fn pass(registration: &Registration, client: &Client, last: i64) -> Result<u64> {
+    let mut blocks = 0;
+    loop {
+        let request = AllocateProducerIdsRequest::default()
+            .with_broker_id(BrokerId(registration.broker_id))
+            .with_broker_epoch(registration.broker_epoch);
+        let controller = registration.controller();
+        let answer = controller.call("producer ids", request, |answer| answer.error_code).await?;
+        blocks += 1;
+        if answer.producer_id_start.0 > last {
+            break;
+        }
+    }
+    for node in client.metadata(None).await?.brokers {
+        if node.node_id != registration.broker_id {
+            use_up(client, node.node_id, last).await?;
+        }
+    }
+    Ok(blocks)
+}
+
+/// What the broker has left of its blocks: that it takes, and one that it may have fetched ahead.
+async fn use_up(client: &Client, node_id: i32, last: i64) -> Result<()> {
+    let mut backoff = client.backoff();
+    let (mut given, what) = (0, format!("a producer id of broker {node_id}"));
+    while given <= 2 * BLOCK {
+        let request = InitProducerIdRequest::default()
+            .with_transactional_id(None)
+            .with_transaction_timeout_ms(TRANSACTION_TIMEOUT_MS)
+            .with_producer_id(ProducerId(-1))
+            .with_producer_epoch(-1);
+        let answer = client.connection(node_id).await?.call(request).await?;
+        match ResponseError::try_from_code(answer.error_code) {
+            None if answer.producer_id.0 > last => return Ok(()),
+            None => given += 1,
+            Some(code) => backoff.wait_or_fail(&what, ClientError::kafka(&what, code)).await?,
+        }
+    }
+    Err(ClientError::NoLeader { what: format!("{what} above {last}, after {given} others") })
+}
