@@ -97,8 +97,10 @@ async fn partition(
         .with_last_stable_offset(end)
         .with_log_start_offset(start)
         .with_records(Some(Bytes::new()));
-    let moved = {
+    let before = {
         let mut state = led.state.lock();
+        // It counts again once its log is seen to be ours.
+        let before = state.followers.remove(&asking.replica);
         if state.handed_over || asking.replica < 0 {
             return Err(ResponseError::NotLeaderOrFollower);
         }
@@ -113,21 +115,21 @@ async fn partition(
         if !(log.base_offset().min(start)..=end).contains(&offset) {
             return Err(ResponseError::OffsetOutOfRange);
         }
-        let follower = Follower { offset, broker_epoch: asking.broker_epoch };
-        state.followers.insert(asking.replica, follower) != Some(follower)
+        before
     };
     if wanted.last_fetched_epoch >= 0 {
         // What it has above was never ours: it cuts that off, and asks again.
         let ours = led.end_of_epoch(wanted.last_fetched_epoch);
         if let Some((epoch, end_offset)) = ours.filter(|(e, o)| *e < wanted.last_fetched_epoch || *o < offset)
         {
-            led.state.lock().followers.remove(&asking.replica);
             asking.news = true;
             let diverging = Diverging::default().with_epoch(epoch).with_end_offset(end_offset);
             return Ok(answer.with_diverging_epoch(diverging));
         }
     }
-    if moved {
+    let follower = Follower { offset, broker_epoch: asking.broker_epoch };
+    led.state.lock().followers.insert(asking.replica, follower);
+    if before != Some(follower) {
         partitions.progress.notify_waiters();
     }
     let limit = usize::try_from(wanted.partition_max_bytes).unwrap_or(0).min(asking.left_bytes);
