@@ -35,6 +35,8 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
+    // As the command does.
+    varve_archiver::resident::keep();
     for data in ["none", "zstd"] {
         if args.data == "all" || args.data == data {
             measure(args, data)?;

@@ -37,8 +37,6 @@ enum Bench {
 }
 
 fn main() -> ExitCode {
-    // As the command does.
-    varve_archiver::resident::keep();
     let outcome = match Bench::parse() {
         Bench::Tier(args) => tier::run(&args),
         Bench::Memory(args) => memory::run(&args),

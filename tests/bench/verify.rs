@@ -49,6 +49,8 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
+    // As the command does.
+    varve_archiver::resident::keep();
     let scratch = Scratch::new("bench-verify")?;
     let runtime = tokio::runtime::Runtime::new()?;
     for digest in [HashAlgorithm::Blake3, HashAlgorithm::Sha256] {

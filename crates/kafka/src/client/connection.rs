@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
 use kafka_protocol::ResponseError;
-use kafka_protocol::messages::{ApiKey, ApiVersionsRequest, RequestHeader, ResponseHeader};
+use kafka_protocol::messages::{
+    ApiKey, ApiVersionsRequest, ApiVersionsResponse, RequestHeader, ResponseHeader,
+};
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -282,18 +284,28 @@ impl Connection {
         }
     }
 
-    async fn negotiate(&self) -> Result<()> {
-        let request = ApiVersionsRequest::default()
-            .with_client_software_name(StrBytes::from_static_str("varve"))
-            .with_client_software_version(StrBytes::from_static_str(env!("CARGO_PKG_VERSION")));
-        let answer = self.call_version(request, API_VERSIONS_VERSION).await?;
-        if let Some(code) = ResponseError::try_from_code(answer.error_code) {
-            return Err(ClientError::kafka(format!("ApiVersions of {}", self.broker()), code));
+    /// What the other side speaks, and its features.
+    pub(crate) async fn api_versions(&self) -> Result<ApiVersionsResponse> {
+        let answer = self.call_version(api_versions_request(), API_VERSIONS_VERSION).await?;
+        match ResponseError::try_from_code(answer.error_code) {
+            None => Ok(answer),
+            Some(code) => Err(ClientError::kafka(format!("ApiVersions of {}", self.broker()), code)),
         }
+    }
+
+    async fn negotiate(&self) -> Result<()> {
+        let answer = self.api_versions().await?;
         *self.shared.versions.lock() =
             answer.api_keys.iter().map(|k| (k.api_key, (k.min_version, k.max_version))).collect();
         Ok(())
     }
+}
+
+/// With our name in it.
+pub(crate) fn api_versions_request() -> ApiVersionsRequest {
+    ApiVersionsRequest::default()
+        .with_client_software_name(StrBytes::from_static_str("varve"))
+        .with_client_software_version(StrBytes::from_static_str(env!("CARGO_PKG_VERSION")))
 }
 
 fn request_name<R: Request>() -> String {

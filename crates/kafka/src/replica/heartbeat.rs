@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::broker_registration_request::{Feature, Listener};
 use kafka_protocol::messages::{
-    ApiVersionsRequest, BrokerHeartbeatRequest, BrokerHeartbeatResponse, BrokerId, BrokerRegistrationRequest,
+    BrokerHeartbeatRequest, BrokerHeartbeatResponse, BrokerId, BrokerRegistrationRequest,
     UnregisterBrokerRequest,
 };
 use kafka_protocol::protocol::StrBytes;
@@ -16,7 +16,6 @@ use varve_format::Id;
 use super::controller::Controller;
 use crate::client::{ClientError, HostPort, Result};
 
-const API_VERSIONS: i16 = 3;
 /// A low offset would make controlled shutdowns of others wait for us.
 const METADATA_OFFSET: i64 = i64::MAX / 2;
 const PLAINTEXT: i16 = 0;
@@ -107,11 +106,7 @@ impl Registration {
 
 /// What the controller supports, and at least what is finalized: less would be refused.
 async fn features(controller: &Controller) -> Result<Vec<Feature>> {
-    let connection = controller.connection().await?;
-    let request = ApiVersionsRequest::default()
-        .with_client_software_name(StrBytes::from_static_str("varve"))
-        .with_client_software_version(StrBytes::from_static_str(env!("CARGO_PKG_VERSION")));
-    let answer = connection.call_version(request, API_VERSIONS).await?;
+    let answer = controller.connection().await?.api_versions().await?;
     let mut found: BTreeMap<StrBytes, (i16, i16)> = answer
         .supported_features
         .into_iter()

@@ -242,7 +242,7 @@ impl Leader {
         self.reassign().await?;
         let (mut left, mut since) = (self.partitions.all(), Instant::now());
         let mut seen = self.standing(&left);
-        while !left.is_empty() {
+        loop {
             let mut ready = Vec::new();
             left.retain(|led| match led.caught_up() {
                 Some(followers) => {
@@ -255,7 +255,7 @@ impl Leader {
                 self.give(&led, &followers).await?;
                 since = Instant::now();
             }
-            let Some(first) = left.first() else { break };
+            let Some(first) = left.first() else { return Ok(()) };
             let now = self.standing(&left);
             if now != seen {
                 (seen, since) = (now, Instant::now());
@@ -264,7 +264,6 @@ impl Leader {
             // A timeout means the same as a notification.
             let _ = tokio::time::timeout(LOOK, self.partitions.progress.notified()).await;
         }
-        Ok(())
     }
 
     fn standing(&self, led: &[Arc<Led>]) -> i64 {
@@ -307,7 +306,6 @@ impl Leader {
             BrokerState::default().with_broker_id(BrokerId(id)).with_broker_epoch(epoch)
         };
         let what = format!("handing over {}-{}", led.topic, led.partition);
-        let mut last = ResponseError::InvalidUpdateVersion;
         for _ in 0..EPOCH_TRIES {
             let (leader_epoch, partition_epoch) = {
                 let state = led.state.lock();
@@ -334,13 +332,10 @@ impl Leader {
                     return Ok(());
                 }
                 Some(ResponseError::InvalidUpdateVersion) => led.state.lock().partition_epoch += 1,
-                Some(code) => {
-                    last = code;
-                    break;
-                }
+                Some(code) => return Err(ClientError::kafka(what, code)),
             }
         }
-        Err(ClientError::kafka(what, last))
+        Err(ClientError::kafka(what, ResponseError::InvalidUpdateVersion))
     }
 
     /// The cluster forgets us.

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use kafka_protocol::messages::{ApiVersionsRequest, DescribeClusterRequest};
-use kafka_protocol::protocol::StrBytes;
+use kafka_protocol::messages::DescribeClusterRequest;
 use serde::{Deserialize, Serialize};
 
 use super::super::cluster::Client;
+use super::super::connection::api_versions_request;
 use super::error::{AdminResult, NeededAcl};
 use super::routed::any_broker;
 
@@ -68,9 +68,7 @@ impl Client {
     }
 
     pub async fn features(&self) -> AdminResult<Features> {
-        let request = ApiVersionsRequest::default()
-            .with_client_software_name(StrBytes::from_static_str("varve"))
-            .with_client_software_version(StrBytes::from_static_str(env!("CARGO_PKG_VERSION")));
+        let request = api_versions_request();
         let needs = NeededAcl::on_cluster("Describe");
         let answer = any_broker(self, "features", needs, &request, |a| a.error_code).await?;
         let finalized = answer.finalized_features.into_iter().map(|f| {
