@@ -17,9 +17,9 @@ pub enum Error {
     #[error(transparent)]
     Admin(#[from] AdminError),
     #[error(transparent)]
-    State(#[from] crate::state::StateError),
+    State(#[from] varve_cluster::StateError),
     #[error(transparent)]
-    Registry(#[from] crate::state::RegistryError),
+    Registry(#[from] varve_cluster::RegistryError),
     #[error("{what}: {source}")]
     Segment { what: String, source: varve_format::Error },
     #[error("{what}: {source}")]

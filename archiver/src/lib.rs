@@ -28,7 +28,6 @@ mod sharing;
 mod signing;
 mod snapshot_now;
 mod standing;
-pub mod state;
 mod tail;
 mod transactions;
 mod upload;

@@ -15,8 +15,8 @@ use crate::discovery::Wanted;
 use crate::error::{Error, Result};
 use crate::metrics::SnapshotSeen;
 use crate::service::{Archiver, WRITER};
-use crate::state::{ClusterState, CollectedGroups, collect_groups, collect_rest};
 use crate::tail::Key;
+use varve_cluster::{ClusterState, CollectedGroups, collect_groups, collect_rest};
 
 /// A snapshot that waits for the archive.
 pub(crate) struct Pending {

@@ -28,8 +28,8 @@ use crate::running::{LOOK, Running};
 use crate::segment::Style;
 use crate::sharing::{self, Share};
 use crate::signing::read_signer;
-use crate::state::{Part, RegistryLogin, RegistrySettings, SchemaRegistry, StateParts};
 use crate::worker::{Rules, Shared};
+use varve_cluster::{Part, RegistryLogin, RegistrySettings, SchemaRegistry, StateParts};
 
 pub(crate) const WRITER: &str = concat!("varve ", env!("CARGO_PKG_VERSION"));
 const FRAME_BYTES: u32 = 64 << 10;

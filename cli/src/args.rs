@@ -1,6 +1,7 @@
 //! The command line. What is said here is what `--help`, the man pages and the completions say.
 
 pub(crate) mod archive;
+pub(crate) mod restore;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -14,6 +15,7 @@ use zeroize::Zeroizing;
 
 use crate::command::archive_import::ArchiveImportArgs;
 use archive::{ArchiveVerifyArgs, CatArgs, DiffArgs, LsArgs, SnapshotsArgs};
+use restore::RestoreArgs;
 
 /// Tiered storage, archive and restore for Apache Kafka.
 ///
@@ -52,6 +54,12 @@ pub(crate) enum Command {
     Verify(ArchiveVerifyArgs),
     /// Compare two snapshots, or the archive with a living cluster.
     Diff(DiffArgs),
+    /// Put an archive back into a running cluster: byte for byte, with the same offsets.
+    ///
+    /// Plans first, shows the plan, and applies it once it is told --yes. The plan is a file: `varve restore apply` goes
+    /// on with it after whatever interruption, `cleanup` takes back what it began, `verify` compares again, `release`
+    /// gives the topics the retention that they had. Exit code 1: something differs, or was not committed.
+    Restore(Box<RestoreArgs>),
     /// Print the completions of a shell.
     Completion(CompletionArgs),
     /// Print the man page, or write all of them into a directory.

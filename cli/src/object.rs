@@ -6,15 +6,13 @@
 use bytes::{Buf, BytesMut};
 use futures::TryStreamExt;
 use varve_format::{
-    DataKey, Decoder, Digest, DigestAlgorithm, EncryptionInfo, Extent, Footer, Id, KEY_RECORD_MAX_BYTES,
-    KeyRecord, KeyRing, ObjectKey, TRAILER_BYTES, Trailer, key_record_name,
+    Decoder, Digest, DigestAlgorithm, Extent, Footer, KeyRing, ObjectKey, TRAILER_BYTES, Trailer,
 };
-use varve_store::{GetRange, Key, Kind, SharedStore, Store};
+use varve_restore::history::data_key;
+use varve_store::{GetRange, Key, Kind, SharedStore};
 
 /// Most footers and indexes fit in it, so that one request opens an object.
 const TAIL_BYTES: u64 = 256 << 10;
-/// One byte more than is allowed, so that a longer one is refused, not cut.
-const KEY_RECORD_FETCH_BYTES: u64 = KEY_RECORD_MAX_BYTES as u64 + 1;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ObjectError {
@@ -212,32 +210,4 @@ impl SegmentObject {
     pub(crate) fn sections(&self) -> std::ops::Range<usize> {
         self.footer.chunks().len()..self.footer.extents.len()
     }
-}
-
-/// Of a topic and period: fetched from the store, and opened with the ring.
-pub(crate) async fn data_key(
-    store: &dyn Store,
-    cluster_id: &str,
-    topic_id: Id,
-    encryption: &EncryptionInfo,
-    ring: &KeyRing,
-) -> Result<DataKey, String> {
-    let name = key_record_name(cluster_id, topic_id, &encryption.period);
-    let key = Key::new(name).map_err(|e| e.to_string())?;
-    let got = store.get(&key, GetRange::Bounded { start: 0, end: KEY_RECORD_FETCH_BYTES }).await;
-    let got = got.map_err(|e| match e.kind {
-        Kind::NotFound => format!("{e}: it was destroyed, or --store.url is not the store's root"),
-        _ => e.to_string(),
-    })?;
-    let bytes = got.bytes().await.map_err(|e| e.to_string())?;
-    let record = KeyRecord::decode(&bytes).map_err(|e| format!("{key}: {e}"))?;
-    record.check_is(topic_id, &encryption.period).map_err(|e| format!("{key}: {e}"))?;
-    let data_key = record.unwrap(ring).map_err(|e| format!("{key}: {e}"))?;
-    if data_key.id != encryption.data_key_id {
-        return Err(format!(
-            "{key} holds data key {}, the object needs {}",
-            data_key.id, encryption.data_key_id
-        ));
-    }
-    Ok(data_key)
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use varve_archive::Record;
 use varve_archive::record::snapshot::CLUSTER_STATE;
-use varve_archiver::state::ClusterState;
+use varve_cluster::ClusterState;
 use varve_format::{Decoder, ExtentKind, Footer, TRAILER_BYTES, Trailer};
 use varve_kafka::client::{Client, ClientConfig};
 use varve_kafka::protocol::Batches;

@@ -7,14 +7,27 @@ use serde_json::Value;
 
 /// Each crate and which of ours it may depend on. A crate that is not in this list fails the test:
 /// a new room comes with its arrows.
-const ARROWS: [(&str, &[&str]); 7] = [
+const ARROWS: [(&str, &[&str]); 9] = [
     ("varve-format", &[]),
     ("varve-store", &[]),
     ("varve-archive", &["varve-format", "varve-store"]),
     ("varve-kafka", &["varve-format"]),
-    ("varve-archiver", &["varve-archive", "varve-format", "varve-kafka", "varve-store"]),
+    ("varve-cluster", &["varve-archive", "varve-format", "varve-kafka"]),
+    ("varve-archiver", &["varve-archive", "varve-cluster", "varve-format", "varve-kafka", "varve-store"]),
+    ("varve-restore", &["varve-archive", "varve-cluster", "varve-format", "varve-kafka", "varve-store"]),
     ("varve-rsm", &["varve-archive", "varve-format", "varve-store"]),
-    ("varve-cli", &["varve-archive", "varve-archiver", "varve-format", "varve-kafka", "varve-store"]),
+    (
+        "varve-cli",
+        &[
+            "varve-archive",
+            "varve-archiver",
+            "varve-cluster",
+            "varve-format",
+            "varve-kafka",
+            "varve-restore",
+            "varve-store",
+        ],
+    ),
 ];
 
 /// What builds and tests the others may use all of them.

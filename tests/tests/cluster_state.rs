@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
 use url::Url;
 use varve_archive::Record;
-use varve_archiver::state::{
+use varve_cluster::{
     ClusterState, Config, Group, MissingEntry, Part, Reason, RegistryLogin, RegistrySettings, ResourceType,
     SchemaRegistry, StateParts, collect, collect_groups, collect_rest, diff,
 };

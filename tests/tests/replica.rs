@@ -123,24 +123,29 @@ impl ReplicaLog for MemoryLog {
         &self.epochs
     }
 
-    async fn read(&self, offset: i64, max_bytes: usize) -> Result<Bytes, ReadError> {
+    fn last_producer_id(&self) -> i64 {
+        self.last_producer_id
+    }
+
+    async fn done(&self) {}
+
+    async fn read(&self, offset: i64, max_bytes: usize) -> Result<Option<Bytes>, ReadError> {
         let first = self.ends.partition_point(|(last, _)| *last < offset);
         let from = if first == 0 { 0 } else { self.ends[first - 1].1 };
         let fits = self.ends[first..].partition_point(|(_, end)| end - from <= max_bytes).max(1);
         let to = self.ends.get(first + fits - 1).map_or(from, |(_, end)| *end);
-        Ok(Bytes::copy_from_slice(&self.raw.batches[from..to]))
+        Ok(Some(Bytes::copy_from_slice(&self.raw.batches[from..to])))
     }
 }
 
 fn copied(source: &[TopicLogs], version: &str, nodes: u32) -> Result<()> {
     let cluster = Cluster::builder().version(version).nodes(nodes).start()?;
     let ids: Vec<i32> = (1..=nodes.cast_signed()).collect();
-    let (mut topics, mut last_producer_id) = (Vec::new(), -1);
+    let mut topics = Vec::new();
     for logs in source {
         let mut partitions = Vec::new();
         for (number, raw) in &logs.logs {
             let log = MemoryLog::new(raw)?;
-            last_producer_id = last_producer_id.max(log.last_producer_id);
             // Each broker leads something.
             let mut replicas = ids.clone();
             replicas.rotate_left(*number as usize % ids.len());
@@ -159,14 +164,15 @@ fn copied(source: &[TopicLogs], version: &str, nodes: u32) -> Result<()> {
             listen: ([127, 0, 0, 1], 0).into(),
             advertised_host: "127.0.0.1".to_owned(),
             patience: LIMIT,
+            bytes_per_second: None,
+            is_resumed: false,
         };
         let leader = Leader::register(client.clone(), Controller::new(controllers)?, options).await?;
         let copying = async {
             leader.create(topics).await?;
             let cycles = leader.raise_epochs().await?;
-            leader.pass_producer_ids(last_producer_id).await?;
             leader.hand_over().await?;
-            Ok::<_, anyhow::Error>((cycles, leader.served_bytes()))
+            Ok::<_, anyhow::Error>((cycles, leader.progress().served_bytes))
         };
         let outcome = copying.await;
         leader.leave().await?;

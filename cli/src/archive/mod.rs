@@ -1,8 +1,5 @@
 //! What the commands that look into an archive share.
 
-mod batches;
-mod history;
-mod key_cache;
 mod lag;
 mod outcomes;
 mod printed;
@@ -12,9 +9,6 @@ mod tree_diff;
 mod trust;
 mod when;
 
-pub(crate) use batches::{BatchReader, Found};
-pub(crate) use history::{Event, History, reason};
-pub(crate) use key_cache::KeyCache;
 pub(crate) use lag::{PartitionLag, lags};
 pub(crate) use outcomes::Outcomes;
 pub(crate) use printed::{Printer, given_bytes};
@@ -25,6 +19,7 @@ pub(crate) use trust::trusted_keys;
 pub(crate) use when::{PartitionLog, When, logs};
 
 use varve_archive::Archive;
+pub(crate) use varve_restore::history::{BatchReader, Event, Found, History, KeyCache, reason};
 
 use crate::args::archive::ArchiveUrl;
 use crate::location;

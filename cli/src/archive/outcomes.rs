@@ -37,7 +37,7 @@ impl Outcomes {
         let mut outcomes = Self::default();
         let end = offsets.end;
         history
-            .each(offsets.start..i64::MAX, None, |event| {
+            .each(offsets.start..i64::MAX, None, |event| -> Result<bool> {
                 let Event::Batch { batch, .. } = event else { return Ok(true) };
                 outcomes.take(&batch)?;
                 let settled = outcomes.open.values().all(|first| *first >= end);

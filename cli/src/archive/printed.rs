@@ -11,8 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 use varve_kafka::protocol::{Batch, ControlRecord, Record};
 
-use super::Event;
-use super::history::reason;
+use super::{Event, reason};
 use crate::args::archive::CatFormat;
 use crate::output::time;
 

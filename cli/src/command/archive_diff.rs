@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use varve_archive::record::snapshot::{CLUSTER_STATE, DocumentRef, SnapshotRecord};
 use varve_archive::{Archive, Record as _};
-use varve_archiver::state::{ClusterState, Difference, diff};
+use varve_cluster::{ClusterState, Difference, diff};
 use varve_kafka::client::{Client, ClientConfig};
 
 use crate::Verdict;

@@ -12,6 +12,7 @@ pub(crate) mod archive_verify;
 pub(crate) mod completion;
 pub(crate) mod config_check;
 pub(crate) mod man;
+pub(crate) mod restore;
 pub(crate) mod segment_extract;
 pub(crate) mod segment_inspect;
 pub(crate) mod segment_verify;

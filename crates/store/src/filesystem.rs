@@ -8,8 +8,9 @@
 //! * Any number of processes may use one root. Directories that a delete empties are removed; a write whose
 //!   directory is removed under it makes it again.
 //! * Symbolic links below the root are neither followed nor listed. The root itself may be one.
-//! * All system calls run on blocking threads; what a dropped future began there runs to its end.
+//! * System calls that may wait run on blocking threads; what a dropped future began there runs to its end.
 
+mod cached;
 mod handles;
 mod list;
 mod read;

@@ -1,15 +1,17 @@
 //! The demo: a real broker tiers a topic to the filesystem store, drops its own copies, and a consumer reads
-//! everything back, byte for byte. Then the topic and its cluster's state are archived, proven and looked into.
+//! everything back, byte for byte. Then the topic and its cluster's state are archived, proven and looked into, and restored
+//! into a second, empty cluster, with the same offsets, groups and bytes.
 //! `./varve demo` builds the plug-in and the command, and runs this.
 
 use std::io::Write as _;
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use varve_tests::{
-    ArchiveDir, At, Cluster, KAFKA_VERSION, Produce, Scratch, Tier, plain_client, raw_admin, rsm_jar,
-    runtime, varve,
+    ArchiveDir, At, Cluster, KAFKA_VERSION, Produce, Scratch, Tier, TopicLogs, plain_client, raw_admin,
+    rsm_jar, runtime, varve,
 };
 
 const TOPIC: &str = "orders";
@@ -85,7 +87,9 @@ fn main() -> Result<()> {
         Ok(((), format!("{} records from offset {from}, all as produced", consumed.count)))
     })?;
 
-    archive(&cluster)?;
+    let scratch = Scratch::new("demo-archive")?;
+    let archived = archive(&cluster, scratch.path())?;
+    restore(&cluster, &archived, scratch.path())?;
 
     step("delete the topic, and with it its objects", || {
         cluster.delete_topic_and_tier(TOPIC, &tier)?;
@@ -97,15 +101,14 @@ fn main() -> Result<()> {
 }
 
 /// The second half: what the broker and its tier have, the consumer group included, goes into an archive.
-fn archive(cluster: &Cluster) -> Result<()> {
+fn archive(cluster: &Cluster, dir: &Path) -> Result<ArchiveDir> {
     let client = plain_client(&cluster.bootstrap())?;
     step("let a consumer group commit offset 12345", || {
         runtime()?.block_on(raw_admin::commit(&client, "billing", &[TOPIC], 12_345, ""))?;
         Ok(((), "group billing".to_owned()))
     })?;
-    let scratch = Scratch::new("demo-archive")?;
     let topics = format!("topics: {{ include: [{TOPIC}] }}");
-    let archive = ArchiveDir::new(scratch.path(), &cluster.bootstrap(), &topics)?;
+    let archive = ArchiveDir::new(dir, &cluster.bootstrap(), &topics)?;
     step("varve archive run --once: raw batches from the broker, and the state of the cluster", || {
         Ok(((), archive.run_once(&[])?.trim().to_owned()))
     })?;
@@ -123,7 +126,46 @@ fn archive(cluster: &Cluster) -> Result<()> {
         let what = format!("varve {}", args.join(" "));
         step(&what, || Ok(((), command(&args)?)))?;
     }
-    Ok(())
+    Ok(archive)
+}
+
+/// The end: a second cluster, which knows nothing, gets it all back.
+fn restore(first: &Cluster, archive: &ArchiveDir, dir: &Path) -> Result<()> {
+    let second = step("start a second, empty cluster", || {
+        let second = Cluster::builder().start()?;
+        let said = format!("listens on {}", second.bootstrap());
+        Ok((second, said))
+    })?;
+    let plan = dir.join("demo.plan").display().to_string();
+    let (url, to, controllers) = (archive.url(), second.bootstrap(), second.controllers());
+    let args =
+        ["restore", "--from", &url, "--to", &to, "--controller", &controllers, "--yes", "--plan", &plan];
+    step(&format!("varve {}", args.join(" ")), || Ok(((), command(&args)?)))?;
+    step("read both clusters, side by side", || {
+        let (one, other) = (plain_client(&first.bootstrap())?, plain_client(&second.bootstrap())?);
+        let told = |client: &varve_kafka::client::Client| -> Result<String> {
+            let logs = TopicLogs::read(client, &[TOPIC])?;
+            let log = &logs[0].logs[&0];
+            let groups = ["billing".to_owned()];
+            let committed = runtime()?.block_on(client.committed_offsets(&groups))?.whole()?;
+            let offset = committed[0].offsets[0].offset;
+            let digest = varve_format::DigestAlgorithm::Sha256.hasher().map(|mut hasher| {
+                hasher.update(&log.batches);
+                hasher.finish().to_string()
+            });
+            Ok(format!(
+                "offsets {} to {}, group billing at {offset}, {} bytes of batches, SHA-256 {}",
+                log.start_offset,
+                log.end_offset,
+                log.batches.len(),
+                digest.unwrap_or_default()
+            ))
+        };
+        let (first, second) = (told(&one)?, told(&other)?);
+        ensure!(first == second, "first {first}, second {second}");
+        Ok(((), format!("first   {first}\n      second  {second}")))
+    })?;
+    second.stop_all()
 }
 
 /// What the command prints, with long lines cut.

@@ -87,6 +87,7 @@ impl Client {
             return Ok(connection.clone());
         }
         let connection = Connection::open(address, &self.inner.config, self.inner.tls.as_ref()).await?;
+        tracing::debug!(%address, "connected");
         *slot = Some(connection.clone());
         Ok(connection)
     }

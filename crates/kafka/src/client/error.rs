@@ -42,6 +42,10 @@ pub enum ClientError {
     #[error("no topic {topic:?} on this cluster")]
     NoSuchTopic { topic: String },
 
+    /// What we lead, or would lead.
+    #[error("{what}: {detail}")]
+    Log { what: String, detail: String },
+
     #[error("{what}: no leader is known")]
     NoLeader { what: String },
 

@@ -1,6 +1,7 @@
 //! What a follower asks its leader, and what we say.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,7 +19,7 @@ use kafka_protocol::messages::{
 };
 use varve_format::Id;
 
-use super::led::{Follower, Led, Partitions};
+use super::led::{Follower, Led, LogFailure, Partitions};
 
 /// Fetch requests name topics by id from this version on, and replicas by id and epoch from that one.
 const TOPIC_IDS_FROM: i16 = 13;
@@ -44,7 +45,7 @@ pub(super) async fn fetch(partitions: &Partitions, request: FetchRequest, versio
     let mut asking = Asking {
         replica: if by_state { request.replica_state.replica_id.0 } else { request.replica_id.0 },
         broker_epoch: if by_state { request.replica_state.replica_epoch } else { -1 },
-        left_bytes: usize::try_from(request.max_bytes).unwrap_or(0),
+        left_bytes: partitions.allowed(usize::try_from(request.max_bytes).unwrap_or(0)),
         news: false,
     };
     let mut topics = Vec::with_capacity(request.topics.len());
@@ -105,7 +106,10 @@ async fn partition(
             return Err(ResponseError::NotLeaderOrFollower);
         }
         match wanted.current_leader_epoch {
-            epoch if epoch > state.leader_epoch => return Err(ResponseError::UnknownLeaderEpoch),
+            epoch if epoch > state.leader_epoch => {
+                partitions.stale.store(true, Ordering::Relaxed);
+                return Err(ResponseError::UnknownLeaderEpoch);
+            }
             epoch if epoch >= 0 && epoch < state.leader_epoch => {
                 return Err(ResponseError::FencedLeaderEpoch);
             }
@@ -136,10 +140,19 @@ async fn partition(
     if offset == end || limit == 0 {
         return Ok(answer);
     }
-    let records = log.read(offset, limit).await.map_err(|error| {
-        tracing::error!(topic = led.topic, partition = led.partition, offset, error, "can't be read");
-        ResponseError::KafkaStorageError
-    })?;
+    let records = match log.read(offset, limit).await {
+        Ok(Some(records)) => records,
+        Ok(None) => return Ok(answer),
+        Err(error) => {
+            let what = format!("{}-{} from offset {offset} on", led.topic, led.partition);
+            tracing::error!(partition = what, %error, "can't be read");
+            if error.is_lasting {
+                partitions.failure.lock().get_or_insert(LogFailure { what, detail: error.detail });
+                partitions.progress.notify_waiters();
+            }
+            return Err(ResponseError::KafkaStorageError);
+        }
+    };
     asking.left_bytes = asking.left_bytes.saturating_sub(records.len());
     asking.news = true;
     partitions.serve(records.len());

@@ -26,6 +26,14 @@ impl Controller {
         Ok(Self { client: Client::new(config)?, active: Mutex::new(None) })
     }
 
+    /// Whether the active one can be asked.
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn check(&self) -> Result<()> {
+        self.connection().await.map(drop)
+    }
+
     pub(super) async fn connection(&self) -> Result<Connection> {
         let known = self.active.lock().clone();
         let address = match known {

@@ -25,7 +25,7 @@ const PLAINTEXT: i16 = 0;
 pub(super) struct Registration {
     controller: Controller,
     pub(super) broker_id: i32,
-    pub(super) broker_epoch: i64,
+    broker_epoch: i64,
     asking: Mutex<()>,
 }
 
@@ -63,6 +63,10 @@ impl Registration {
         Ok(Self { controller, broker_id, broker_epoch: answer.broker_epoch, asking: Mutex::new(()) })
     }
 
+    pub(super) fn broker_epoch(&self) -> i64 {
+        self.broker_epoch
+    }
+
     pub(super) fn controller(&self) -> &Controller {
         &self.controller
     }
@@ -96,12 +100,20 @@ impl Registration {
 
     pub(super) async fn unregister(&self) -> Result<()> {
         self.beat(Want::ShutDown).await?;
-        let request = UnregisterBrokerRequest::default().with_broker_id(BrokerId(self.broker_id));
-        let what = format!("unregistering broker {}", self.broker_id);
-        let gone = ResponseError::BrokerIdNotRegistered.code();
-        let code = |code: i16| if code == gone { 0 } else { code };
-        self.controller.call(&what, request, |answer| code(answer.error_code)).await.map(drop)
+        unregister(&self.controller, self.broker_id).await
     }
+}
+
+/// The cluster forgets a broker, whoever it was. One that it does not know is no error.
+///
+/// # Errors
+/// Of the controller.
+pub async fn unregister(controller: &Controller, broker_id: i32) -> Result<()> {
+    let request = UnregisterBrokerRequest::default().with_broker_id(BrokerId(broker_id));
+    let what = format!("unregistering broker {broker_id}");
+    let gone = ResponseError::BrokerIdNotRegistered.code();
+    let code = |code: i16| if code == gone { 0 } else { code };
+    controller.call(&what, request, |answer| code(answer.error_code)).await.map(drop)
 }
 
 /// What the controller supports, and at least what is finalized: less would be refused.

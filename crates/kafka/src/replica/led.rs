@@ -2,13 +2,16 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
 
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 use varve_format::Id;
 
 use super::log::ReplicaLog;
+use super::throttle::Throttle;
+use crate::client::ClientError;
 
 /// A follower as its last fetch tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +30,8 @@ pub(super) struct Led {
     pub(super) log: Arc<dyn ReplicaLog>,
     /// Brokers that shall have it.
     pub(super) replicas: Vec<i32>,
+    /// Made by this registration: then its partition epoch can be counted along.
+    pub(super) is_new: bool,
     pub(super) state: Mutex<LedState>,
 }
 
@@ -74,11 +79,33 @@ pub(super) struct Partitions {
     by_id: RwLock<HashMap<Id, BTreeMap<i32, Arc<Led>>>>,
     names: RwLock<HashMap<String, Id>>,
     served_bytes: AtomicU64,
+    throttle: Option<Throttle>,
     /// A follower has come further.
     pub(super) progress: Notify,
+    /// A follower, or the controller, knows of leader epochs that we have not heard of.
+    pub(super) stale: AtomicBool,
+    /// A log that can't be given out, now or later.
+    pub(super) failure: Mutex<Option<LogFailure>>,
+}
+
+/// What is wrong with which log.
+#[derive(Clone, Debug)]
+pub(super) struct LogFailure {
+    pub(super) what: String,
+    pub(super) detail: String,
+}
+
+impl From<LogFailure> for ClientError {
+    fn from(failure: LogFailure) -> Self {
+        Self::Log { what: failure.what, detail: failure.detail }
+    }
 }
 
 impl Partitions {
+    pub(super) fn new(throttle: Option<Throttle>) -> Self {
+        Self { throttle, ..Self::default() }
+    }
+
     pub(super) fn add(&self, led: Led) {
         self.names.write().insert(led.topic.clone(), led.topic_id);
         self.by_id.write().entry(led.topic_id).or_default().insert(led.partition, Arc::new(led));
@@ -97,7 +124,15 @@ impl Partitions {
         self.by_id.read().values().flat_map(BTreeMap::values).cloned().collect()
     }
 
+    /// How many of `bytes` may be given out now.
+    pub(super) fn allowed(&self, bytes: usize) -> usize {
+        self.throttle.as_ref().map_or(bytes, |throttle| throttle.allowed(Instant::now()).min(bytes))
+    }
+
     pub(super) fn serve(&self, bytes: usize) {
+        if let Some(throttle) = &self.throttle {
+            throttle.spend(bytes);
+        }
         self.served_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 

@@ -10,13 +10,17 @@
 
 mod answers;
 mod controller;
+mod hand_over;
 mod heartbeat;
 mod leader;
 mod led;
 mod log;
 mod producer_ids;
 mod server;
+mod throttle;
+mod topics;
 
 pub use controller::Controller;
-pub use leader::{Leader, LeaderOptions, RestoredPartition, RestoredTopic};
-pub use log::{ReadError, ReplicaLog};
+pub use heartbeat::unregister;
+pub use leader::{Leader, LeaderOptions, LeaderProgress, RestoredPartition, RestoredTopic};
+pub use log::{EmptyLog, ReadError, ReplicaLog};

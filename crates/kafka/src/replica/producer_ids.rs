@@ -11,18 +11,24 @@ use crate::client::{Client, ClientError, Result};
 const BLOCK: u32 = 1000;
 const TRANSACTION_TIMEOUT_MS: i32 = 60_000;
 
-/// Goes on until every broker gives out ids above `last`. How many blocks that took.
-pub(super) async fn pass(registration: &Registration, client: &Client, last: i64) -> Result<u64> {
-    let mut blocks = 0;
+/// Blocks that are used up at most: a controller takes some milliseconds for each.
+const BLOCKS_MAX: i64 = 200_000;
+
+/// Goes on until every broker gives out ids above `last`.
+pub(super) async fn pass(registration: &Registration, client: &Client, last: i64) -> Result<()> {
     loop {
         let request = AllocateProducerIdsRequest::default()
             .with_broker_id(BrokerId(registration.broker_id))
-            .with_broker_epoch(registration.broker_epoch);
+            .with_broker_epoch(registration.broker_epoch());
         let controller = registration.controller();
         let answer = controller.call("producer ids", request, |answer| answer.error_code).await?;
-        blocks += 1;
-        if answer.producer_id_start.0 > last {
+        let left = last.saturating_sub(answer.producer_id_start.0);
+        if left < 0 {
             break;
+        }
+        if left / i64::from(BLOCK) > BLOCKS_MAX {
+            let what = format!("producer ids up to {last}, of which the cluster is at {}", last - left);
+            return Err(ClientError::Log { what, detail: "too many to use up".to_owned() });
         }
     }
     for node in client.metadata(None).await?.brokers {
@@ -30,7 +36,7 @@ pub(super) async fn pass(registration: &Registration, client: &Client, last: i64
             use_up(client, node.node_id, last).await?;
         }
     }
-    Ok(blocks)
+    Ok(())
 }
 
 /// What the broker has left of its blocks: that it takes, and one that it may have fetched ahead.

@@ -1,4 +1,5 @@
-//! Reading: `pread` in pieces on blocking threads, one piece ahead of the reader.
+//! Reading in pieces: what the page cache has by the reader itself, the rest on blocking threads, one piece ahead
+//! of the reader.
 //!
 //! No thread waits for a slow reader: a piece is read when the one before it is handed out. Files are replaced
 //! by rename and never changed in place, so an open file stays whole while others overwrite or delete it; one
@@ -8,13 +9,14 @@ use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::stream::{self, BoxStream, StreamExt};
 use rustix::buffer::spare_capacity;
 use rustix::fs::{Mode, OFlags, Stat, fstat, openat};
 use rustix::io::{Errno, pread};
 use tokio::task::JoinHandle;
 
+use super::cached;
 use super::tree::{At, Tree, etag_of, is_file, split, stat_file};
 use crate::contract::{GetRange, GetResult, Result};
 use crate::error::Kind;
@@ -25,6 +27,7 @@ pub(super) const PIECE_BYTES: u64 = 512 << 10;
 /// What the first visit to a blocking thread brings back.
 pub(super) struct Opened {
     file: Arc<OwnedFd>,
+    /// Nothing where the reader finds it in the page cache.
     first: Bytes,
     range: Range<u64>,
     size_bytes: u64,
@@ -32,7 +35,7 @@ pub(super) struct Opened {
 }
 
 impl Tree {
-    /// Opens a file and reads its first piece.
+    /// Opens a file, and reads its first piece if that has to come from the disk, or is all.
     pub(super) fn open_file(&self, key: &Key, range: GetRange, at: &At) -> Result<Opened> {
         let (parent, name) = split(key.as_str());
         let dir = self.find_dir(parent, at)?.ok_or_else(|| at.absent())?;
@@ -44,7 +47,13 @@ impl Tree {
         let Some(range) = range.resolve(size_bytes) else {
             return Err(at.error(Kind::InvalidRange, format!("{range:?} of a file of {size_bytes} bytes")));
         };
-        let first = read_piece(&file, range.start, range.end, at)?;
+        // The kernel reads ahead, but hardly to the end.
+        let is_there = |position| cached::append(&file, &mut BytesMut::new(), 1, position);
+        let long = range.end - range.start > PIECE_BYTES;
+        let first = match long && is_there(range.start) && is_there(range.end - 1) {
+            true => Bytes::new(),
+            false => read_piece(&file, range.start, range.end, at)?,
+        };
         Ok(Opened { file, first, range, size_bytes, etag: etag_of(&stat) })
     }
 
@@ -113,14 +122,29 @@ fn read_piece(file: &OwnedFd, position: u64, end: u64, at: &At) -> Result<Bytes>
 struct Pieces {
     file: Arc<OwnedFd>,
     at: At,
+    /// The first, where it came from the disk.
     ready: Option<Bytes>,
     next: Option<JoinHandle<Result<Bytes>>>,
     /// Of the piece after `next`.
     position: u64,
     end: u64,
+    /// Handed out. Once its reader has let go of it, its memory, still in the core's cache, serves again.
+    last: Bytes,
 }
 
 impl Pieces {
+    fn cached(&mut self) -> Option<Bytes> {
+        let wanted = (self.end - self.position).min(PIECE_BYTES);
+        let mut buffer = std::mem::take(&mut self.last).try_into_mut().unwrap_or_else(|_| BytesMut::new());
+        buffer.clear();
+        if !cached::append(&self.file, &mut buffer, wanted as usize, self.position) {
+            return None;
+        }
+        self.position += wanted;
+        self.last = buffer.freeze();
+        Some(self.last.clone())
+    }
+
     fn read_ahead(&mut self) {
         if self.position < self.end {
             let (file, at, position, end) =
@@ -135,10 +159,19 @@ impl Pieces {
             self.read_ahead();
             return Some((Ok(ready), self));
         }
+        if self.next.is_none() && self.position < self.end {
+            // A reader that never waits lets others have their turn.
+            tokio::task::coop::consume_budget().await;
+            if let Some(piece) = self.cached() {
+                return Some((Ok(piece), self));
+            }
+            self.read_ahead();
+        }
         let joined = self.next.as_mut()?.await;
         self.next = None;
         let piece = joined.unwrap_or_else(|stopped| Err(super::stopped(&self.at, &stopped)));
         match &piece {
+            // What was not in the page cache is followed by more of the kind.
             Ok(_) => self.read_ahead(),
             Err(_) => self.position = self.end,
         }
@@ -150,10 +183,11 @@ impl Pieces {
 pub(super) fn deliver(opened: Opened, at: At) -> GetResult {
     let Opened { file, first, range, size_bytes, etag } = opened;
     let position = range.start + first.len() as u64;
+    let ready = Some(first).filter(|first| !first.is_empty());
     let body: BoxStream<'static, Result<Bytes>> = if position == range.end {
-        stream::iter((!first.is_empty()).then_some(Ok(first))).boxed()
+        stream::iter(ready.map(Ok)).boxed()
     } else {
-        let pieces = Pieces { file, at, ready: Some(first), next: None, position, end: range.end };
+        let pieces = Pieces { file, at, ready, next: None, position, end: range.end, last: Bytes::new() };
         stream::unfold(pieces, Pieces::step).boxed()
     };
     GetResult { range, object_size_bytes: Some(size_bytes), etag: Some(etag), version: None, body }

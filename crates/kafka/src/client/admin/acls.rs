@@ -83,3 +83,30 @@ fn name(names: &[&str], code: i8) -> String {
     let known = usize::try_from(code).ok().and_then(|at| names.get(at));
     known.map_or_else(|| format!("UNKNOWN({code})"), |name| (*name).to_owned())
 }
+
+/// A binding in Kafka's codes.
+pub(in crate::client) struct AclCodes {
+    pub(in crate::client) resource_type: i8,
+    pub(in crate::client) pattern_type: i8,
+    pub(in crate::client) operation: i8,
+    pub(in crate::client) permission: i8,
+}
+
+/// `None` of what has a name that this build does not know.
+pub(in crate::client) fn acl_codes(entry: &AclEntry) -> Option<AclCodes> {
+    Some(AclCodes {
+        resource_type: code(&RESOURCE_TYPES, &entry.resource_type)?,
+        pattern_type: code(&PATTERN_TYPES, &entry.pattern_type)?,
+        operation: code(&OPERATIONS, &entry.operation)?,
+        permission: code(&PERMISSIONS, &entry.permission)?,
+    })
+}
+
+fn code(names: &[&str], name: &str) -> Option<i8> {
+    i8::try_from(names.iter().position(|known| *known == name)?).ok()
+}
+
+/// Kafka's code of an operation.
+pub(super) fn operation_code(name: &str) -> Option<i8> {
+    code(&OPERATIONS, name)
+}

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::cluster::Client;
 use super::super::connection::api_versions_request;
+use super::acls::operation_code;
 use super::error::{AdminResult, NeededAcl};
 use super::routed::any_broker;
 
@@ -61,10 +62,25 @@ impl Client {
     /// Whether we have the ACL Describe on the cluster: without it, lists of groups leave out what we may not
     /// describe one by one.
     pub async fn may_describe_cluster(&self) -> AdminResult<bool> {
+        Ok(self.allowed_on_cluster().await? & (1 << DESCRIBE_BIT) != 0)
+    }
+
+    /// Which of these operations on the cluster we lack, in Kafka's words: CREATE, ALTER, CLUSTER_ACTION …
+    pub async fn lacking_on_cluster(&self, operations: &[&str]) -> AdminResult<Vec<String>> {
+        let allowed = self.allowed_on_cluster().await?;
+        let lacks = |name: &&&str| {
+            operation_code(name)
+                .is_none_or(|code| allowed & 1_i32.wrapping_shl(code.unsigned_abs().into()) == 0)
+        };
+        Ok(operations.iter().filter(lacks).map(|name| (*name).to_owned()).collect())
+    }
+
+    /// A bit for each operation that we are allowed.
+    async fn allowed_on_cluster(&self) -> AdminResult<i32> {
         let request = DescribeClusterRequest::default().with_include_cluster_authorized_operations(true);
         let needs = NeededAcl::on_cluster("Describe");
         let answer = any_broker(self, "the cluster", needs, &request, |a| a.error_code).await?;
-        Ok(answer.cluster_authorized_operations & (1 << DESCRIBE_BIT) != 0)
+        Ok(answer.cluster_authorized_operations)
     }
 
     pub async fn features(&self) -> AdminResult<Features> {

@@ -28,7 +28,7 @@ pub enum ConfigResource {
 }
 
 impl ConfigResource {
-    fn code(&self) -> i8 {
+    pub(in crate::client) fn code(&self) -> i8 {
         match self {
             ConfigResource::Topic(_) => 2,
             ConfigResource::ClusterDefault | ConfigResource::Broker(_) => 4,
@@ -38,7 +38,7 @@ impl ConfigResource {
     }
 
     /// As requests have it.
-    fn name(&self) -> String {
+    pub(in crate::client) fn name(&self) -> String {
         match self {
             ConfigResource::ClusterDefault => String::new(),
             ConfigResource::Broker(id) => id.to_string(),

@@ -43,6 +43,11 @@ impl AdminError {
         }
     }
 
+    /// What a change was refused with.
+    pub(in crate::client) fn refused(what: impl Into<String>, code: ResponseError, needs: NeededAcl) -> Self {
+        Self::from_code(what, code, needs)
+    }
+
     /// A version that can't be agreed on is a property of the broker, not a failure.
     pub(super) fn from_client(what: impl Into<String>, error: ClientError) -> Self {
         match error {

@@ -5,8 +5,8 @@ use proptest::prelude::*;
 use varve_archive::{HashAlgorithm, Record, RecordError, V1};
 
 use super::*;
-use crate::state::parts::Part;
-use crate::state::schemas::{RegistryConfig, SchemaReference, SchemaVersion, Subject};
+use crate::parts::Part;
+use crate::schemas::{RegistryConfig, SchemaReference, SchemaVersion, Subject};
 
 /// Never regenerated: see tests/golden/README.md.
 const FROZEN: &[u8] = include_bytes!("../../../../tests/golden/cluster-state/v1.json");
@@ -22,7 +22,7 @@ fn config(name: &str, value: Option<&str>, source: &str) -> Config {
 }
 
 /// Something of every kind.
-pub(in crate::state) fn sample() -> ClusterState {
+pub(crate) fn sample() -> ClusterState {
     let committed =
         Committed { partition: 0, offset: 42, leader_epoch: Some(3), metadata: text("a \"note\"\n\u{1}") };
     let member = Member {
@@ -158,7 +158,7 @@ fn the_frozen_document_stays_readable_and_is_written_again_in_the_same_bytes() {
 #[test]
 #[ignore = "the file is never written again"]
 fn write_frozen() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/cluster-state/v1.json");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/cluster-state/v1.json");
     assert!(std::fs::metadata(path).map_or(0, |m| m.len()) == 0, "it is there already");
     let bytes = sample().encode().unwrap();
     std::fs::write(path, &bytes).unwrap();
@@ -286,7 +286,7 @@ proptest! {
         state.parts = parts.into_iter().map(|n| Part::ALL[n]).collect();
         let user = |name: String| User { name, credentials: sample().users[0].credentials.clone() };
         state.users = names.into_iter().map(user).collect();
-        state.quotas[0].values[0].value = crate::state::check::decimal(rate);
+        state.quotas[0].values[0].value = crate::check::decimal(rate);
         let bytes = state.encode().unwrap();
         prop_assert_eq!(ClusterState::decode(&bytes).unwrap(), state);
     }

@@ -1,13 +1,14 @@
 //! Whole batches out of a log that arrives in pieces. Holds one batch, and what arrived of the next.
 
-use anyhow::{Context, Result};
 use bytes::BytesMut;
 use varve_archive::LogStream;
 use varve_kafka::protocol::{BATCH_HEADER_BYTES, Batch, BatchHeader, OldMessageSet, ProtocolError};
 
+use crate::error::{Error, Result};
+
 /// What stands in a log.
 #[derive(Clone, Debug)]
-pub(crate) enum Found {
+pub enum Found {
     Batch(Batch),
     /// Of magic 0 or 1: passed over.
     OldSet(OldMessageSet),
@@ -15,7 +16,7 @@ pub(crate) enum Found {
 
 /// See the module.
 #[derive(Debug)]
-pub(crate) struct BatchReader {
+pub struct BatchReader {
     object: String,
     stream: LogStream,
     buffer: BytesMut,
@@ -25,13 +26,20 @@ pub(crate) struct BatchReader {
 
 impl BatchReader {
     /// `stream` begins where a batch does; `object` is for messages.
-    pub(crate) fn new(object: &str, stream: LogStream) -> Self {
+    pub fn new(object: &str, stream: LogStream) -> Self {
         let position = stream.position();
         Self { object: object.to_owned(), stream, buffer: BytesMut::new(), position }
     }
 
+    fn protocol(&self, source: ProtocolError) -> Error {
+        Error::Protocol { object: self.object.clone(), source }
+    }
+
     /// The next batch, its CRC checked; `None` at the log's end.
-    pub(crate) async fn next(&mut self) -> Result<Option<Found>> {
+    ///
+    /// # Errors
+    /// Of the archive; what is no batch, or is cut.
+    pub async fn next(&mut self) -> Result<Option<Found>> {
         if !self.fill(BATCH_HEADER_BYTES as u64).await? && self.buffer.is_empty() {
             return Ok(None);
         }
@@ -40,7 +48,7 @@ impl BatchReader {
             Err(ProtocolError::OldMagic { position, magic, last_offset, size_bytes }) => {
                 (size_bytes, Some(OldMessageSet { position, magic, last_offset, size_bytes }))
             }
-            Err(e) => return Err(e).with_context(|| self.object.clone()),
+            Err(e) => return Err(self.protocol(e)),
         };
         if !self.fill(size_bytes).await? {
             let cut = ProtocolError::Truncated {
@@ -49,7 +57,7 @@ impl BatchReader {
                 needed: size_bytes,
                 available: self.buffer.len() as u64,
             };
-            return Err(cut).with_context(|| self.object.clone());
+            return Err(self.protocol(cut));
         }
         let bytes = self.buffer.split_to(size_bytes as usize).freeze();
         let position = self.position;
@@ -57,9 +65,9 @@ impl BatchReader {
         if let Some(set) = old {
             return Ok(Some(Found::OldSet(set)));
         }
-        let header = BatchHeader::parse(&bytes, position).with_context(|| self.object.clone())?;
+        let header = BatchHeader::parse(&bytes, position).map_err(|e| self.protocol(e))?;
         let batch = Batch { header, position, bytes };
-        batch.check_crc().with_context(|| self.object.clone())?;
+        batch.check_crc().map_err(|e| self.protocol(e))?;
         Ok(Some(Found::Batch(batch)))
     }
 

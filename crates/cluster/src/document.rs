@@ -289,9 +289,9 @@ impl Record for ClusterState {
     }
 }
 
-pub(in crate::state) fn is_false(flag: &bool) -> bool {
+pub(crate) fn is_false(flag: &bool) -> bool {
     !flag
 }
 
 #[cfg(test)]
-pub(in crate::state) mod tests;
+pub(crate) mod tests;

@@ -4,8 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::state::document::{Acl, QuotaEntity, ResourceType};
-use crate::state::parts::Part;
+use crate::document::{Acl, QuotaEntity, ResourceType};
+use crate::parts::Part;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "item", rename_all = "snake_case")]

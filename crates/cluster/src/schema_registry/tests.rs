@@ -7,8 +7,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::state::document::Reason;
-use crate::state::read_schemas::read_schemas;
+use crate::document::Reason;
+use crate::read_schemas::read_schemas;
 
 type Asked = Arc<Mutex<Vec<String>>>;
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::state::document::tests::sample;
+use crate::document::tests::sample;
 
 fn told(change: impl FnOnce(&mut ClusterState)) -> Vec<String> {
     let (before, mut after) = (sample(), sample());

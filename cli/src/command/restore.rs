@@ -1,0 +1,378 @@
+//! `varve restore`
+
+use std::io::{IsTerminal, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, bail};
+use serde_json::json;
+use varve_archive::Archive;
+use varve_format::Id;
+use varve_kafka::client::{Client, ClientConfig};
+use varve_kafka::replica::Controller;
+use varve_restore::apply::{Apply, ApplyOptions, Stage, cleanup};
+use varve_restore::history::KeyCache;
+use varve_restore::plan::{Plan, Wanted, plan};
+use varve_restore::release::{release, releases};
+use varve_restore::select::{Patterns, Selection};
+use varve_restore::source::Source;
+use varve_restore::verify::verify;
+
+use crate::args::properties_file;
+use crate::args::restore::{
+    AccessArgs, ApplyArgs, CleanupArgs, HowArgs, PlannedArgs, ReleaseArgs, RestoreArgs, RestoreCommand,
+    RunArgs, SnapshotArg,
+};
+use crate::restore::{self as shown, Report};
+use crate::{Verdict, location, progress};
+
+pub(crate) async fn run(args: RestoreArgs) -> Result<Verdict> {
+    match args.command {
+        None => plan_and_apply(args.run).await,
+        Some(RestoreCommand::Apply(args)) => apply_file(args).await,
+        Some(RestoreCommand::Verify(args)) => verify_file(args).await,
+        Some(RestoreCommand::Cleanup(args)) => clean(args).await,
+        Some(RestoreCommand::Release(args)) => released(args).await,
+    }
+}
+
+/// Archive and target, opened.
+struct Ends {
+    archive: Archive,
+    keys: Arc<KeyCache>,
+    client: Client,
+    controllers: ClientConfig,
+}
+
+impl Ends {
+    async fn open(url: &str, brokers: &str, controllers: &str, access: &AccessArgs) -> Result<Self> {
+        let store = location::open_store(url, &access.store.settings()?).await?;
+        let archive = Archive::open(store, "").await?;
+        let keys = Arc::new(KeyCache::new(&archive, access.keys.ring()?));
+        let client = Client::new(config(brokers, access.command_config.as_deref())?)?;
+        let controllers = config(controllers, access.controller_config.as_deref())?;
+        Ok(Self { archive, keys, client, controllers })
+    }
+
+    async fn of(plan: &Plan, access: &AccessArgs) -> Result<Self> {
+        let target = &plan.target;
+        Self::open(&plan.archive.url, &target.bootstrap_servers, &target.controllers, access).await
+    }
+
+    /// As the plan has it.
+    async fn source(&self, plan: &Plan) -> Result<Source> {
+        let wanted = |name: &str| plan.topics.iter().any(|t| t.topic == name);
+        Ok(Source::open(&self.archive, Some(plan.archive.snapshot), wanted).await?)
+    }
+}
+
+fn config(servers: &str, file: Option<&Path>) -> Result<ClientConfig> {
+    let mut pairs = file.map(properties_file).transpose()?.unwrap_or_default();
+    pairs.push(("bootstrap.servers".to_owned(), servers.to_owned()));
+    Ok(ClientConfig::from_pairs(pairs)?)
+}
+
+async fn plan_and_apply(args: RunArgs) -> Result<Verdict> {
+    let (from, to) = (args.from.context("--from")?, args.to.context("--to")?);
+    let controllers = args.controller.context("--controller")?;
+    let ends = Ends::open(&from, &to, &controllers, &args.access).await?;
+    let selection = Selection {
+        topics: Patterns::new(&args.topics)?,
+        without: Patterns::new(&args.without)?,
+        groups: Patterns::new(&args.groups)?,
+        renamed: args.rename.into_iter().collect(),
+    };
+    let sequence = match args.at {
+        SnapshotArg::Latest => None,
+        SnapshotArg::Number(number) => Some(number),
+    };
+    let bar = progress::unknown("looking at the archive and the target");
+    let source = Source::open(&ends.archive, sequence, |name| selection.has_topic(name)).await?;
+    let wanted = Wanted {
+        restore_id: Id(*uuid::Uuid::new_v4().as_bytes()),
+        now_ms: now_ms()?,
+        archive_url: from,
+        bootstrap_servers: to,
+        controllers,
+        selection,
+        replication_factor: args.replication_factor,
+        broker_id: args.broker_id,
+        parts: shown::parts(&args.parts)?,
+        into_its_source: args.into_its_source,
+    };
+    let controller = Controller::new(ends.controllers.clone())?;
+    let made = plan(&source, &ends.keys, &ends.client, &controller, &wanted).await;
+    bar.finish_and_clear();
+    let made = made?;
+    let path = args.plan.unwrap_or_else(|| PathBuf::from(format!("restore-{}.plan", made.restore_id)));
+    write_new(&path, &made)?;
+    if args.access.json && args.dry_run {
+        println!("{}", serde_json::to_string(&made)?);
+    } else if !args.access.json {
+        shown::plan(&made, &path, &mut std::io::stdout().lock())?;
+    }
+    if let Some(refusal) = made.refusals.first() {
+        if args.dry_run {
+            return Ok(Verdict::Findings);
+        }
+        bail!("{}: {}", refusal.what, refusal.todo);
+    }
+    if args.dry_run || !agreed(args.how.yes, "Apply this plan?")? {
+        return Ok(Verdict::Clean);
+    }
+    apply(&made, &path, &source, &ends, &args.how, args.access.json).await
+}
+
+async fn apply_file(args: ApplyArgs) -> Result<Verdict> {
+    let plan = read(&args.plan)?;
+    let ends = Ends::of(&plan, &args.access).await?;
+    let source = ends.source(&plan).await?;
+    if !args.access.json {
+        shown::plan(&plan, &args.plan, &mut std::io::stdout().lock())?;
+    }
+    if !agreed(args.how.yes, "Apply this plan?")? {
+        return Ok(Verdict::Clean);
+    }
+    apply(&plan, &args.plan, &source, &ends, &args.how, args.access.json).await
+}
+
+async fn apply(
+    plan: &Plan,
+    path: &Path,
+    source: &Source,
+    ends: &Ends,
+    how: &HowArgs,
+    json: bool,
+) -> Result<Verdict> {
+    let host = match &how.advertise {
+        Some(host) => host.clone(),
+        None => local_address(&plan.target.bootstrap_servers)?.to_string(),
+    };
+    let listen = match how.listen {
+        Some(listen) => listen,
+        None => SocketAddr::new(local_address(&plan.target.bootstrap_servers)?, 0),
+    };
+    let options = ApplyOptions {
+        listen,
+        advertised_host: host,
+        memory_bytes: how.memory,
+        bytes_per_second: how.throttle,
+        patience: how.patience,
+    };
+    let apply = Apply {
+        plan,
+        plan_file: path,
+        source,
+        keys: &ends.keys,
+        client: &ends.client,
+        controllers: ends.controllers.clone(),
+        options,
+    };
+    let started_ms = now_ms()?;
+    let bar = progress::bytes("copying", plan.totals.replica_bytes);
+    let told = |stage: Stage| match stage {
+        Stage::Creating => bar.set_message("creating topics"),
+        Stage::RaisingEpochs => bar.set_message("raising leader epochs"),
+        Stage::Copying(at) => {
+            bar.set_message(format!("copying, {} of {} partitions done", at.handed_over, at.partitions));
+            bar.set_position(at.served_bytes);
+        }
+        Stage::Rest => bar.set_message("adding ACLs, quotas and configs"),
+        Stage::Groups => bar.set_message("committing groups"),
+    };
+    let applied = apply.run(stopped(), &told).await;
+    bar.finish_and_clear();
+    let applied = match applied {
+        Ok(applied) => applied,
+        Err(error) => {
+            let path = path.display();
+            eprintln!(
+                "not finished. Go on with: varve restore apply {path}\n\
+                 or take back what was begun with: varve restore cleanup {path}"
+            );
+            return Err(error.into());
+        }
+    };
+    let applied_ms = now_ms()?;
+    let verified = match how.no_verify {
+        true => None,
+        false => {
+            let bar = progress::bytes("verifying", plan.totals.log_bytes);
+            let verified =
+                verify(plan, source, &ends.keys, &ends.client, &|bytes| bar.set_position(bytes)).await;
+            bar.finish_and_clear();
+            Some(verified?)
+        }
+    };
+    let report = Report {
+        plan,
+        applied: Some(&applied),
+        verified: verified.as_ref(),
+        started_ms,
+        applied_ms,
+        ended_ms: now_ms()?,
+    };
+    let document = report.json();
+    let place = how.report.clone().unwrap_or_else(|| beside(path, ".report.json"));
+    std::fs::write(&place, serde_json::to_vec_pretty(&document)?)
+        .with_context(|| place.display().to_string())?;
+    let mut out = std::io::stdout().lock();
+    if json {
+        writeln!(out, "{document}")?;
+    } else {
+        report.print(&mut out)?;
+        writeln!(out, "report      {}", place.display())?;
+        writeln!(
+            out,
+            "next        varve restore release {}: retention and compaction as they were",
+            path.display()
+        )?;
+    }
+    Ok(if report.is_clean() { Verdict::Clean } else { Verdict::Findings })
+}
+
+async fn verify_file(args: PlannedArgs) -> Result<Verdict> {
+    let plan = read(&args.plan)?;
+    let ends = Ends::of(&plan, &args.access).await?;
+    let source = ends.source(&plan).await?;
+    let started_ms = now_ms()?;
+    let bar = progress::bytes("verifying", plan.totals.log_bytes);
+    let verified = verify(&plan, &source, &ends.keys, &ends.client, &|bytes| bar.set_position(bytes)).await;
+    bar.finish_and_clear();
+    let verified = verified?;
+    let ended_ms = now_ms()?;
+    let report = Report {
+        plan: &plan,
+        applied: None,
+        verified: Some(&verified),
+        started_ms,
+        applied_ms: started_ms,
+        ended_ms,
+    };
+    let mut out = std::io::stdout().lock();
+    if args.access.json {
+        writeln!(out, "{}", report.json())?;
+    } else {
+        report.print(&mut out)?;
+    }
+    Ok(if report.is_clean() { Verdict::Clean } else { Verdict::Findings })
+}
+
+async fn clean(args: CleanupArgs) -> Result<Verdict> {
+    let plan = read(&args.planned.plan)?;
+    let ends = Ends::of(&plan, &args.planned.access).await?;
+    let path = &args.planned.plan;
+    let first = cleanup(&plan, path, &ends.client, ends.controllers.clone(), true).await?;
+    let cleaned = match args.dry_run || !agreed(args.yes, &shown::cleanup_question(&first))? {
+        true => first,
+        false => cleanup(&plan, path, &ends.client, ends.controllers.clone(), false).await?,
+    };
+    let mut out = std::io::stdout().lock();
+    if args.planned.access.json {
+        let document = json!({
+            "deleted": cleaned.topics,
+            "kept": cleaned.kept,
+            "unregistered": cleaned.is_unregistered,
+        });
+        writeln!(out, "{document}")?;
+    } else {
+        shown::cleaned(&cleaned, &mut out)?;
+    }
+    Ok(Verdict::Clean)
+}
+
+async fn released(args: ReleaseArgs) -> Result<Verdict> {
+    let plan = read(&args.planned.plan)?;
+    let ends = Ends::of(&plan, &args.planned.access).await?;
+    let all = releases(&plan, &ends.client, now_ms()?).await?;
+    let mut out = std::io::stdout().lock();
+    if args.planned.access.json {
+        for one in &all {
+            writeln!(out, "{}", shown::release_json(one))?;
+        }
+    } else {
+        shown::releases(&all, &mut out)?;
+    }
+    drop(out);
+    if !args.dry_run && agreed(args.yes, "Set these configs?")? {
+        release(&ends.client, &all).await?;
+    }
+    Ok(Verdict::Clean)
+}
+
+fn read(path: &Path) -> Result<Plan> {
+    let text = std::fs::read(path).with_context(|| format!("plan {}", path.display()))?;
+    let version: serde_json::Value =
+        serde_json::from_slice(&text).with_context(|| format!("plan {}", path.display()))?;
+    let found = version["varve_restore_plan"].as_u64();
+    if found != Some(u64::from(varve_restore::plan::PLAN_VERSION)) {
+        bail!("plan {}: expected version 1, found {found:?}", path.display());
+    }
+    serde_json::from_value(version).with_context(|| format!("plan {}", path.display()))
+}
+
+/// A plan that is there is another restore's.
+fn write_new(path: &Path, plan: &Plan) -> Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    let mut file =
+        options.write(true).create_new(true).open(path).with_context(|| path.display().to_string())?;
+    file.write_all(&serde_json::to_vec_pretty(plan)?)?;
+    Ok(file.sync_all()?)
+}
+
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    name.into()
+}
+
+fn agreed(yes: bool, question: &str) -> Result<bool> {
+    if yes {
+        return Ok(true);
+    }
+    if !std::io::stdin().is_terminal() {
+        bail!("{question} Say --yes: there is nobody to ask");
+    }
+    print!("{question} [y/N] ");
+    std::io::stdout().flush()?;
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line)?;
+    Ok(["y", "yes"].contains(&line.trim().to_ascii_lowercase().as_str()))
+}
+
+/// Of ours, on the way to the first broker that can be reached.
+fn local_address(servers: &str) -> Result<IpAddr> {
+    let mut last = None;
+    for server in servers.split(',') {
+        for address in server.trim().to_socket_addrs().with_context(|| server.to_owned())? {
+            match TcpStream::connect(address).and_then(|stream| stream.local_addr()) {
+                Ok(local) => return Ok(local.ip()),
+                Err(error) => last = Some(error),
+            }
+        }
+    }
+    match last {
+        Some(error) => Err(error).with_context(|| servers.to_owned()),
+        None => bail!("{servers}: no address"),
+    }
+}
+
+/// TERM or Ctrl-C.
+async fn stopped() {
+    let interrupted = tokio::signal::ctrl_c();
+    match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+        Ok(mut terminated) => {
+            tokio::select! { _ = interrupted => {}, _ = terminated.recv() => {} }
+        }
+        Err(_) => {
+            let _ = interrupted.await;
+        }
+    }
+}
+
+fn now_ms() -> Result<i64> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock stands before 1970")?;
+    Ok(i64::try_from(now.as_millis())?)
+}

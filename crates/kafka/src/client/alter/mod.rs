@@ -1,0 +1,14 @@
+//! Changing a cluster: group offsets, configs, ACLs, quotas, users, topics.
+//!
+//! Each call is one request or a few, asked again while the reason for a refusal may pass. What is refused for good is
+//! an error, or named in the answer with what it concerns.
+
+mod acls;
+mod configs;
+mod offsets;
+mod quotas;
+mod topics;
+mod transactions;
+
+pub use configs::ConfigChange;
+pub use transactions::OpenProducer;

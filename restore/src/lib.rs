@@ -1,0 +1,18 @@
+//! Puts an archive into a running cluster, with its offsets.
+//!
+//! [`plan`](plan::plan) looks at archive and target and changes neither; [`Apply`](apply::Apply) does what a plan says,
+//! and goes on where an earlier one ended; [`verify`](verify::verify) reads the target back and compares. [`history`]
+//! and [`log`] read the archive.
+
+pub mod apply;
+mod error;
+pub mod history;
+pub mod log;
+pub mod plan;
+pub mod release;
+pub mod rest;
+pub mod select;
+pub mod source;
+pub mod verify;
+
+pub use error::{Error, Result};

@@ -1,0 +1,231 @@
+//! A partition's history forward from an offset, as blocks of whole batches.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use varve_archive::{ArchivedLog, LogStream, PieceContent};
+use varve_kafka::protocol::{Batch, Batches, ProtocolError};
+
+use super::facts::Facts;
+use crate::error::{Error, Result};
+use crate::history::{KeyCache, TRIES_MAX, has_expired};
+
+/// A block ends with the first batch behind so many bytes.
+const BLOCK_BYTES: usize = 1 << 20;
+/// Runs of 4 MiB that are fetched ahead.
+const READ_AHEAD: usize = 2;
+
+/// Some batches in order, none of them cut.
+#[derive(Clone, Debug)]
+pub(crate) struct Block {
+    pub(crate) first_offset: i64,
+    /// Last offset + 1.
+    pub(crate) end_offset: i64,
+    pub(crate) last_producer_id: i64,
+    pub(crate) bytes: Bytes,
+    /// Last offset of each batch, and where it ends.
+    ends: Vec<(i64, usize)>,
+}
+
+impl Block {
+    fn new(first_offset: i64) -> Self {
+        Self {
+            first_offset,
+            end_offset: first_offset,
+            last_producer_id: -1,
+            bytes: Bytes::new(),
+            ends: Vec::new(),
+        }
+    }
+
+    /// The batches from the one on that has `offset` or is the next behind it: at least one, and further ones up to
+    /// `max_bytes`. `None` if that one is elsewhere.
+    pub(crate) fn from(&self, offset: i64, max_bytes: usize) -> Option<Bytes> {
+        if !(self.first_offset..self.end_offset).contains(&offset) {
+            return None;
+        }
+        let first = self.ends.partition_point(|(last, _)| *last < offset);
+        let from = first.checked_sub(1).and_then(|before| self.ends.get(before)).map_or(0, |(_, end)| *end);
+        let rest = self.ends.get(first..)?;
+        let fits = rest.partition_point(|(_, end)| end.saturating_sub(from) <= max_bytes).max(1);
+        let (_, to) = rest.get(fits.saturating_sub(1))?;
+        Some(self.bytes.slice(from..*to))
+    }
+}
+
+/// See the module.
+pub(crate) struct Blocks {
+    log: ArchivedLog,
+    keys: Arc<KeyCache>,
+    facts: Facts,
+    /// The next that is looked for.
+    next_offset: i64,
+    /// Everything below was given out, or is not wanted. Holes belong to what follows them.
+    given_offset: i64,
+    begun: bool,
+    object: Option<Open>,
+}
+
+/// The object that is being read.
+struct Open {
+    name: String,
+    stream: LogStream,
+    buffer: BytesMut,
+    /// Where `buffer` begins in the log.
+    position: u64,
+    /// What counts of it ends here.
+    end_offset: i64,
+    /// With fewer in the buffer there is nothing to take.
+    wanted_bytes: usize,
+}
+
+impl Blocks {
+    pub(crate) fn new(log: ArchivedLog, keys: Arc<KeyCache>, facts: Facts, offset: i64) -> Self {
+        Self { log, keys, facts, next_offset: offset, given_offset: offset, begun: false, object: None }
+    }
+
+    pub(crate) fn next_offset(&self) -> i64 {
+        self.given_offset
+    }
+
+    /// `None` at the log's end. A block goes on where the one before ended: holes before its first batch are its own.
+    pub(crate) async fn next(&mut self) -> Result<Option<Block>> {
+        loop {
+            if self.next_offset >= self.facts.end_offset {
+                return Ok(None);
+            }
+            if self.object.is_none() && !self.open().await? {
+                return Ok(None);
+            }
+            let Some(mut open) = self.object.take() else { return Ok(None) };
+            let mut block = Block::new(self.given_offset);
+            let more = self.fill(&mut open, &mut block).await?;
+            if more {
+                self.object = Some(open);
+            } else {
+                // Offsets that no batch has, up to where the object's count.
+                self.next_offset = self.next_offset.max(open.end_offset);
+            }
+            if !block.bytes.is_empty() {
+                self.given_offset = block.end_offset;
+                return Ok(Some(block));
+            }
+        }
+    }
+
+    /// The next object that has batches. Whether there is one.
+    async fn open(&mut self) -> Result<bool> {
+        let (log, mut tries) = (self.log.clone(), 0);
+        let mut pieces = log.pieces(self.next_offset);
+        while let Some(piece) = pieces.next().await? {
+            let PieceContent::Segment(_) = &piece.content else {
+                self.next_offset = self.next_offset.max(piece.end_offset);
+                continue;
+            };
+            if piece.first_offset >= self.facts.end_offset {
+                return Ok(false);
+            }
+            let opened = match log.open(&piece).await {
+                Err(e) if has_expired(&piece, &e) && tries < TRIES_MAX => {
+                    tries += 1;
+                    pieces = log.pieces(self.next_offset);
+                    continue;
+                }
+                opened => opened?,
+            };
+            let Some(mut object) = opened else { continue };
+            self.keys.unlock(&mut object).await?;
+            let position = object.position(self.next_offset).await?;
+            let stream = object.read(position, READ_AHEAD)?;
+            let end_offset = piece.end_offset.min(self.facts.end_offset);
+            let name = object.name().to_owned();
+            self.object = Some(Open {
+                name,
+                stream,
+                buffer: BytesMut::new(),
+                position,
+                end_offset,
+                wanted_bytes: BLOCK_BYTES,
+            });
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// Whether the object has more.
+    async fn fill(&mut self, open: &mut Open, block: &mut Block) -> Result<bool> {
+        loop {
+            let arrived = open.stream.next().await?;
+            if let Some(piece) = &arrived {
+                open.buffer.extend_from_slice(piece);
+            }
+            if arrived.is_some() && open.buffer.len() < open.wanted_bytes {
+                continue;
+            }
+            let ended = self.take(open, block)?;
+            if ended || arrived.is_none() {
+                if !ended && !open.buffer.is_empty() {
+                    let found = format!("{} bytes that are none", open.buffer.len());
+                    let what = format!("{} at {}", open.name, open.position);
+                    return Err(Error::unexpected(what, "a whole batch", found));
+                }
+                return Ok(false);
+            }
+            if !block.bytes.is_empty() {
+                return Ok(true);
+            }
+        }
+    }
+
+    /// The whole batches of the buffer. Whether what counts of the object ends with them.
+    fn take(&mut self, open: &mut Open, block: &mut Block) -> Result<bool> {
+        let protocol = |source| Error::Protocol { object: open.name.clone(), source };
+        let all = open.buffer.split().freeze();
+        // Of `all`: what is not wanted before, what is, and what is seen.
+        let (mut from, mut to, mut seen, mut ended) = (0, 0, 0, false);
+        for batch in Batches::new(all.clone(), open.position) {
+            let batch = match batch {
+                Err(ProtocolError::Truncated { needed, .. }) => {
+                    open.wanted_bytes = BLOCK_BYTES.max(usize::try_from(needed).unwrap_or(usize::MAX));
+                    break;
+                }
+                batch => batch.map_err(protocol)?,
+            };
+            let end = seen + batch.bytes.len();
+            if batch.header.base_offset >= open.end_offset {
+                ended = true;
+                break;
+            }
+            if batch.header.last_offset() < self.next_offset {
+                (seen, from, to) = (end, end, end);
+                continue;
+            }
+            self.check(open, &batch)?;
+            batch.check_crc().map_err(protocol)?;
+            self.begun = true;
+            block.first_offset = block.first_offset.min(batch.header.base_offset);
+            block.end_offset = batch.header.next_offset();
+            block.ends.push((batch.header.last_offset(), end - from));
+            block.last_producer_id = block.last_producer_id.max(batch.header.producer_id);
+            self.next_offset = batch.header.next_offset();
+            (seen, to) = (end, end);
+        }
+        block.bytes = all.slice(from..to);
+        open.position += seen as u64;
+        open.buffer.extend_from_slice(all.get(seen..).unwrap_or_default());
+        Ok(ended)
+    }
+
+    /// A batch lies within what counts; only the one that the reading begins with may begin before.
+    fn check(&self, open: &Open, batch: &Batch) -> Result<()> {
+        let header = &batch.header;
+        let before = header.base_offset < self.next_offset && self.begun;
+        if before || header.next_offset() > open.end_offset {
+            let what = format!("{} at {}", open.name, batch.position);
+            let expected = format!("a batch within offsets {} to {}", self.next_offset, open.end_offset - 1);
+            let found = format!("{} to {}", header.base_offset, header.last_offset());
+            return Err(Error::unexpected(what, expected, found));
+        }
+        Ok(())
+    }
+}

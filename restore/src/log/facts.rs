@@ -1,0 +1,183 @@
+//! What is known of an archived log before it is read: from the footers of its objects.
+
+use std::sync::Arc;
+
+use futures::{StreamExt, TryStreamExt, stream};
+use varve_archive::{ArchivedLog, Piece, PieceContent};
+use varve_kafka::protocol::LeaderEpochs;
+
+use super::blocks::Blocks;
+use crate::error::Result;
+use crate::history::{KeyCache, TRIES_MAX, has_expired};
+
+/// Footers that are fetched at once.
+const PARALLEL: usize = 8;
+/// Pieces that are looked at together.
+const PIECES: usize = 64;
+
+/// See the module.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// The log start offset.
+    pub start_offset: i64,
+    /// Where the first batch begins, which may be before.
+    pub base_offset: i64,
+    /// Last offset + 1.
+    pub end_offset: i64,
+    /// Of batches, uncompressed by us.
+    pub log_bytes: u64,
+    /// As the store has them.
+    pub stored_bytes: u64,
+    pub objects: u64,
+    pub leader_epochs: LeaderEpochs,
+    /// Offsets that the archive does not have, in order.
+    pub holes: Vec<Hole>,
+}
+
+/// Some offsets that are not there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hole {
+    pub first_offset: i64,
+    /// Last offset + 1.
+    pub end_offset: i64,
+    pub kind: HoleKind,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HoleKind {
+    /// Never archived, for this reason; `None` of one that stays sealed.
+    Gap(Option<String>),
+    /// Deleted from the archive on purpose.
+    Pruned,
+}
+
+/// What one piece says.
+enum Said {
+    Segment {
+        offsets: (i64, i64),
+        base_offset: i64,
+        log_bytes: u64,
+        stored_bytes: u64,
+        epochs: Vec<(i32, i64)>,
+    },
+    Hole(Hole),
+}
+
+impl Facts {
+    /// Of the offsets from `log_start_offset` on. Holes at the beginning move the log's start behind them; at the end,
+    /// its end before them.
+    ///
+    /// # Errors
+    /// Of the archive: each object's footer is read, and held against what the snapshot says.
+    pub async fn of(log: &ArchivedLog, keys: &Arc<KeyCache>, log_start_offset: i64) -> Result<Self> {
+        let mut facts = Self { start_offset: log_start_offset.max(log.start_offset()), ..Self::default() };
+        let (mut at, mut begun, mut tries) = (facts.start_offset, false, 0);
+        let mut pieces = log.pieces(at);
+        loop {
+            let mut some = Vec::new();
+            while some.len() < PIECES {
+                let Some(piece) = pieces.next().await? else { break };
+                some.push(piece);
+            }
+            let last = some.len() < PIECES;
+            let looks = stream::iter(&some).map(|piece| look(log, keys, piece));
+            let said: Vec<Said> = match looks.buffered(PARALLEL).try_collect().await {
+                Ok(said) => said,
+                Err(Look::Expired) if tries < TRIES_MAX => {
+                    tries += 1;
+                    pieces = log.pieces(at);
+                    continue;
+                }
+                Err(Look::Expired) => {
+                    return Err(crate::Error::unexpected("the journal", "bundles or objects", "neither"));
+                }
+                Err(Look::Failed(error)) => return Err(error),
+            };
+            for said in said {
+                at = at.max(facts.take(said, &mut begun));
+            }
+            if last {
+                break;
+            }
+        }
+        facts.end_offset = facts.end_offset.max(facts.start_offset);
+        if !begun {
+            // Nothing but holes: whoever writes goes on behind them.
+            facts.start_offset = facts.start_offset.max(log.end_offset());
+            facts.end_offset = facts.start_offset;
+        }
+        facts.leader_epochs.truncate_from_start(facts.start_offset);
+        if facts.base_offset < facts.start_offset && facts.objects > 0 {
+            let mut blocks = Blocks::new(log.clone(), Arc::clone(keys), facts.clone(), facts.start_offset);
+            let first = blocks.next().await?;
+            facts.base_offset =
+                first.map_or(facts.start_offset, |block| block.first_offset.min(facts.start_offset));
+        } else {
+            facts.base_offset = facts.start_offset;
+        }
+        Ok(facts)
+    }
+
+    /// Where it ends.
+    fn take(&mut self, said: Said, begun: &mut bool) -> i64 {
+        match said {
+            Said::Segment { offsets: (first, end), base_offset, log_bytes, stored_bytes, epochs } => {
+                if !*begun {
+                    *begun = true;
+                    self.start_offset = self.start_offset.max(first);
+                    self.base_offset = base_offset;
+                }
+                self.end_offset = end;
+                self.log_bytes = self.log_bytes.saturating_add(log_bytes);
+                self.stored_bytes = self.stored_bytes.saturating_add(stored_bytes);
+                self.objects = self.objects.saturating_add(1);
+                for (epoch, start) in epochs.into_iter().filter(|(_, start)| *start < end) {
+                    self.leader_epochs.note(epoch, start);
+                }
+                end
+            }
+            Said::Hole(hole) => {
+                let end = hole.end_offset;
+                self.holes.push(hole);
+                end
+            }
+        }
+    }
+}
+
+enum Look {
+    Expired,
+    Failed(crate::Error),
+}
+
+async fn look(log: &ArchivedLog, keys: &KeyCache, piece: &Piece) -> Result<Said, Look> {
+    let opened = match log.open(piece).await {
+        Err(e) if has_expired(piece, &e) => return Err(Look::Expired),
+        opened => opened.map_err(|e| Look::Failed(e.into()))?,
+    };
+    let hole =
+        |kind| Said::Hole(Hole { first_offset: piece.first_offset, end_offset: piece.end_offset, kind });
+    let (Some(mut object), Some(stored)) = (opened, piece.object()) else {
+        return Ok(hole(HoleKind::Pruned));
+    };
+    if let PieceContent::Gap(_) = piece.content {
+        let gap = async {
+            keys.unlock(&mut object).await?;
+            if object.encryption().is_some() && !keys.has_ring() {
+                Ok(None)
+            } else {
+                Ok(object.gap().await?)
+            }
+        };
+        let record = gap.await.map_err(Look::Failed)?;
+        return Ok(hole(HoleKind::Gap(record.map(|record| record.reason.name().to_owned()))));
+    }
+    let footer = object.footer();
+    Ok(Said::Segment {
+        offsets: (piece.first_offset, piece.end_offset),
+        base_offset: footer.info.base_offset,
+        log_bytes: footer.log_bytes,
+        stored_bytes: stored.bytes(),
+        epochs: footer.info.leader_epochs.iter().map(|e| (e.epoch, e.start_offset)).collect(),
+    })
+}

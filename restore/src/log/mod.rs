@@ -1,0 +1,206 @@
+//! An archived partition as the log that followers copy.
+//!
+//! Followers read forward, and several of them about the same bytes at about the same time. So a partition that is read
+//! has *readers*, each a stream through the archive's objects that is fetched ahead, and keeps the last few MiB of
+//! whole batches, its *window*. What one follower was given, the others find there; one that is elsewhere gets a reader
+//! of its own.
+//!
+//! Memory is bounded by a [`Budget`] over all partitions: a partition takes its share with its first read and gives it
+//! back when all followers have everything, or when nobody has read from it for a while and others wait. Until there is
+//! room, a read gives nothing, and the follower asks again.
+//!
+//! Every byte was held against its frame's checksum, and each batch against its CRC, before it is given out.
+
+mod blocks;
+mod budget;
+mod facts;
+mod producer_ids;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use parking_lot::Mutex as Lock;
+use tokio::sync::{Mutex, OwnedSemaphorePermit};
+use varve_archive::ArchivedLog;
+use varve_kafka::protocol::LeaderEpochs;
+use varve_kafka::replica::{ReadError, ReplicaLog};
+
+use crate::error::Result;
+use crate::history::KeyCache;
+pub(crate) use blocks::{Block, Blocks};
+
+pub use budget::Budget;
+pub use facts::{Facts, Hole, HoleKind};
+pub use producer_ids::ProducerIds;
+
+/// What a partition keeps of what was read.
+const WINDOW_BYTES: usize = 4 << 20;
+/// A follower this far ahead of a reader is waited for; else it gets a reader of its own.
+const REACH_OFFSETS: i64 = 1 << 16;
+
+/// See the module.
+pub struct ArchiveLog {
+    log: ArchivedLog,
+    keys: Arc<KeyCache>,
+    facts: Facts,
+    budget: Arc<Budget>,
+    reading: Mutex<Reading>,
+    used: Lock<Instant>,
+    producer_ids: Arc<ProducerIds>,
+}
+
+#[derive(Default)]
+struct Reading {
+    share: Option<OwnedSemaphorePermit>,
+    readers: Vec<Reader>,
+    /// In the order in which they were read.
+    window: VecDeque<Block>,
+    window_bytes: usize,
+}
+
+struct Reader {
+    blocks: Blocks,
+    /// Of its own, beyond the partition's share.
+    _share: Option<OwnedSemaphorePermit>,
+}
+
+impl std::fmt::Debug for ArchiveLog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ArchiveLog").field("facts", &self.facts).finish_non_exhaustive()
+    }
+}
+
+impl ArchiveLog {
+    /// `facts` are those of the same log.
+    pub fn new(
+        log: ArchivedLog,
+        keys: Arc<KeyCache>,
+        facts: Facts,
+        budget: Arc<Budget>,
+        producer_ids: Arc<ProducerIds>,
+    ) -> Arc<Self> {
+        let new = Arc::new(Self {
+            log,
+            keys,
+            facts,
+            budget: Arc::clone(&budget),
+            reading: Mutex::default(),
+            used: Lock::new(Instant::now()),
+            producer_ids,
+        });
+        budget.know(&new);
+        new
+    }
+
+    /// Gives back what it holds, if it has not been read from for a while.
+    fn rest(&self, idle: std::time::Duration) -> bool {
+        match self.reading.try_lock() {
+            Ok(mut reading) if reading.share.is_some() && self.used.lock().elapsed() >= idle => {
+                *reading = Reading::default();
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// A share for the partition as a whole, once.
+    fn has_room(&self, reading: &mut Reading) -> bool {
+        if reading.share.is_none() {
+            reading.share = self.budget.share(self.facts.log_bytes);
+        }
+        reading.share.is_some()
+    }
+
+    /// A reader whose next block is the one with `offset`, or comes shortly before it.
+    fn reader(&self, reading: &mut Reading, offset: i64) -> usize {
+        let near = |reader: &Reader| {
+            let next = reader.blocks.next_offset();
+            next <= offset && offset.saturating_sub(next) < REACH_OFFSETS
+        };
+        if let Some(at) = reading.readers.iter().position(near) {
+            return at;
+        }
+        let share = match reading.readers.is_empty() {
+            true => None,
+            false => match self.budget.share(self.facts.log_bytes) {
+                Some(share) => Some(share),
+                // Whoever it belonged to comes again, or has gone.
+                None => {
+                    reading.readers.clear();
+                    None
+                }
+            },
+        };
+        let blocks = Blocks::new(self.log.clone(), Arc::clone(&self.keys), self.facts.clone(), offset);
+        reading.readers.push(Reader { blocks, _share: share });
+        reading.readers.len() - 1
+    }
+
+    async fn next(&self, offset: i64, max_bytes: usize) -> Result<Option<Bytes>> {
+        let mut reading = self.reading.lock().await;
+        *self.used.lock() = Instant::now();
+        let reading = &mut *reading;
+        if let Some(found) = reading.window.iter().find_map(|block| block.from(offset, max_bytes)) {
+            return Ok(Some(found));
+        }
+        if !self.has_room(reading) {
+            return Ok(None);
+        }
+        let at = self.reader(reading, offset);
+        loop {
+            let Some(reader) = reading.readers.get_mut(at) else { return Ok(None) };
+            let Some(block) = reader.blocks.next().await? else {
+                reading.readers.remove(at);
+                return Ok(None);
+            };
+            self.producer_ids.note(block.last_producer_id)?;
+            let found = block.from(offset, max_bytes);
+            reading.window_bytes += block.bytes.len();
+            reading.window.push_back(block);
+            while reading.window_bytes > WINDOW_BYTES && reading.window.len() > 1 {
+                if let Some(oldest) = reading.window.pop_front() {
+                    reading.window_bytes -= oldest.bytes.len();
+                }
+            }
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl ReplicaLog for ArchiveLog {
+    fn start_offset(&self) -> i64 {
+        self.facts.start_offset
+    }
+
+    fn base_offset(&self) -> i64 {
+        self.facts.base_offset
+    }
+
+    fn end_offset(&self) -> i64 {
+        self.facts.end_offset
+    }
+
+    fn leader_epochs(&self) -> &LeaderEpochs {
+        &self.facts.leader_epochs
+    }
+
+    fn last_producer_id(&self) -> i64 {
+        self.producer_ids.last()
+    }
+
+    async fn read(&self, offset: i64, max_bytes: usize) -> Result<Option<Bytes>, ReadError> {
+        self.next(offset, max_bytes)
+            .await
+            .map_err(|error| ReadError { detail: error.to_string(), is_lasting: !error.may_pass() })
+    }
+
+    async fn done(&self) {
+        *self.reading.lock().await = Reading::default();
+    }
+}

@@ -1,0 +1,134 @@
+//! What must hold before anything is begun: each is a refusal that says what to do.
+
+use std::collections::BTreeMap;
+
+use varve_kafka::client::Client;
+use varve_kafka::client::admin::{AdminError, ConfigResource};
+use varve_kafka::replica::Controller;
+
+use super::document::{PlannedTarget, PlannedTopic, Refusal};
+use crate::error::Result;
+
+/// What being a leader needs.
+const OPERATIONS: [&str; 4] = ["CLUSTER_ACTION", "CREATE", "ALTER", "IDEMPOTENT_WRITE"];
+/// A disk is not filled to the brim.
+const FREE_SHARE: f64 = 0.95;
+
+fn refusal(what: impl Into<String>, todo: impl Into<String>) -> Refusal {
+    Refusal { what: what.into(), todo: todo.into() }
+}
+
+/// What the target's own state stands against.
+pub(super) async fn target(
+    client: &Client,
+    controller: &Controller,
+    target: &PlannedTarget,
+    topics: &[PlannedTopic],
+) -> Result<Vec<Refusal>> {
+    let mut found = Vec::new();
+    if let Err(error) = controller.check().await {
+        found.push(refusal(
+            format!("the active controller can't be asked: {error}"),
+            "give --controller a quorum voter's CONTROLLER listener, and --controller-config what it needs; \
+             restoring as a leader needs KRaft, 3.9 or newer",
+        ));
+    }
+    if target.brokers.contains(&target.broker_id) {
+        let what = format!("broker id {} is taken", target.broker_id);
+        found.push(refusal(what, "choose another with --broker-id"));
+    }
+    let lacking = client.lacking_on_cluster(&OPERATIONS).await?;
+    if !lacking.is_empty() {
+        let what = format!("not allowed on the target's cluster: {}", lacking.join(", "));
+        found.push(refusal(what, "grant these operations on Cluster:kafka-cluster to our principal"));
+    }
+    let moving = client.list_reassignments().await?;
+    if let Some(first) = moving.first() {
+        let what = format!("{} partitions are being reassigned, {first} among them", moving.len());
+        found.push(refusal(
+            what,
+            "wait for it, and pause what balances the cluster (Cruise Control) meanwhile",
+        ));
+    }
+    listener(client, target, &mut found).await?;
+    exist(client, topics, &mut found).await?;
+    space(client, topics, &mut found).await?;
+    Ok(found)
+}
+
+async fn exist(client: &Client, topics: &[PlannedTopic], found: &mut Vec<Refusal>) -> Result<()> {
+    let known = client.list_topics().await?;
+    let mut wanted: BTreeMap<&str, &str> = BTreeMap::new();
+    for topic in topics {
+        if let Some(other) = wanted.insert(&topic.target, &topic.topic) {
+            let what = format!("{other} and {} would both be {}", topic.topic, topic.target);
+            found.push(refusal(what, "rename one with --rename, or leave it out"));
+        }
+        if known.iter().any(|t| t.name == topic.target) {
+            let what = format!("the target has a topic {}", topic.target);
+            found.push(refusal(what, "delete it, leave it out with --without, or rename it with --rename"));
+        }
+    }
+    Ok(())
+}
+
+/// Brokers connect to us as to each other.
+async fn listener(client: &Client, target: &PlannedTarget, found: &mut Vec<Refusal>) -> Result<()> {
+    let Some(broker) = target.brokers.first() else { return Ok(()) };
+    let configs = match client.describe_configs(&[ConfigResource::Broker(*broker)]).await?.whole() {
+        Ok(configs) => configs,
+        Err(AdminError::NotAuthorized { needs, .. }) => {
+            found.push(refusal("how brokers reach each other is not known", format!("grant {needs}")));
+            return Ok(());
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let value = |name: &str| {
+        let entries = configs.iter().flat_map(|c| &c.entries);
+        entries.filter(|e| e.name == name).find_map(|e| e.value.clone())
+    };
+    let protocols = value("listener.security.protocol.map").unwrap_or_default();
+    let protocol = protocols.split(',').filter_map(|pair| pair.split_once(':'));
+    let mut protocol = protocol.filter(|(name, _)| name.trim() == target.listener_name);
+    let protocol = protocol.next().map_or(target.listener_name.as_str(), |(_, protocol)| protocol.trim());
+    if protocol != "PLAINTEXT" {
+        let what = format!(
+            "brokers reach each other by {protocol} (listener {}), which this build does not serve",
+            target.listener_name
+        );
+        found.push(refusal(what, "give the brokers a PLAINTEXT listener on a closed network for the time"));
+    }
+    Ok(())
+}
+
+/// What each broker is to get against what it has room for.
+async fn space(client: &Client, topics: &[PlannedTopic], found: &mut Vec<Refusal>) -> Result<()> {
+    let mut needed: BTreeMap<i32, u64> = BTreeMap::new();
+    for partition in topics.iter().flat_map(|t| &t.partitions) {
+        for broker in &partition.replicas {
+            let sum = needed.entry(*broker).or_default();
+            *sum = sum.saturating_add(partition.log_bytes);
+        }
+    }
+    for (broker, needed) in needed {
+        let dirs = client.log_dirs(broker).await?;
+        // Directories of one disk tell the same room: the largest is what there is at least.
+        let Some(usable) = dirs.iter().filter_map(|dir| dir.usable_bytes).max() else { continue };
+        if needed as f64 > usable as f64 * FREE_SHARE {
+            let what = format!("broker {broker} is to get {needed} bytes, and has room for {usable}");
+            found.push(refusal(what, "make room, add brokers, or restore less or with fewer replicas"));
+        }
+    }
+    Ok(())
+}
+
+/// The brokers' `inter.broker.listener.name`.
+pub(super) async fn listener_name(client: &Client, broker: i32) -> Result<String> {
+    let configs = client.describe_configs(&[ConfigResource::Broker(broker)]).await?.whole()?;
+    let value = |name: &str| {
+        let entries = configs.iter().flat_map(|c| &c.entries);
+        entries.filter(|e| e.name == name).find_map(|e| e.value.clone())
+    };
+    let name = value("inter.broker.listener.name").or_else(|| value("security.inter.broker.protocol"));
+    Ok(name.unwrap_or_else(|| "PLAINTEXT".to_owned()))
+}

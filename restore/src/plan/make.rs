@@ -1,0 +1,375 @@
+//! Making a plan.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use futures::{StreamExt, TryStreamExt, stream};
+use varve_archive::{JournalView, LogReader};
+use varve_cluster::{Config, Part, StateParts};
+use varve_format::Id;
+use varve_kafka::client::Client;
+use varve_kafka::replica::Controller;
+
+use super::checks;
+use super::document::{
+    Mode, PLAN_VERSION, Plan, PlannedArchive, PlannedGroup, PlannedHole, PlannedOffset, PlannedPartition,
+    PlannedTarget, PlannedTopic, PlannedTransaction, Refusal, Totals,
+};
+use crate::error::{Error, Result};
+use crate::history::KeyCache;
+use crate::log::{Facts, Hole, HoleKind};
+use crate::rest::Rest;
+use crate::select::Selection;
+use crate::source::{Source, SourceTopic};
+
+/// Partitions that are looked at at once.
+const PARALLEL: usize = 8;
+/// What is fetched of an object at once.
+const RUN_BYTES: u64 = 4 << 20;
+const TOPIC_CONFIG: &str = "DYNAMIC_TOPIC_CONFIG";
+/// What would delete or change records before it is wanted.
+const HELD_BACK: [&str; 10] = [
+    "cleanup.policy",
+    "retention.ms",
+    "retention.bytes",
+    "local.retention.ms",
+    "local.retention.bytes",
+    "remote.storage.enable",
+    "remote.log.copy.disable",
+    "remote.log.delete.on.disable",
+    "leader.replication.throttled.replicas",
+    "follower.replication.throttled.replicas",
+];
+
+/// What is asked for, beside the archive.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    pub restore_id: Id,
+    pub now_ms: i64,
+    pub archive_url: String,
+    pub bootstrap_servers: String,
+    pub controllers: String,
+    pub selection: Selection,
+    /// As in the archive if it is not given, and at most the number of brokers.
+    pub replication_factor: Option<usize>,
+    pub broker_id: Option<i32>,
+    /// Groups, ACLs, quotas, configs; topics come always.
+    pub parts: StateParts,
+    /// Into the cluster that the archive is of.
+    pub into_its_source: bool,
+}
+
+/// Looks at archive and target, and changes neither.
+///
+/// # Errors
+/// Of the archive and of the target. What stands against the restore is in the plan.
+pub async fn plan(
+    source: &Source,
+    keys: &Arc<KeyCache>,
+    client: &Client,
+    controller: &Controller,
+    wanted: &Wanted,
+) -> Result<Plan> {
+    let cluster = client.describe_cluster().await?;
+    let brokers: Vec<i32> = cluster.brokers.iter().map(|b| b.node_id).collect();
+    let mut refusals = Vec::new();
+    let listener_name = match brokers.first() {
+        Some(broker) => checks::listener_name(client, *broker).await?,
+        None => return Err(Error::refused("the target has no broker", "start one")),
+    };
+    let target = PlannedTarget {
+        bootstrap_servers: wanted.bootstrap_servers.clone(),
+        controllers: wanted.controllers.clone(),
+        cluster_id: cluster.cluster_id.clone(),
+        broker_id: wanted.broker_id.unwrap_or_else(|| free_id(&brokers)),
+        brokers,
+        listener_name,
+    };
+    if source.state.cluster_id == target.cluster_id && !wanted.into_its_source {
+        refusals.push(Refusal {
+            what: format!("the target {} is the cluster that the archive is of", target.cluster_id),
+            todo: "check --to; if it is meant, say --into-its-source".to_owned(),
+        });
+    }
+    let mut differences = Vec::new();
+    let topics = topics(source, keys, &target.brokers, wanted, &mut refusals, &mut differences).await?;
+    let groups = if wanted.parts.has(Part::Groups) {
+        groups(source, &topics, wanted, &mut differences)
+    } else {
+        Vec::new()
+    };
+    let rest = Rest::planned(&source.state, client, &wanted.parts, &mut differences).await?;
+    refusals.extend(checks::target(client, controller, &target, &topics).await?);
+    Ok(Plan {
+        varve_restore_plan: PLAN_VERSION,
+        restore_id: wanted.restore_id.to_string(),
+        created_ms: wanted.now_ms,
+        archive: PlannedArchive {
+            url: wanted.archive_url.clone(),
+            archive_id: source.archive.id().to_string(),
+            snapshot: source.snapshot.record.sequence,
+            snapshot_hash: source.snapshot.hash.to_string(),
+            snapshot_created_ms: source.snapshot.record.created_ms,
+            cluster_id: source.state.cluster_id.clone(),
+        },
+        totals: totals(&topics),
+        target,
+        topics,
+        groups,
+        rest,
+        differences,
+        refusals,
+    })
+}
+
+/// One that is unlike those that people give.
+fn free_id(brokers: &[i32]) -> i32 {
+    const FIRST: i32 = 990_000;
+    (FIRST..i32::MAX).find(|id| !brokers.contains(id)).unwrap_or(FIRST)
+}
+
+async fn topics(
+    source: &Source,
+    keys: &Arc<KeyCache>,
+    brokers: &[i32],
+    wanted: &Wanted,
+    refusals: &mut Vec<Refusal>,
+    differences: &mut Vec<String>,
+) -> Result<Vec<PlannedTopic>> {
+    let (reader, journal) = source.reader().await?;
+    let living: BTreeSet<&str> =
+        source.topics.iter().filter(|t| !t.is_deleted()).map(|t| t.name.as_str()).collect();
+    let mut planned: Vec<PlannedTopic> = Vec::new();
+    for topic in &source.topics {
+        if topic.is_deleted() && (living.contains(topic.name.as_str()) || wanted.selection.topics.is_empty())
+        {
+            let why =
+                if living.contains(topic.name.as_str()) { "has been created anew" } else { "was deleted" };
+            differences.push(format!(
+                "topic {} ({}) {why} before the snapshot, and is left out",
+                topic.name, topic.topic_id
+            ));
+            continue;
+        }
+        if let Some(other) = planned.iter().find(|p| p.topic == topic.name) {
+            refusals.push(Refusal {
+                what: format!(
+                    "two topics are called {}: {} and {}",
+                    topic.name, other.topic_id, topic.topic_id
+                ),
+                todo: "restore as of a snapshot in which one of them was alive".to_owned(),
+            });
+            continue;
+        }
+        let number = planned.len();
+        let topic = one_topic(source, keys, topic, (&reader, &journal), brokers, number, wanted, differences);
+        planned.push(topic.await?);
+    }
+    if planned.is_empty() {
+        refusals.push(Refusal {
+            what: "no topic of the archive is selected".to_owned(),
+            todo: "varve ls lists what there is".to_owned(),
+        });
+    }
+    Ok(planned)
+}
+
+#[expect(clippy::too_many_arguments, reason = "all that a topic depends on")]
+async fn one_topic(
+    source: &Source,
+    keys: &Arc<KeyCache>,
+    topic: &SourceTopic,
+    (reader, journal): (&LogReader, &JournalView),
+    brokers: &[i32],
+    number: usize,
+    wanted: &Wanted,
+    differences: &mut Vec<String>,
+) -> Result<PlannedTopic> {
+    let described = topic.described.as_ref();
+    let archived = described.and_then(|t| t.replicas.first()).map_or(1, Vec::len);
+    let factor = wanted.replication_factor.unwrap_or(archived).clamp(1, brokers.len());
+    if factor < wanted.replication_factor.unwrap_or(archived) {
+        differences.push(format!(
+            "topic {} gets {factor} replicas instead of {}: the target has no more brokers",
+            topic.name,
+            wanted.replication_factor.unwrap_or(archived)
+        ));
+    }
+    let count = topic.partition_count();
+    let looked = stream::iter(0..count).map(|partition| async move {
+        let partition = i32::try_from(partition).unwrap_or(i32::MAX);
+        let replicas = placed(brokers, number, partition, factor);
+        partition_of(keys, topic, partition, replicas, reader, journal).await
+    });
+    let partitions: Vec<PlannedPartition> = looked.buffered(PARALLEL).try_collect().await?;
+    for partition in &partitions {
+        different(topic, partition, differences);
+    }
+    let final_configs: BTreeMap<String, String> = described
+        .map_or(&[] as &[Config], |t| &t.configs)
+        .iter()
+        .filter(|c| c.source == TOPIC_CONFIG && !c.sensitive)
+        .filter_map(|c| Some((c.name.clone(), c.value.clone()?)))
+        .filter(|(name, _)| !name.ends_with(".replication.throttled.replicas"))
+        .collect();
+    if described.is_none() && !source.state.topics.is_empty() {
+        differences
+            .push(format!("topic {} was deleted before the snapshot: its configs are not known", topic.name));
+    }
+    let mut configs: BTreeMap<String, String> =
+        final_configs.iter().filter(|(n, _)| !HELD_BACK.contains(&n.as_str())).map(own).collect();
+    for (name, value) in [("cleanup.policy", "delete"), ("retention.ms", "-1"), ("retention.bytes", "-1")] {
+        configs.insert(name.to_owned(), value.to_owned());
+    }
+    Ok(PlannedTopic {
+        topic: topic.name.clone(),
+        topic_id: topic.topic_id.to_string(),
+        target: wanted.selection.name(&topic.name).to_owned(),
+        mode: Mode::Leader,
+        why: "the target's controllers can be reached: byte for byte, with the same offsets".to_owned(),
+        partitions,
+        configs,
+        final_configs,
+    })
+}
+
+fn own((name, value): (&String, &String)) -> (String, String) {
+    (name.clone(), value.clone())
+}
+
+/// Each broker leads something, and what one topic's partitions share is not always the same brokers.
+fn placed(brokers: &[i32], topic: usize, partition: i32, factor: usize) -> Vec<i32> {
+    let from = (topic + partition.unsigned_abs() as usize).checked_rem(brokers.len()).unwrap_or(0);
+    brokers.iter().copied().cycle().skip(from).take(factor).collect()
+}
+
+async fn partition_of(
+    keys: &Arc<KeyCache>,
+    topic: &SourceTopic,
+    partition: i32,
+    replicas: Vec<i32>,
+    reader: &LogReader,
+    journal: &JournalView,
+) -> Result<PlannedPartition> {
+    let Some(state) = topic.partitions.get(&partition) else {
+        return Ok(planned(partition, replicas, Facts::default(), Vec::new()));
+    };
+    let log = reader.at(state, None, journal)?;
+    let facts = Facts::of(&log, keys, state.log_start_offset.unwrap_or(0)).await?;
+    let open = state.open_transactions.iter().map(|t| PlannedTransaction {
+        producer_id: t.producer_id,
+        producer_epoch: t.producer_epoch,
+        first_offset: t.first_offset,
+    });
+    Ok(planned(partition, replicas, facts, open.collect()))
+}
+
+fn planned(
+    partition: i32,
+    replicas: Vec<i32>,
+    facts: Facts,
+    open_transactions: Vec<PlannedTransaction>,
+) -> PlannedPartition {
+    let hole = |hole: &Hole| PlannedHole {
+        first_offset: hole.first_offset,
+        end_offset: hole.end_offset,
+        why: match &hole.kind {
+            HoleKind::Gap(reason) => reason.clone().unwrap_or_else(|| "sealed".to_owned()),
+            HoleKind::Pruned => "pruned".to_owned(),
+        },
+    };
+    PlannedPartition {
+        partition,
+        replicas,
+        start_offset: facts.start_offset,
+        base_offset: facts.base_offset,
+        end_offset: facts.end_offset,
+        log_bytes: facts.log_bytes,
+        stored_bytes: facts.stored_bytes,
+        objects: facts.objects,
+        leader_epochs: facts.leader_epochs.entries().iter().map(|e| (e.epoch, e.start_offset)).collect(),
+        holes: facts.holes.iter().map(hole).collect(),
+        open_transactions,
+    }
+}
+
+fn different(topic: &SourceTopic, partition: &PlannedPartition, differences: &mut Vec<String>) {
+    let name = format!("{}-{}", topic.name, partition.partition);
+    for hole in &partition.holes {
+        differences.push(format!(
+            "{name}: offsets {} to {} are not in the archive ({})",
+            hole.first_offset,
+            hole.end_offset.saturating_sub(1),
+            hole.why
+        ));
+    }
+    for open in &partition.open_transactions {
+        differences.push(format!(
+            "{name}: the transaction of producer {} that is open from offset {} on is aborted: its marker comes \
+             behind offset {}",
+            open.producer_id,
+            open.first_offset,
+            partition.end_offset.saturating_sub(1)
+        ));
+    }
+}
+
+fn groups(
+    source: &Source,
+    topics: &[PlannedTopic],
+    wanted: &Wanted,
+    differences: &mut Vec<String>,
+) -> Vec<PlannedGroup> {
+    let by_name: BTreeMap<&str, &PlannedTopic> = topics.iter().map(|t| (t.topic.as_str(), t)).collect();
+    let mut planned = Vec::new();
+    for group in source.state.groups.iter().filter(|g| wanted.selection.has_group(&g.group_id)) {
+        if !["classic", "consumer", ""].contains(&group.group_type.as_str()) {
+            let (id, kind) = (&group.group_id, &group.group_type);
+            differences.push(format!("group {id} is of type {kind}, whose offsets are not restored"));
+            continue;
+        }
+        let mut offsets = Vec::new();
+        for (topic, committed) in
+            group.offsets.iter().flat_map(|t| t.partitions.iter().map(move |p| (&t.topic, p)))
+        {
+            let Some(planned) = by_name.get(topic.as_str()) else { continue };
+            let partition = planned.partitions.iter().find(|p| p.partition == committed.partition);
+            let end = partition.map_or(0, |p| p.end_offset);
+            if committed.offset > end {
+                differences.push(format!(
+                    "group {}: offset {} of {topic}-{} is behind what the archive has: it becomes {end}",
+                    group.group_id, committed.offset, committed.partition
+                ));
+            }
+            offsets.push(PlannedOffset {
+                topic: planned.target.clone(),
+                partition: committed.partition,
+                offset: committed.offset.min(end),
+                leader_epoch: committed.leader_epoch.filter(|_| committed.offset <= end),
+                metadata: committed.metadata.clone().unwrap_or_default(),
+            });
+        }
+        if !offsets.is_empty() {
+            planned.push(PlannedGroup { group_id: group.group_id.clone(), offsets });
+        }
+    }
+    planned
+}
+
+fn totals(topics: &[PlannedTopic]) -> Totals {
+    let mut totals = Totals { topics: topics.len() as u64, ..Totals::default() };
+    for partition in topics.iter().flat_map(|t| &t.partitions) {
+        let log = partition.log_bytes;
+        totals.partitions += 1;
+        totals.objects = totals.objects.saturating_add(partition.objects);
+        let runs = partition.log_bytes.div_ceil(RUN_BYTES);
+        totals.requests = totals.requests.saturating_add(partition.objects).saturating_add(runs);
+        totals.stored_bytes = totals.stored_bytes.saturating_add(partition.stored_bytes);
+        totals.log_bytes = totals.log_bytes.saturating_add(log);
+        let replicas = partition.replicas.len() as u64;
+        totals.replica_bytes = totals.replica_bytes.saturating_add(log.saturating_mul(replicas));
+        let epoch = partition.leader_epochs.last().map_or(0, |(epoch, _)| *epoch).max(0);
+        totals.epoch_cycles = totals.epoch_cycles.max(u64::from(epoch.unsigned_abs()).div_ceil(2));
+    }
+    totals
+}

@@ -1,0 +1,11 @@
+//! Planning a restore: everything is looked at, nothing is changed.
+
+mod checks;
+mod document;
+mod make;
+
+pub use document::{
+    Mode, PLAN_VERSION, Plan, PlannedArchive, PlannedGroup, PlannedHole, PlannedOffset, PlannedPartition,
+    PlannedTarget, PlannedTopic, PlannedTransaction, Refusal, Totals,
+};
+pub use make::{Wanted, plan};

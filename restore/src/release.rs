@@ -1,0 +1,114 @@
+//! The end of a restore: topics get the configs that they had. From then on retention and compaction work again.
+
+use std::collections::BTreeMap;
+
+use varve_kafka::client::admin::ConfigResource;
+use varve_kafka::client::alter::ConfigChange;
+use varve_kafka::client::{Client, OffsetSpec};
+
+use crate::error::Result;
+use crate::plan::{Plan, PlannedTopic};
+
+const DELETE: &str = "delete";
+
+/// What one topic's release does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Release {
+    pub topic: String,
+    pub changes: Vec<ConfigChange>,
+    /// Offsets that its retention by time would delete soon, of those that are there. Whole segments go, so it is the
+    /// most.
+    pub expiring: u64,
+    pub offsets: u64,
+    /// Bytes that its retention by size would delete, about.
+    pub over_bytes: u64,
+    pub is_compacted: bool,
+}
+
+/// What it would do, as of `now_ms`.
+///
+/// # Errors
+/// Of the target.
+pub async fn releases(plan: &Plan, client: &Client, now_ms: i64) -> Result<Vec<Release>> {
+    let mut all = Vec::with_capacity(plan.topics.len());
+    for topic in &plan.topics {
+        all.push(release_of(topic, client, now_ms).await?);
+    }
+    Ok(all)
+}
+
+/// Does it.
+///
+/// # Errors
+/// Of the target.
+pub async fn release(client: &Client, releases: &[Release]) -> Result<()> {
+    for release in releases {
+        client.alter_configs(&ConfigResource::Topic(release.topic.clone()), &release.changes).await?;
+    }
+    Ok(())
+}
+
+async fn release_of(topic: &PlannedTopic, client: &Client, now_ms: i64) -> Result<Release> {
+    let resource = ConfigResource::Topic(topic.target.clone());
+    let described = client.describe_configs(&[resource]).await?.whole()?;
+    let own = |c: &&varve_kafka::client::admin::ConfigEntry| {
+        c.source == varve_kafka::client::admin::ConfigSource::DynamicTopicConfig
+    };
+    let found = described.iter().flat_map(|r| &r.entries);
+    let effective: BTreeMap<String, String> =
+        found.clone().filter_map(|c| Some((c.name.clone(), c.value.clone()?))).collect();
+    let current: BTreeMap<String, String> =
+        found.filter(own).filter_map(|c| Some((c.name.clone(), c.value.clone()?))).collect();
+    let mut changes: Vec<ConfigChange> = topic
+        .final_configs
+        .iter()
+        .filter(|(name, value)| current.get(*name) != Some(value))
+        .map(|(name, value)| ConfigChange { name: name.clone(), value: Some(value.clone()) })
+        .collect();
+    let gone =
+        topic.configs.keys().filter(|n| !topic.final_configs.contains_key(*n) && current.contains_key(*n));
+    changes.extend(gone.map(|name| ConfigChange { name: name.clone(), value: None }));
+    // Where the topic says nothing, its brokers do; where they don't, Kafka's default holds.
+    let last = |name: &str, default: &str| {
+        let broker = format!("log.{name}");
+        let value = topic.final_configs.get(name).or_else(|| effective.get(&broker));
+        value.cloned().unwrap_or_else(|| default.to_owned())
+    };
+    let policy = last("cleanup.policy", DELETE);
+    let mut release = Release {
+        topic: topic.target.clone(),
+        changes,
+        expiring: 0,
+        offsets: 0,
+        over_bytes: 0,
+        is_compacted: policy.contains("compact"),
+    };
+    let numbers: Vec<i32> = topic.partitions.iter().map(|p| p.partition).collect();
+    let starts = client.list_offsets(&topic.target, &numbers, OffsetSpec::Earliest).await?;
+    let ends = client.list_offsets(&topic.target, &numbers, OffsetSpec::Latest).await?;
+    let at = |of: &BTreeMap<i32, Option<i64>>, n: i32| of.get(&n).copied().flatten();
+    let deletes = policy.contains(DELETE);
+    let retention_ms = last("retention.ms", "604800000").parse::<i64>().ok().filter(|ms| *ms >= 0 && deletes);
+    let kept = match retention_ms {
+        Some(ms) => {
+            client
+                .list_offsets(&topic.target, &numbers, OffsetSpec::AtOrAfterMs(now_ms.saturating_sub(ms)))
+                .await?
+        }
+        None => BTreeMap::new(),
+    };
+    let limit = last("retention.bytes", "-1").parse::<u64>().ok().filter(|_| deletes);
+    for partition in &topic.partitions {
+        let number = partition.partition;
+        let (start, end) = (at(&starts, number).unwrap_or(0), at(&ends, number).unwrap_or(0));
+        release.offsets += end.saturating_sub(start).unsigned_abs();
+        if retention_ms.is_some() {
+            let first = at(&kept, number).unwrap_or(end);
+            release.expiring += first.saturating_sub(start).max(0).unsigned_abs();
+        }
+        if let Some(limit) = limit {
+            release.over_bytes += partition.log_bytes.saturating_sub(limit);
+        }
+    }
+    Ok(release)
+}

@@ -1,0 +1,126 @@
+//! What is restored from: an archive as of one of its snapshots.
+
+use std::collections::BTreeMap;
+
+use varve_archive::record::snapshot::CLUSTER_STATE;
+use varve_archive::record::state::PartitionState;
+use varve_archive::{Archive, JournalView, LogReader, Record, Snapshot};
+use varve_cluster::{ClusterState, Topic};
+use varve_format::Id;
+
+use crate::error::{Error, Result};
+
+/// See the module. Holds what the snapshot says of the wanted partitions, and the cluster's state.
+#[derive(Debug)]
+pub struct Source {
+    pub archive: Archive,
+    pub snapshot: Snapshot,
+    pub state: ClusterState,
+    pub topics: Vec<SourceTopic>,
+}
+
+/// A topic of the archive.
+#[derive(Clone, Debug)]
+pub struct SourceTopic {
+    pub name: String,
+    pub topic_id: Id,
+    /// As the cluster's state has it; `None` of one that was deleted before the snapshot.
+    pub described: Option<Topic>,
+    /// By number. One without a state has nothing in the archive.
+    pub partitions: BTreeMap<i32, PartitionState>,
+}
+
+impl SourceTopic {
+    /// Of the living topic; else those that the archive knows of.
+    pub fn partition_count(&self) -> usize {
+        let known = self.partitions.keys().next_back().map_or(0, |last| last.unsigned_abs() as usize + 1);
+        known.max(self.described.as_ref().map_or(0, |t| t.replicas.len()))
+    }
+
+    pub fn is_deleted(&self) -> bool {
+        self.described.is_none()
+    }
+}
+
+impl Source {
+    /// `sequence` is the latest if it is not given; `wanted` says which topics are looked at.
+    ///
+    /// # Errors
+    /// Of the archive; a snapshot that does not exist, or holds no state of the cluster.
+    pub async fn open(
+        archive: &Archive,
+        sequence: Option<u64>,
+        wanted: impl Fn(&str) -> bool,
+    ) -> Result<Self> {
+        let snapshot = match sequence {
+            Some(sequence) => archive.snapshot(sequence).await?,
+            None => archive.latest_snapshot(0).await?,
+        };
+        let snapshot = snapshot.ok_or_else(|| {
+            let which = sequence.map_or_else(|| "a snapshot".to_owned(), |n| format!("snapshot {n}"));
+            Error::refused(
+                format!("the archive has not got {which}"),
+                "varve snapshots lists those that there are; varve archive snapshot makes one",
+            )
+        })?;
+        let state = state_of(archive, &snapshot).await?;
+        let mut topics: BTreeMap<Id, SourceTopic> = BTreeMap::new();
+        for topic in state.topics.iter().filter(|topic| wanted(&topic.name) && !topic.internal) {
+            let topic_id = Id::parse(&topic.topic_id)
+                .map_err(|_| Error::unexpected("a topic's id", "an id", &topic.topic_id))?;
+            let found = SourceTopic {
+                name: topic.name.clone(),
+                topic_id,
+                described: Some(topic.clone()),
+                partitions: BTreeMap::new(),
+            };
+            topics.insert(topic_id, found);
+        }
+        let mut walk = archive.partitions(snapshot.record.root.as_ref());
+        while let Some(partition) = walk.next().await? {
+            let name = match &partition.topic {
+                Some(name) => name.clone(),
+                None => archive
+                    .topic(partition.topic_id)
+                    .await?
+                    .map_or_else(|| partition.topic_id.to_string(), |record| record.topic),
+            };
+            if !wanted(&name) {
+                continue;
+            }
+            let topic = topics.entry(partition.topic_id).or_insert_with(|| SourceTopic {
+                name,
+                topic_id: partition.topic_id,
+                described: None,
+                partitions: BTreeMap::new(),
+            });
+            topic.partitions.insert(partition.partition, partition);
+        }
+        // Of topics that are in the cluster's state, those that nobody archived have nothing here.
+        topics.retain(|_, topic| !topic.partitions.is_empty());
+        let mut topics: Vec<SourceTopic> = topics.into_values().collect();
+        topics.sort_by(|a, b| (&a.name, a.topic_id).cmp(&(&b.name, b.topic_id)));
+        Ok(Self { archive: archive.clone(), snapshot, state, topics })
+    }
+
+    /// For reading the logs of these topics.
+    ///
+    /// # Errors
+    /// Of the archive.
+    pub async fn reader(&self) -> Result<(LogReader, JournalView)> {
+        let ids: Vec<Id> = self.topics.iter().map(|topic| topic.topic_id).collect();
+        let journal = self.archive.journal_of(&self.snapshot.record, |id, _| ids.contains(&id)).await?;
+        Ok((self.archive.log_reader(Some(&self.snapshot.record)).await?, journal))
+    }
+}
+
+async fn state_of(archive: &Archive, snapshot: &Snapshot) -> Result<ClusterState> {
+    let Some(document) = snapshot.record.document(CLUSTER_STATE) else {
+        let what = format!("snapshot {} holds no state of the cluster", snapshot.record.sequence);
+        return Err(Error::refused(what, "take one that an archiver made of a cluster"));
+    };
+    let bytes = archive.document(document).await?;
+    ClusterState::decode(&bytes).map_err(|source| {
+        varve_archive::Error::Record { object: "the cluster's state".to_owned(), source }.into()
+    })
+}

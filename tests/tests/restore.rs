@@ -1,0 +1,371 @@
+//! `varve restore` on real clusters: byte for byte, with the same offsets, groups and log starts; after a kill too.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use rand::rngs::SmallRng;
+use rand::{Rng as _, SeedableRng as _};
+use varve_kafka::client::admin::{ConfigResource, ConfigSource};
+use varve_tests::raw_admin::commit;
+use varve_tests::{
+    ArchiveDir, At, Cluster, KAFKA_VERSION, KAFKA_VERSIONS, Produce, RawLog, Scratch, Shared, Suite,
+    TopicLogs, Transactions, plain_client, runtime, varve,
+};
+
+const TOPICS: [&str; 5] = ["plain", "transactional", "trimmed", "compacted", "empty"];
+const GROUP: &str = "billing";
+const COMMITTED: i64 = 1234;
+const OLDEST: &str = "3.9.2";
+/// More by the environment, for a long run by hand.
+const KILLS: u64 = 4;
+const LIMIT: Duration = Duration::from_secs(120);
+
+fn main() -> ExitCode {
+    let old = Shared::new(|| Source::make(OLDEST));
+    let new = Shared::new(|| Source::make(KAFKA_VERSION));
+    let mut suite = Suite::new();
+    for version in KAFKA_VERSIONS {
+        let name = format!("from_{KAFKA_VERSION}_to_{version}");
+        suite = suite.test_with(&new, &name, move |source| whole(source, version, 1));
+    }
+    suite
+        .test_with(&old, "from_3.9.2_to_the_default_on_three_brokers", |source| {
+            whole(source, KAFKA_VERSION, 3)
+        })
+        .test_with(&new, "a_kill_at_any_point_is_resumed", killed)
+        .test_with(&new, "what_was_begun_is_taken_back", taken_back)
+        .test_with(&new, "what_stands_against_it_is_told_before", refused)
+        .test_with(&new, "a_damaged_object_stops_it_by_name", damaged)
+        .run()
+}
+
+/// An archive of a cluster that is gone.
+struct Source {
+    logs: Vec<TopicLogs>,
+    archive: ArchiveDir,
+    cluster_id: String,
+    scratch: Scratch,
+}
+
+impl Source {
+    /// Several leader epochs, codecs, markers, aborted records, tombstones, a log start within a batch.
+    fn make(version: &str) -> Result<Self> {
+        let cluster = Cluster::builder().version(version).start()?;
+        let kafka = cluster.client();
+        for topic in TOPICS {
+            let policy = if topic == "compacted" { "compact" } else { "delete" };
+            let configs =
+                [("retention.ms", "3600000"), ("cleanup.policy", policy), ("segment.bytes", "1048576")];
+            kafka.create_topic(topic, 2, 1, &configs)?;
+        }
+        for (round, compression) in (0..).zip(["none", "zstd", "lz4"]) {
+            if round > 0 {
+                cluster.broker().restart()?;
+            }
+            for partition in 0..2 {
+                let seed = round * 2 + u64::from(partition);
+                let records =
+                    Produce { partition, seed, compression, count: 3000, headers: 2, ..Produce::default() };
+                kafka.produce("plain", &records)?;
+                kafka.produce("trimmed", &Produce { count: 500, ..records.clone() })?;
+                kafka.produce("compacted", &Produce { count: 300, tombstone_every: 7, ..records })?;
+            }
+            let transactions = Transactions {
+                transactional_id: format!("t-{round}"),
+                transactions: 20,
+                records_per_transaction: 30,
+                abort_every: 3,
+                seed: round,
+                value_bytes: 300,
+                partition: 0,
+            };
+            kafka.produce_transactions("transactional", &transactions)?;
+        }
+        kafka.delete_records("trimmed", 0, 333)?;
+        kafka.delete_records("trimmed", 1, 1500)?;
+        let client = plain_client(&cluster.bootstrap())?;
+        runtime()?.block_on(commit(&client, GROUP, &["plain", "trimmed"], COMMITTED, "as it was"))?;
+        let scratch = Scratch::new("restore")?;
+        let extra = "topics: { include: [\"*\"] }";
+        let archive = ArchiveDir::new(scratch.path(), &cluster.bootstrap(), extra)?;
+        archive.run_once(&[])?;
+        let cluster_id = runtime()?.block_on(client.describe_cluster())?.cluster_id;
+        Ok(Self { logs: TopicLogs::read(&client, &TOPICS)?, archive, cluster_id, scratch })
+    }
+
+    fn plan(&self, name: &str) -> PathBuf {
+        self.scratch.path().join(format!("{name}.plan"))
+    }
+
+    /// `varve restore`, with what it always needs.
+    fn restore(&self, cluster: &Cluster, plan: &Path, extra: &[&str]) -> Result<Command> {
+        let mut command = Command::new(varve()?);
+        command.args(["restore", "--from", &self.archive.url(), "--to", &cluster.bootstrap()]);
+        command.args(["--controller", &cluster.controllers(), "--yes", "--plan"]).arg(plan).args(extra);
+        Ok(command)
+    }
+}
+
+/// What it printed; it must have ended with this code.
+fn ended(mut command: Command, code: i32) -> Result<(String, String)> {
+    let output = command.output()?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    ensure!(output.status.code() == Some(code), "{command:?}: {}\n{out}\n{err}", output.status);
+    Ok((out, err))
+}
+
+fn subcommand(name: &str, plan: &Path, extra: &[&str]) -> Result<Command> {
+    let mut command = Command::new(varve()?);
+    command.args(["restore", name]).arg(plan).args(extra);
+    Ok(command)
+}
+
+fn same(source: &Source, cluster: &Cluster) -> Result<()> {
+    let copy = TopicLogs::read(&plain_client(&cluster.bootstrap())?, &TOPICS)?;
+    for (expected, found) in source.logs.iter().zip(&copy) {
+        for (number, raw) in &expected.logs {
+            let copied = &found.logs[number];
+            let told = |log: &RawLog| (log.start_offset, log.end_offset, log.batches.len());
+            ensure!(copied == raw, "{}-{number}: {:?}, not {:?}", expected.topic, told(copied), told(raw));
+        }
+    }
+    Ok(())
+}
+
+/// Nobody knows of us any more.
+fn left(cluster: &Cluster) -> Result<()> {
+    let client = plain_client(&cluster.bootstrap())?;
+    let metadata = runtime()?.block_on(client.metadata(None))?;
+    let us = |id: &i32| *id >= 990_000;
+    ensure!(metadata.brokers.iter().all(|b| !us(&b.node_id)), "{:?}", metadata.brokers);
+    let partitions = metadata.topics.iter().flat_map(|t| &t.partitions);
+    for partition in partitions {
+        ensure!(!partition.replicas.iter().any(us) && partition.leader_id.is_some(), "{partition:?}");
+    }
+    Ok(())
+}
+
+fn whole(source: &Source, version: &str, nodes: u32) -> Result<()> {
+    let cluster = Cluster::builder().version(version).nodes(nodes).start()?;
+    let plan = source.plan(&format!("whole-{version}-{nodes}"));
+    let factor = nodes.to_string();
+    let extra = ["--replication-factor", &factor, "--json"];
+    let (out, _) = ended(source.restore(&cluster, &plan, &extra)?, 0)?;
+    let report: serde_json::Value = serde_json::from_str(&out)?;
+    ensure!(report["is_clean"] == true, "{out}");
+    let verified = report["verified"]["partitions"].as_array().context("nothing verified")?;
+    ensure!(verified.len() == 2 * TOPICS.len(), "{out}");
+    same(source, &cluster)?;
+    left(&cluster)?;
+
+    let (client, kafka) = (plain_client(&cluster.bootstrap())?, cluster.client());
+    let groups = [GROUP.to_owned()];
+    let committed = runtime()?.block_on(client.committed_offsets(&groups))?.whole()?;
+    let offsets: Vec<(&str, i64, &str)> =
+        committed[0].offsets.iter().map(|o| (o.topic.as_str(), o.offset, o.metadata.as_str())).collect();
+    ensure!(
+        offsets == [("plain", COMMITTED, "as it was"), ("trimmed", COMMITTED, "as it was")],
+        "{offsets:?}"
+    );
+
+    // Nothing is deleted or compacted until it is released.
+    let policy = |topic: &str, name: &str| -> Result<Option<String>> {
+        let resource = ConfigResource::Topic(topic.to_owned());
+        let found = runtime()?.block_on(client.describe_configs(&[resource]))?.whole()?;
+        let entries = found.into_iter().flat_map(|c| c.entries);
+        let mut own = entries.filter(|e| e.source == ConfigSource::DynamicTopicConfig && e.name == name);
+        Ok(own.next().and_then(|e| e.value))
+    };
+    ensure!(policy("compacted", "cleanup.policy")?.as_deref() == Some("delete"), "compacted too early");
+    ensure!(policy("plain", "retention.ms")?.as_deref() == Some("-1"), "retention too early");
+    let (shown, _) = ended(subcommand("release", &plan, &["--dry-run"])?, 0)?;
+    ensure!(
+        shown.contains("compacted again") && policy("plain", "retention.ms")?.as_deref() == Some("-1"),
+        "{shown}"
+    );
+    ended(subcommand("release", &plan, &["--yes"])?, 0)?;
+    ensure!(policy("compacted", "cleanup.policy")?.as_deref() == Some("compact"), "not released");
+    ensure!(policy("plain", "retention.ms")?.as_deref() == Some("3600000"), "not released");
+    ensure!(policy("plain", "retention.bytes")?.is_none(), "not released");
+
+    // Whoever writes goes on behind it, also those that the restored logs know.
+    for logs in source.logs.iter().filter(|logs| ["plain", "trimmed", "empty"].contains(&logs.topic.as_str()))
+    {
+        for (number, raw) in &logs.logs {
+            let records = Produce { partition: number.unsigned_abs(), count: 10, ..Produce::default() };
+            let written = kafka.produce(&logs.topic, &records)?;
+            ensure!(written.first == raw.end_offset, "{}-{number}: {written:?}", logs.topic);
+        }
+    }
+    let transactions = Transactions {
+        transactional_id: "t-0".to_owned(),
+        transactions: 2,
+        records_per_transaction: 5,
+        abort_every: 2,
+        seed: 9,
+        value_bytes: 100,
+        partition: 0,
+    };
+    kafka.produce_transactions("transactional", &transactions)?;
+    let end = source.logs[1].logs[&0].end_offset;
+    ensure!(kafka.offset("transactional", 0, At::Latest)? > end, "no transaction came through");
+    // A second time there is nothing to do, and nothing is done.
+    let (out, _) = ended(subcommand("apply", &plan, &["--yes", "--json", "--no-verify"])?, 0)?;
+    let report: serde_json::Value = serde_json::from_str(&out)?;
+    ensure!(report["applied"]["served_bytes"] == 0, "{out}");
+    Ok(())
+}
+
+/// At seeded moments, until one comes through.
+fn killed(source: &Source) -> Result<()> {
+    let cluster = Cluster::builder().nodes(1).start()?;
+    let plan = source.plan("killed");
+    let seed = 5;
+    println!("seed {seed}");
+    let mut random = SmallRng::seed_from_u64(seed);
+    let kills = std::env::var("VARVE_RESTORE_KILLS").map_or(Ok(KILLS), |n| n.parse())?;
+    ended(source.restore(&cluster, &plan, &["--dry-run"])?, 0)?;
+    let (begun, mut done) = (Instant::now(), 0);
+    while done < kills {
+        let throttle = ["--yes", "--json", "--no-verify", "--throttle", "400KiB"];
+        let mut command = subcommand("apply", &plan, &throttle)?;
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+        std::thread::sleep(Duration::from_millis(random.random_range(50..4000)));
+        let over = child.try_wait()?;
+        child.kill()?;
+        child.wait()?;
+        if over.is_some_and(|status| status.success()) {
+            break;
+        }
+        done += 1;
+        ensure!(begun.elapsed() < LIMIT * 10, "it takes for ever");
+    }
+    println!("killed {done} times");
+    let (out, _) = ended(subcommand("apply", &plan, &["--yes", "--json"])?, 0)?;
+    let report: serde_json::Value = serde_json::from_str(&out)?;
+    ensure!(report["is_clean"] == true && report["applied"]["is_resumed"] == true, "{out}");
+    same(source, &cluster)?;
+    left(&cluster)
+}
+
+fn taken_back(source: &Source) -> Result<()> {
+    let cluster = Cluster::builder().start()?;
+    let plan = source.plan("taken-back");
+    let mut command = source.restore(&cluster, &plan, &["--throttle", "100KiB"])?;
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+    let client = plain_client(&cluster.bootstrap())?;
+    let begun = Instant::now();
+    // Some of it is there.
+    while runtime()?.block_on(client.list_topics())?.iter().filter(|t| !t.is_internal).count() < TOPICS.len()
+    {
+        ensure!(begun.elapsed() < LIMIT && child.try_wait()?.is_none(), "it did not begin");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    child.kill()?;
+    child.wait()?;
+    let (out, _) = ended(subcommand("cleanup", &plan, &["--yes"])?, 0)?;
+    ensure!(out.contains("deleted") && out.contains("not known to the cluster"), "{out}");
+    left(&cluster)?;
+    let again = source.plan("taken-back-again");
+    ended(source.restore(&cluster, &again, &["--no-verify"])?, 0)?;
+    same(source, &cluster)
+}
+
+fn refused(source: &Source) -> Result<()> {
+    let cluster = Cluster::builder().start()?;
+    cluster.client().create_topic("plain", 1, 1, &[])?;
+    let (out, _) = ended(source.restore(&cluster, &source.plan("exists"), &["--dry-run"])?, 1)?;
+    ensure!(out.contains("the target has a topic plain") && out.contains("--rename"), "{out}");
+    let (_, err) = ended(source.restore(&cluster, &source.plan("exists-2"), &[])?, 2)?;
+    ensure!(err.contains("the target has a topic plain"), "{err}");
+    let renamed = ["--rename", "plain=plain-2", "--topics", "plain", "--parts", "none"];
+    ended(source.restore(&cluster, &source.plan("renamed"), &renamed)?, 0)?;
+    let client = plain_client(&cluster.bootstrap())?;
+    let copy = TopicLogs::read(&client, &["plain-2"])?;
+    ensure!(copy[0].logs == source.logs[0].logs, "another log under the other name");
+    let nothing = ["--topics", "nothing-*", "--dry-run"];
+    let (out, _) = ended(source.restore(&cluster, &source.plan("nothing"), &nothing)?, 1)?;
+    ensure!(out.contains("no topic of the archive is selected"), "{out}");
+    let (_, err) = ended(source.restore(&cluster, &source.plan("later"), &["--at", "99"])?, 2)?;
+    ensure!(err.contains("snapshot 99"), "{err}");
+    let mut command = Command::new(varve()?);
+    command.args(["restore", "--from", &source.archive.url(), "--to", &cluster.bootstrap(), "--dry-run"]);
+    command.args(["--controller", &cluster.bootstrap(), "--topics", "empty", "--plan"]);
+    let (out, _) = ended(
+        {
+            command.arg(source.plan("no-controller"));
+            command
+        },
+        1,
+    )?;
+    ensure!(out.contains("controller") && out.contains("--controller"), "{out}");
+    ensure!(source.cluster_id != runtime()?.block_on(client.describe_cluster())?.cluster_id, "one cluster");
+    Ok(())
+}
+
+/// One byte of an object is another.
+fn damaged(source: &Source) -> Result<()> {
+    let cluster = Cluster::builder().start()?;
+    let copy = Scratch::new("damaged")?;
+    let root = copy.path().join("archive");
+    copied(source.archive.path(), &root)?;
+    let object = largest(&root.join("topics"))?.context("no object")?;
+    let mut bytes = std::fs::read(&object)?;
+    bytes[5000] ^= 1;
+    let mut permissions = std::fs::metadata(&object)?.permissions();
+    #[expect(clippy::permissions_set_readonly_false, reason = "it is ours, and thrown away")]
+    permissions.set_readonly(false);
+    std::fs::set_permissions(&object, permissions)?;
+    std::fs::write(&object, bytes)?;
+    let mut command = Command::new(varve()?);
+    let url = format!("file://{}", root.display());
+    command.args(["restore", "--from", &url, "--to", &cluster.bootstrap()]);
+    command.args(["--controller", &cluster.controllers(), "--yes", "--plan"]).arg(copy.path().join("a.plan"));
+    let (_, err) = ended(command, 2)?;
+    let name = object.file_name().and_then(|n| n.to_str()).context("a name")?;
+    ensure!(err.contains(name) && err.contains("varve restore cleanup"), "{err}");
+    ended(subcommand("cleanup", &copy.path().join("a.plan"), &["--yes"])?, 0)?;
+    left(&cluster)
+}
+
+fn copied(from: &Path, to: &Path) -> Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let (path, name) = {
+            let entry = entry?;
+            (entry.path(), entry.file_name())
+        };
+        if path.is_dir() {
+            copied(&path, &to.join(name))?;
+        } else {
+            std::fs::copy(&path, to.join(name))?;
+        }
+    }
+    Ok(())
+}
+
+fn largest(dir: &Path) -> Result<Option<PathBuf>> {
+    let (mut dirs, mut found) = (vec![dir.to_owned()], None::<(u64, PathBuf)>);
+    while let Some(dir) = dirs.pop() {
+        for entry in std::fs::read_dir(&dir)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                dirs.push(path);
+                continue;
+            }
+            let bytes = std::fs::metadata(&path)?.len();
+            if path.extension().is_some_and(|e| e == "varve")
+                && found.as_ref().is_none_or(|(most, _)| bytes > *most)
+            {
+                found = Some((bytes, path));
+            }
+        }
+    }
+    if found.is_none() {
+        bail!("no object below {}", dir.display());
+    }
+    Ok(found.map(|(_, path)| path))
+}
