@@ -13,3 +13,9 @@ pub(crate) fn start(config: &LogConfig) {
         LogFormat::Text => lines.with_ansi(false).try_init(),
     };
 }
+
+/// What people must know while a command works, and nothing else.
+pub(crate) fn warnings() {
+    let lines = tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(LevelFilter::WARN);
+    let _ = lines.with_target(false).with_ansi(false).try_init();
+}

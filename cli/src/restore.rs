@@ -261,6 +261,14 @@ pub(crate) fn release_json(release: &Release) -> Value {
 
 pub(crate) fn releases(all: &[Release], out: &mut impl Write) -> Result<()> {
     for release in all {
+        if !release.are_configs_known {
+            let topic = &release.topic;
+            writeln!(
+                out,
+                "{topic}: left as it is, its configs are not in the archive: kafka-configs.sh sets them"
+            )?;
+            continue;
+        }
         let shown = |c: &varve_kafka::client::alter::ConfigChange| match &c.value {
             Some(value) => format!("{}={value}", c.name),
             None => format!("{} (the default)", c.name),

@@ -23,6 +23,8 @@ pub struct Release {
     /// Bytes that its retention by size would delete, about.
     pub over_bytes: u64,
     pub is_compacted: bool,
+    /// If not, it is left as it is.
+    pub are_configs_known: bool,
 }
 
 /// What it would do, as of `now_ms`.
@@ -31,8 +33,9 @@ pub struct Release {
 /// Of the target.
 pub async fn releases(plan: &Plan, client: &Client, now_ms: i64) -> Result<Vec<Release>> {
     let mut all = Vec::with_capacity(plan.topics.len());
+    let defaults = defaults(client).await?;
     for topic in &plan.topics {
-        all.push(release_of(topic, client, now_ms).await?);
+        all.push(release_of(topic, &defaults, client, now_ms).await?);
     }
     Ok(all)
 }
@@ -48,15 +51,51 @@ pub async fn release(client: &Client, releases: &[Release]) -> Result<()> {
     Ok(())
 }
 
-async fn release_of(topic: &PlannedTopic, client: &Client, now_ms: i64) -> Result<Release> {
+/// What brokers say where a topic says nothing: the first broker's word, by the topic's names.
+async fn defaults(client: &Client) -> Result<BTreeMap<&'static str, String>> {
+    let brokers = client.describe_cluster().await?.brokers;
+    let Some(broker) = brokers.first() else { return Ok(BTreeMap::new()) };
+    let described = client.describe_configs(&[ConfigResource::Broker(broker.node_id)]).await?.whole()?;
+    let entries = || described.iter().flat_map(|r| &r.entries);
+    let value = |name: &str| entries().find(|e| e.name == name).and_then(|e| e.value.clone());
+    let time = |name: &str, factor: i64| {
+        let number = value(name)?.parse::<i64>().ok()?;
+        Some(if number < 0 { -1 } else { number.saturating_mul(factor) }.to_string())
+    };
+    let retention = time("log.retention.ms", 1)
+        .or_else(|| time("log.retention.minutes", 60_000))
+        .or_else(|| time("log.retention.hours", 3_600_000));
+    let found = [
+        ("retention.ms", retention),
+        ("retention.bytes", value("log.retention.bytes")),
+        ("cleanup.policy", value("log.cleanup.policy")),
+    ];
+    Ok(found.into_iter().filter_map(|(name, value)| Some((name, value?))).collect())
+}
+
+async fn release_of(
+    topic: &PlannedTopic,
+    defaults: &BTreeMap<&'static str, String>,
+    client: &Client,
+    now_ms: i64,
+) -> Result<Release> {
+    if !topic.are_configs_known {
+        return Ok(Release {
+            topic: topic.target.clone(),
+            changes: Vec::new(),
+            expiring: 0,
+            offsets: 0,
+            over_bytes: 0,
+            is_compacted: false,
+            are_configs_known: false,
+        });
+    }
     let resource = ConfigResource::Topic(topic.target.clone());
     let described = client.describe_configs(&[resource]).await?.whole()?;
     let own = |c: &&varve_kafka::client::admin::ConfigEntry| {
         c.source == varve_kafka::client::admin::ConfigSource::DynamicTopicConfig
     };
     let found = described.iter().flat_map(|r| &r.entries);
-    let effective: BTreeMap<String, String> =
-        found.clone().filter_map(|c| Some((c.name.clone(), c.value.clone()?))).collect();
     let current: BTreeMap<String, String> =
         found.filter(own).filter_map(|c| Some((c.name.clone(), c.value.clone()?))).collect();
     let mut changes: Vec<ConfigChange> = topic
@@ -70,8 +109,7 @@ async fn release_of(topic: &PlannedTopic, client: &Client, now_ms: i64) -> Resul
     changes.extend(gone.map(|name| ConfigChange { name: name.clone(), value: None }));
     // Where the topic says nothing, its brokers do; where they don't, Kafka's default holds.
     let last = |name: &str, default: &str| {
-        let broker = format!("log.{name}");
-        let value = topic.final_configs.get(name).or_else(|| effective.get(&broker));
+        let value = topic.final_configs.get(name).or_else(|| defaults.get(name));
         value.cloned().unwrap_or_else(|| default.to_owned())
     };
     let policy = last("cleanup.policy", DELETE);
@@ -82,6 +120,7 @@ async fn release_of(topic: &PlannedTopic, client: &Client, now_ms: i64) -> Resul
         offsets: 0,
         over_bytes: 0,
         is_compacted: policy.contains("compact"),
+        are_configs_known: true,
     };
     let numbers: Vec<i32> = topic.partitions.iter().map(|p| p.partition).collect();
     let starts = client.list_offsets(&topic.target, &numbers, OffsetSpec::Earliest).await?;

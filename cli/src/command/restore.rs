@@ -26,9 +26,10 @@ use crate::args::restore::{
     RunArgs, SnapshotArg,
 };
 use crate::restore::{self as shown, Report};
-use crate::{Verdict, location, progress};
+use crate::{Verdict, location, logging, progress};
 
 pub(crate) async fn run(args: RestoreArgs) -> Result<Verdict> {
+    logging::warnings();
     match args.command {
         None => plan_and_apply(args.run).await,
         Some(RestoreCommand::Apply(args)) => apply_file(args).await,
@@ -200,8 +201,11 @@ async fn apply(
         true => None,
         false => {
             let bar = progress::bytes("verifying", plan.totals.log_bytes);
-            let verified =
-                verify(plan, source, &ends.keys, &ends.client, &|bytes| bar.set_position(bytes)).await;
+            let told = |bytes| bar.set_position(bytes);
+            let verified = tokio::select! {
+                verified = verify(plan, source, &ends.keys, &ends.client, &told) => verified,
+                () = stopped() => bail!("stopped while verifying: varve restore verify {} does it again", path.display()),
+            };
             bar.finish_and_clear();
             Some(verified?)
         }

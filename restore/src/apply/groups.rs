@@ -40,7 +40,7 @@ pub(super) async fn commit(
         }
         let state = listed.get(&group.group_id).map_or("Dead", |g| g.state.as_str());
         if !["Dead", "Empty", ""].contains(&state) {
-            let why = format!("it has members (it is {state}): stop them, and say --resume");
+            let why = format!("it has members (it is {state}): stop them, and apply the plan again");
             outcomes.push(outcome(Some(why)));
             continue;
         }

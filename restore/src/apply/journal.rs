@@ -29,6 +29,8 @@ enum Line {
         partition: i32,
         producer_id: i64,
     },
+    /// ACLs, quotas and configs were added.
+    Rest {},
     Group {
         group_id: String,
     },
@@ -40,6 +42,7 @@ pub(super) struct Done {
     pub(super) topics: BTreeMap<String, Id>,
     pub(super) last_producer_id: i64,
     pub(super) aborted: BTreeSet<(String, i32, i64)>,
+    pub(super) rest: bool,
     pub(super) groups: BTreeSet<String>,
 }
 
@@ -93,6 +96,10 @@ impl Journal {
         self.write(&Line::Aborted { target: target.to_owned(), partition, producer_id })
     }
 
+    pub(super) fn rest(&self) -> Result<()> {
+        self.write(&Line::Rest {})
+    }
+
     pub(super) fn group(&self, group_id: &str) -> Result<()> {
         self.write(&Line::Group { group_id: group_id.to_owned() })
     }
@@ -103,6 +110,7 @@ fn read(path: &Path, text: &str) -> Result<Done> {
         topics: BTreeMap::new(),
         last_producer_id: -1,
         aborted: BTreeSet::new(),
+        rest: false,
         groups: BTreeSet::new(),
     };
     for (number, line) in text.lines().enumerate() {
@@ -118,6 +126,7 @@ fn read(path: &Path, text: &str) -> Result<Done> {
             Line::Aborted { target, partition, producer_id } => {
                 done.aborted.insert((target, partition, producer_id));
             }
+            Line::Rest {} => done.rest = true,
             Line::Group { group_id } => {
                 done.groups.insert(group_id);
             }

@@ -11,7 +11,7 @@ mod cleanup;
 mod groups;
 mod journal;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use varve_kafka::client::alter::OpenProducer;
 use varve_kafka::client::{Client, ClientConfig, ClientError};
 use varve_kafka::protocol::LeaderEpochs;
 use varve_kafka::replica::{
-    Controller, Leader, LeaderOptions, LeaderProgress, RestoredPartition, RestoredTopic,
+    Controller, Leader, LeaderOptions, LeaderProgress, RestoredPartition, RestoredTopic, unregister,
 };
 
 use crate::error::{Error, Result};
@@ -109,29 +109,58 @@ impl Apply<'_> {
         let journal = Arc::new(journal);
         let mut applied = Applied { is_resumed: !done.topics.is_empty(), ..Applied::default() };
         tokio::pin!(stop);
-        if self.left(&done).await? {
+        tokio::select! {
+            worked = self.work(&journal, &done, &mut applied, told) => worked?,
+            () = &mut stop => {
+                // Whatever was registered is taken back, and nothing else is begun.
+                self.unregister().await?;
+                return Err(Error::refused("stopped", "varve restore apply goes on, varve restore cleanup takes back"));
+            }
+        }
+        Ok(applied)
+    }
+
+    async fn work(
+        &self,
+        journal: &Arc<Journal>,
+        done: &Done,
+        applied: &mut Applied,
+        told: &(dyn Fn(Stage) + Sync),
+    ) -> Result<()> {
+        if self.left(done).await? {
             self.client.make_internal_topics().await?;
-            let leader = self.register(&done).await?;
-            let outcome = tokio::select! {
-                outcome = self.lead(&leader, &journal, &done, &mut applied, told) => outcome,
-                () = &mut stop => Err(Error::refused("stopped", "say --resume to go on")),
-            };
+            let leader = self.register(done).await?;
+            let outcome = self.lead(&leader, journal, done, applied, told).await;
             applied.served_bytes = leader.progress().served_bytes;
             let left = leader.leave().await;
+            if let (Err(_), Err(error)) = (&outcome, &left) {
+                tracing::error!(%error, "our registration could not be taken back: varve restore cleanup does it");
+            }
             outcome?;
             left?;
             self.led().await?;
         } else {
             applied.done_before = self.plan.partitions().count();
+            // An earlier apply may have ended just before.
+            self.unregister().await?;
         }
         told(Stage::Rest);
-        self.plan.rest.apply(self.client).await?;
+        if !done.rest {
+            self.plan.rest.apply(self.client).await?;
+            journal.rest()?;
+        }
         told(Stage::Groups);
         for (topic, partition) in self.plan.partitions() {
-            applied.aborted_transactions += self.abort(topic, partition, &done, &journal).await?;
+            applied.aborted_transactions += self.abort(topic, partition, done, journal).await?;
         }
-        applied.groups = groups::commit(self.client, self.plan, &done, &journal).await?;
-        Ok(applied)
+        applied.groups = groups::commit(self.client, self.plan, done, journal).await?;
+        Ok(())
+    }
+
+    /// Of an id that the cluster does not know this is nothing.
+    async fn unregister(&self) -> Result<()> {
+        let controller = Controller::new(self.controllers.clone())?;
+        Ok(unregister(&controller, self.plan.target.broker_id).await?)
     }
 
     /// That the plan is of this archive and this target.
@@ -200,7 +229,8 @@ impl Apply<'_> {
 
     async fn ours_is_there(&self) -> Result<bool> {
         let metadata = self.client.metadata(None).await?;
-        let mut partitions = metadata.topics.iter().flat_map(|t| &t.partitions);
+        let planned = |name: &str| self.plan.topics.iter().any(|t| t.target == name);
+        let mut partitions = metadata.topics.iter().filter(|t| planned(&t.name)).flat_map(|t| &t.partitions);
         Ok(partitions.any(|p| p.replicas.contains(&self.plan.target.broker_id)))
     }
 
@@ -250,12 +280,13 @@ impl Apply<'_> {
     }
 
     /// Topics that were made and not written down: all of their partitions are on us alone.
-    async fn made_before_a_crash(&self, done: &Done) -> Result<std::collections::BTreeMap<String, Id>> {
+    async fn made_before_a_crash(&self, done: &Done) -> Result<BTreeMap<String, Id>> {
         let us = self.plan.target.broker_id;
-        let wanted: BTreeSet<&str> = self.plan.topics.iter().map(|t| t.target.as_str()).collect();
+        let wanted: BTreeMap<&str, usize> =
+            self.plan.topics.iter().map(|t| (t.target.as_str(), t.partitions.len())).collect();
         let metadata = self.client.metadata(None).await?;
         let ours = metadata.topics.into_iter().filter(|t| {
-            wanted.contains(t.name.as_str())
+            wanted.get(t.name.as_str()) == Some(&t.partitions.len())
                 && !done.topics.contains_key(&t.name)
                 && t.partitions.iter().all(|p| p.replicas == [us])
         });

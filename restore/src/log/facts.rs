@@ -71,7 +71,7 @@ impl Facts {
     /// Of the archive: each object's footer is read, and held against what the snapshot says.
     pub async fn of(log: &ArchivedLog, keys: &Arc<KeyCache>, log_start_offset: i64) -> Result<Self> {
         let mut facts = Self { start_offset: log_start_offset.max(log.start_offset()), ..Self::default() };
-        let (mut at, mut begun, mut tries) = (facts.start_offset, false, 0);
+        let (mut at, mut begun, mut tries, mut last_segment) = (facts.start_offset, false, 0, 0);
         let mut pieces = log.pieces(at);
         loop {
             let mut some = Vec::new();
@@ -94,6 +94,9 @@ impl Facts {
                 Err(Look::Failed(error)) => return Err(error),
             };
             for said in said {
+                if let Said::Segment { offsets, .. } = &said {
+                    last_segment = offsets.0;
+                }
                 at = at.max(facts.take(said, &mut begun));
             }
             if last {
@@ -107,6 +110,9 @@ impl Facts {
             facts.end_offset = facts.start_offset;
         }
         facts.leader_epochs.truncate_from_start(facts.start_offset);
+        if begun {
+            facts.end_offset = last_end(log, keys, &facts, last_segment).await?;
+        }
         if facts.base_offset < facts.start_offset && facts.objects > 0 {
             let mut blocks = Blocks::new(log.clone(), Arc::clone(keys), facts.clone(), facts.start_offset);
             let first = blocks.next().await?;
@@ -143,6 +149,21 @@ impl Facts {
             }
         }
     }
+}
+
+/// Behind the last batch: followers get no farther. What was compacted away behind it leaves no batch.
+async fn last_end(log: &ArchivedLog, keys: &Arc<KeyCache>, facts: &Facts, last_segment: i64) -> Result<i64> {
+    for from in [facts.end_offset.saturating_sub(1), last_segment.max(facts.start_offset)] {
+        let mut blocks = Blocks::new(log.clone(), Arc::clone(keys), facts.clone(), from);
+        let mut end = None;
+        while let Some(block) = blocks.next().await? {
+            end = Some(block.end_offset);
+        }
+        if let Some(end) = end {
+            return Ok(end);
+        }
+    }
+    Ok(facts.end_offset)
 }
 
 enum Look {

@@ -28,7 +28,7 @@ use varve_archive::ArchivedLog;
 use varve_kafka::protocol::LeaderEpochs;
 use varve_kafka::replica::{ReadError, ReplicaLog};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::history::KeyCache;
 pub(crate) use blocks::{Block, Blocks};
 
@@ -38,7 +38,9 @@ pub use producer_ids::ProducerIds;
 
 /// What a partition keeps of what was read.
 const WINDOW_BYTES: usize = 4 << 20;
-/// A follower this far ahead of a reader is waited for; else it gets a reader of its own.
+/// Blocks that are read for one answer.
+const BLOCKS_MAX: usize = 8;
+/// A follower this far ahead of a reader waits for it; one farther gets a reader of its own.
 const REACH_OFFSETS: i64 = 1 << 16;
 
 /// See the module.
@@ -114,20 +116,21 @@ impl ArchiveLog {
         reading.share.is_some()
     }
 
-    /// A reader whose next block is the one with `offset`, or comes shortly before it.
-    fn reader(&self, reading: &mut Reading, offset: i64) -> usize {
-        let near = |reader: &Reader| {
-            let next = reader.blocks.next_offset();
-            next <= offset && offset.saturating_sub(next) < REACH_OFFSETS
-        };
-        if let Some(at) = reading.readers.iter().position(near) {
-            return at;
+    /// The reader that comes to `offset` soonest, or a new one. `None` if there is no memory for one.
+    fn reader(&self, reading: &mut Reading, offset: i64) -> Option<usize> {
+        let places = reading.readers.iter().enumerate().map(|(at, reader)| (reader.blocks.next_offset(), at));
+        let nearest = places.filter(|(next, _)| *next <= offset).max();
+        if let Some((next, at)) = nearest
+            && offset.saturating_sub(next) < REACH_OFFSETS
+        {
+            return Some(at);
         }
         let share = match reading.readers.is_empty() {
             true => None,
             false => match self.budget.share(self.facts.log_bytes) {
                 Some(share) => Some(share),
-                // Whoever it belonged to comes again, or has gone.
+                // The follower that is behind goes first: others wait for it.
+                None if nearest.is_some() => return None,
                 None => {
                     reading.readers.clear();
                     None
@@ -136,7 +139,7 @@ impl ArchiveLog {
         };
         let blocks = Blocks::new(self.log.clone(), Arc::clone(&self.keys), self.facts.clone(), offset);
         reading.readers.push(Reader { blocks, _share: share });
-        reading.readers.len() - 1
+        Some(reading.readers.len() - 1)
     }
 
     async fn next(&self, offset: i64, max_bytes: usize) -> Result<Option<Bytes>> {
@@ -149,11 +152,19 @@ impl ArchiveLog {
         if !self.has_room(reading) {
             return Ok(None);
         }
-        let at = self.reader(reading, offset);
-        loop {
+        let Some(at) = self.reader(reading, offset) else { return Ok(None) };
+        for _ in 0..BLOCKS_MAX {
             let Some(reader) = reading.readers.get_mut(at) else { return Ok(None) };
             let Some(block) = reader.blocks.next().await? else {
                 reading.readers.remove(at);
+                if offset < self.facts.end_offset {
+                    let expected = format!("a batch up to offset {}", self.facts.end_offset - 1);
+                    return Err(Error::unexpected(
+                        format!("{:?}", self.log),
+                        expected,
+                        format!("none from {offset} on"),
+                    ));
+                }
                 return Ok(None);
             };
             self.producer_ids.note(block.last_producer_id)?;
@@ -169,6 +180,8 @@ impl ArchiveLog {
                 return Ok(found);
             }
         }
+        // The follower asks again, and the reader goes on from here.
+        Ok(None)
     }
 }
 

@@ -37,6 +37,24 @@ pub(super) async fn target(
         let what = format!("broker id {} is taken", target.broker_id);
         found.push(refusal(what, "choose another with --broker-id"));
     }
+    let metadata = client.metadata(None).await?;
+    let used = metadata
+        .topics
+        .iter()
+        .filter(|t| t.partitions.iter().any(|p| p.replicas.contains(&target.broker_id)));
+    let used: Vec<&str> = used.map(|t| t.name.as_str()).collect();
+    if let Some(first) = used.first() {
+        let what = format!(
+            "broker id {} has replicas of {} topics, {first} among them: it is a broker that is down, or another \
+             restore that did not end",
+            target.broker_id,
+            used.len()
+        );
+        found.push(refusal(
+            what,
+            "choose another with --broker-id, or end that one: varve restore apply or cleanup",
+        ));
+    }
     let lacking = client.lacking_on_cluster(&OPERATIONS).await?;
     if !lacking.is_empty() {
         let what = format!("not allowed on the target's cluster: {}", lacking.join(", "));

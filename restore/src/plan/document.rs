@@ -68,6 +68,8 @@ pub struct PlannedTopic {
     pub configs: BTreeMap<String, String>,
     /// As in the archive: set by `varve restore release`.
     pub final_configs: BTreeMap<String, String>,
+    /// Not of a topic that was deleted before the snapshot: its release leaves its configs alone.
+    pub are_configs_known: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -28,7 +28,7 @@ const PARALLEL: usize = 8;
 const RUN_BYTES: u64 = 4 << 20;
 const TOPIC_CONFIG: &str = "DYNAMIC_TOPIC_CONFIG";
 /// What would delete or change records before it is wanted.
-const HELD_BACK: [&str; 10] = [
+const HELD_BACK: [&str; 11] = [
     "cleanup.policy",
     "retention.ms",
     "retention.bytes",
@@ -39,6 +39,8 @@ const HELD_BACK: [&str; 10] = [
     "remote.log.delete.on.disable",
     "leader.replication.throttled.replicas",
     "follower.replication.throttled.replicas",
+    // One that has half of a partition must never lead it.
+    "unclean.leader.election.enable",
 ];
 
 /// What is asked for, beside the archive.
@@ -205,6 +207,17 @@ async fn one_topic(
     for partition in &partitions {
         different(topic, partition, differences);
     }
+    for state in topic.partitions.values() {
+        if let Some(end) = state.log_end_offset.filter(|end| *end > state.end()) {
+            differences.push(format!(
+                "{}-{}: the archive had offsets up to {} only, the log went on to {}",
+                topic.name,
+                state.partition,
+                state.end().saturating_sub(1),
+                end.saturating_sub(1)
+            ));
+        }
+    }
     let final_configs: BTreeMap<String, String> = described
         .map_or(&[] as &[Config], |t| &t.configs)
         .iter()
@@ -218,7 +231,21 @@ async fn one_topic(
     }
     let mut configs: BTreeMap<String, String> =
         final_configs.iter().filter(|(n, _)| !HELD_BACK.contains(&n.as_str())).map(own).collect();
-    for (name, value) in [("cleanup.policy", "delete"), ("retention.ms", "-1"), ("retention.bytes", "-1")] {
+    if let Some(least) = final_configs.get("min.insync.replicas").and_then(|n| n.parse::<usize>().ok())
+        && least > factor
+    {
+        differences.push(format!(
+            "topic {}: min.insync.replicas={least} with {factor} replicas: nobody can produce with acks=all until it is lowered",
+            topic.name
+        ));
+    }
+    let held = [
+        ("cleanup.policy", "delete"),
+        ("retention.ms", "-1"),
+        ("retention.bytes", "-1"),
+        ("unclean.leader.election.enable", "false"),
+    ];
+    for (name, value) in held {
         configs.insert(name.to_owned(), value.to_owned());
     }
     Ok(PlannedTopic {
@@ -230,6 +257,7 @@ async fn one_topic(
         partitions,
         configs,
         final_configs,
+        are_configs_known: described.is_some(),
     })
 }
 
@@ -302,6 +330,11 @@ fn different(topic: &SourceTopic, partition: &PlannedPartition, differences: &mu
             hole.end_offset.saturating_sub(1),
             hole.why
         ));
+        if hole.first_offset > partition.start_offset {
+            differences.push(format!(
+                "{name}: a transaction whose end is among those stays open: kafka-transactions.sh find-hanging names it"
+            ));
+        }
     }
     for open in &partition.open_transactions {
         differences.push(format!(

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use kafka_protocol::ResponseError;
@@ -27,6 +27,9 @@ const REPLICA_STATE_FROM: i16 = 15;
 /// An answer with nothing in it comes so late at most.
 const WAIT_MAX: Duration = Duration::from_millis(500);
 
+/// Partitions are read in an answer for so long; the others come in the next one.
+const READING_MAX: Duration = Duration::from_secs(2);
+
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
 const EARLIEST_LOCAL: i64 = -4;
@@ -38,6 +41,7 @@ struct Asking {
     left_bytes: usize,
     /// Something is said that the follower waits for.
     news: bool,
+    begun: Instant,
 }
 
 pub(super) async fn fetch(partitions: &Partitions, request: FetchRequest, version: i16) -> FetchResponse {
@@ -47,6 +51,7 @@ pub(super) async fn fetch(partitions: &Partitions, request: FetchRequest, versio
         broker_epoch: if by_state { request.replica_state.replica_epoch } else { -1 },
         left_bytes: partitions.allowed(usize::try_from(request.max_bytes).unwrap_or(0)),
         news: false,
+        begun: Instant::now(),
     };
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in &request.topics {
@@ -137,7 +142,8 @@ async fn partition(
         partitions.progress.notify_waiters();
     }
     let limit = usize::try_from(wanted.partition_max_bytes).unwrap_or(0).min(asking.left_bytes);
-    if offset == end || limit == 0 {
+    // Whatever else is asked for: nobody waits for an answer for ever.
+    if offset == end || limit == 0 || asking.begun.elapsed() >= READING_MAX {
         return Ok(answer);
     }
     let records = match log.read(offset, limit).await {

@@ -19,6 +19,8 @@ use super::producer_ids;
 use crate::client::{ClientError, Result};
 
 const LOOK: Duration = Duration::from_millis(200);
+/// What others have on us at the end is waited for so long.
+const FOREIGN: Duration = Duration::from_secs(30);
 /// Topics of others are looked for so often.
 const WATCH: Duration = Duration::from_secs(2);
 /// Partition epochs that are tried upward from the one that was counted.
@@ -47,12 +49,7 @@ impl Leader {
                 self.read_epochs().await?;
             }
             if watched.elapsed() >= WATCH {
-                for name in self.give_back().await? {
-                    tracing::warn!(
-                        partition = name,
-                        "was placed on us by somebody's new topic, and goes to another broker"
-                    );
-                }
+                self.give_back().await?;
                 watched = Instant::now();
             }
             let (mut left, mut ready) = (Vec::new(), Vec::new());
@@ -69,7 +66,15 @@ impl Leader {
                 led.log.done().await;
                 since = Instant::now();
             }
-            let Some(first) = left.first() else { return Ok(()) };
+            let Some(first) = left.iter().find(|led| !led.is_foreign) else {
+                // Ours are done: what others have on us meanwhile must not stay.
+                let is_new = self.give_back().await? > 0;
+                if (left.is_empty() && !is_new) || since.elapsed() >= FOREIGN {
+                    return Ok(());
+                }
+                tokio::time::sleep(LOOK).await;
+                continue;
+            };
             let now = standing(&left);
             if now != seen {
                 (seen, since) = (now, Instant::now());
@@ -151,7 +156,15 @@ impl Leader {
                 }
                 Some(ResponseError::InvalidUpdateVersion) => led.state.lock().partition_epoch += 1,
                 // It was raised by others: a broker that came or went.
-                Some(ResponseError::FencedLeaderEpoch) => self.read_epochs().await?,
+                Some(ResponseError::FencedLeaderEpoch) => {
+                    tokio::time::sleep(LOOK).await;
+                    self.read_epochs().await?;
+                }
+                // It was done, and the answer was lost.
+                Some(ResponseError::InvalidRequest) if self.is_given(led).await? => {
+                    led.state.lock().handed_over = true;
+                    return Ok(());
+                }
                 // A follower was fenced, or registered anew: it fetches again.
                 Some(ResponseError::IneligibleReplica) => {
                     led.state.lock().followers.clear();
@@ -161,6 +174,14 @@ impl Leader {
             }
         }
         Err(ClientError::kafka(what, ResponseError::InvalidUpdateVersion))
+    }
+
+    /// Whether the cluster says that we have nothing to do with it any more.
+    async fn is_given(&self, led: &Led) -> Result<bool> {
+        let found = self.client.topic(&led.topic).await?;
+        let partition = found.partitions.iter().find(|p| p.partition == led.partition);
+        Ok(found.topic_id == led.topic_id
+            && partition.is_some_and(|p| p.leader_id.is_some() && !p.replicas.contains(&self.broker_id())))
     }
 }
 

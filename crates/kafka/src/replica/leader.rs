@@ -123,12 +123,25 @@ impl Leader {
             beating,
             _server: server,
         };
+        match leader.unfenced().await {
+            Ok(()) => Ok(leader),
+            Err(error) => {
+                // What the cluster knows of us must not outlive us.
+                if let Err(error) = leader.leave().await {
+                    tracing::error!(%error, "our registration could not be taken back");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn unfenced(&self) -> Result<()> {
         let begun = Instant::now();
-        while leader.registration.beat(Want::Live).await?.is_fenced {
-            leader.check(begun, "it stays fenced")?;
+        while self.registration.beat(Want::Live).await?.is_fenced {
+            self.check(begun, "it stays fenced")?;
             tokio::time::sleep(LOOK).await;
         }
-        Ok(leader)
+        Ok(())
     }
 
     pub fn progress(&self) -> LeaderProgress {
@@ -168,12 +181,16 @@ impl Leader {
             let last = led.log.leader_epochs().entries().last().map_or(0, |entry| entry.epoch);
             last.saturating_sub(led.state.lock().leader_epoch)
         };
-        let mut cycles = 0;
+        let (mut cycles, mut since, mut seen) = (0, Instant::now(), i32::MAX);
         loop {
             let needed = led.iter().map(missing).max().unwrap_or(0);
             if needed <= 0 {
                 return Ok(cycles);
             }
+            if needed < seen {
+                (seen, since) = (needed, Instant::now());
+            }
+            self.check(since, "its leader epochs don't rise")?;
             for _ in 0..u32::try_from(needed).unwrap_or(0).div_ceil(2) {
                 self.registration.cycle().await?;
                 cycles += 1;
@@ -184,7 +201,6 @@ impl Leader {
                 self.read_epochs().await?;
                 tokio::time::sleep(LOOK / 4).await;
             }
-            self.check(Instant::now(), "")?;
         }
     }
 

@@ -32,6 +32,8 @@ pub(super) struct Led {
     pub(super) replicas: Vec<i32>,
     /// Made by this registration: then its partition epoch can be counted along.
     pub(super) is_new: bool,
+    /// Somebody else's, which the controller placed on us.
+    pub(super) is_foreign: bool,
     pub(super) state: Mutex<LedState>,
 }
 

@@ -31,12 +31,23 @@ pub(super) async fn pass(registration: &Registration, client: &Client, last: i64
             return Err(ClientError::Log { what, detail: "too many to use up".to_owned() });
         }
     }
-    for node in client.metadata(None).await?.brokers {
-        if node.node_id != registration.broker_id {
-            use_up(client, node.node_id, last).await?;
+    for node in client.metadata(Some(&[])).await?.brokers {
+        if node.node_id == registration.broker_id {
+            continue;
+        }
+        match use_up(client, node.node_id, last).await {
+            // Gone meanwhile: when it comes again, it takes a new block.
+            Err(error) if is_gone(client, node.node_id).await? => {
+                tracing::warn!(broker = node.node_id, %error, "left the cluster: its producer ids are gone with it");
+            }
+            outcome => outcome?,
         }
     }
     Ok(())
+}
+
+async fn is_gone(client: &Client, node_id: i32) -> Result<bool> {
+    Ok(client.metadata(Some(&[])).await?.brokers.iter().all(|broker| broker.node_id != node_id))
 }
 
 /// What the broker has left of its blocks: that it takes, and one that it may have fetched ahead.
@@ -49,12 +60,19 @@ async fn use_up(client: &Client, node_id: i32, last: i64) -> Result<()> {
             .with_transaction_timeout_ms(TRANSACTION_TIMEOUT_MS)
             .with_producer_id(ProducerId(-1))
             .with_producer_epoch(-1);
-        let answer = client.connection(node_id).await?.call(request).await?;
-        match ResponseError::try_from_code(answer.error_code) {
-            None if answer.producer_id.0 > last => return Ok(()),
-            None => given += 1,
-            Some(code) => backoff.wait_or_fail(&what, ClientError::kafka(&what, code)).await?,
-        }
+        let asked = async { client.connection(node_id).await?.call(request).await };
+        let error = match asked.await {
+            Ok(answer) => match ResponseError::try_from_code(answer.error_code) {
+                None if answer.producer_id.0 > last => return Ok(()),
+                None => {
+                    given += 1;
+                    continue;
+                }
+                Some(code) => ClientError::kafka(&what, code),
+            },
+            Err(error) => error,
+        };
+        backoff.wait_or_fail(&what, error).await?;
     }
     Err(ClientError::NoLeader { what: format!("{what} above {last}, after {given} others") })
 }

@@ -1,13 +1,13 @@
 //! Topics that we lead: made, found again, and given back where they are others'.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::create_topics_request::{
     CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig,
 };
-use kafka_protocol::messages::{BrokerId, CreateTopicsRequest};
+use kafka_protocol::messages::{BrokerId, CreateTopicsRequest, CreateTopicsResponse};
 use kafka_protocol::protocol::StrBytes;
 use parking_lot::Mutex;
 use varve_format::Id;
@@ -45,7 +45,7 @@ impl Leader {
         let request = CreateTopicsRequest::default()
             .with_topics(topics.iter().map(|topic| creatable(topic, us)).collect())
             .with_timeout_ms(TIMEOUT_MS);
-        let answer = self.controller().call("creating topics", request, |_| 0).await?;
+        let answer = self.controller().call("creating topics", request, moved).await?;
         for made in answer.topics {
             if let Some(code) = ResponseError::try_from_code(made.error_code) {
                 let why = made.error_message.unwrap_or_default();
@@ -59,7 +59,7 @@ impl Leader {
                 return Err(ClientError::NoSuchTopic { topic: topic.name });
             };
             for (partition, restored) in (0_i32..).zip(topic.partitions) {
-                self.lead(&topic.name, *topic_id, partition, restored, 0, true);
+                self.lead(&topic.name, *topic_id, partition, restored, 0, Origin::New);
             }
         }
         Ok(())
@@ -75,14 +75,18 @@ impl Leader {
         if found.topic_id != topic_id {
             return Err(ClientError::NoSuchTopic { topic: format!("{} with id {topic_id}", topic.name) });
         }
+        if found.partitions.len() != topic.partitions.len() {
+            let what = format!("topic {}", topic.name);
+            let detail =
+                format!("expected {} partitions, found {}", topic.partitions.len(), found.partitions.len());
+            return Err(ClientError::Log { what, detail });
+        }
         let mut done = 0;
-        for (partition, restored) in (0_i32..).zip(topic.partitions) {
-            let known = found.partitions.iter().find(|p| p.partition == partition);
-            match known.filter(|known| known.replicas.contains(&self.broker_id())) {
-                Some(known) => {
-                    self.lead(&topic.name, topic_id, partition, restored, known.leader_epoch, false);
-                }
-                None => done += 1,
+        for ((partition, restored), known) in (0_i32..).zip(topic.partitions).zip(&found.partitions) {
+            if known.replicas.contains(&self.broker_id()) {
+                self.lead(&topic.name, topic_id, partition, restored, known.leader_epoch, Origin::Adopted);
+            } else {
+                done += 1;
             }
         }
         Ok(done)
@@ -95,7 +99,7 @@ impl Leader {
         partition: i32,
         restored: RestoredPartition,
         leader_epoch: i32,
-        is_new: bool,
+        origin: Origin,
     ) {
         self.partitions.add(Led {
             topic: topic.to_owned(),
@@ -103,7 +107,8 @@ impl Leader {
             partition,
             log: restored.log,
             replicas: restored.replicas,
-            is_new,
+            is_new: origin == Origin::New,
+            is_foreign: origin == Origin::Foreign,
             state: Mutex::new(LedState {
                 leader_epoch,
                 // It never falls behind the leader epoch.
@@ -132,34 +137,66 @@ impl Leader {
     }
 
     /// Partitions that others have made meanwhile, and that the controller placed on us: they go to brokers that can
-    /// keep them. Their names.
+    /// keep them. How many were not known before.
     ///
     /// # Errors
-    /// Of the controller.
-    pub async fn give_back(&self) -> Result<Vec<String>> {
-        let metadata = self.client.metadata(None).await?;
-        let foreign: Vec<(String, Id, &PartitionMetadata)> = metadata
-            .topics
-            .iter()
-            .flat_map(|t| t.partitions.iter().map(|p| (t.name.clone(), t.topic_id, p)))
-            .filter(|(_, id, p)| {
-                p.replicas.contains(&self.broker_id()) && self.partitions.find(*id, p.partition).is_none()
-            })
-            .collect();
-        let mut names = Vec::new();
-        for (topic, topic_id, partition) in foreign {
-            let replicas = without_us(&metadata, partition, self.broker_id());
-            if replicas.is_empty() {
-                continue;
+    /// Of the cluster. A partition that can't be moved now is tried again the next time.
+    pub(super) async fn give_back(&self) -> Result<usize> {
+        let (metadata, us) = (self.client.metadata(None).await?, self.broker_id());
+        let mut on_us = HashSet::new();
+        let mut new = 0;
+        for topic in &metadata.topics {
+            for partition in topic.partitions.iter().filter(|p| p.replicas.contains(&us)) {
+                on_us.insert((topic.topic_id, partition.partition));
+                if self.partitions.find(topic.topic_id, partition.partition).is_some() {
+                    continue;
+                }
+                let replicas = without_us(&metadata, partition, us);
+                if replicas.is_empty() {
+                    continue;
+                }
+                new += 1;
+                let name = format!("{}-{}", topic.name, partition.partition);
+                let moved = vec![(topic.name.clone(), partition.partition, replicas.clone())];
+                match self.reassign_some(moved).await {
+                    Ok(()) => {
+                        tracing::warn!(
+                            partition = name,
+                            "somebody's new topic was placed on us: it goes to others"
+                        );
+                    }
+                    Err(error) => {
+                        tracing::warn!(partition = name, %error, "placed on us, and can't be moved yet");
+                        continue;
+                    }
+                }
+                let restored = RestoredPartition { log: Arc::new(EmptyLog::default()), replicas };
+                let epoch = partition.leader_epoch;
+                self.lead(&topic.name, topic.topic_id, partition.partition, restored, epoch, Origin::Foreign);
             }
-            names.push(format!("{topic}-{}", partition.partition));
-            let log = Arc::new(EmptyLog::default());
-            let restored = RestoredPartition { log, replicas: replicas.clone() };
-            self.lead(&topic, topic_id, partition.partition, restored, partition.leader_epoch, false);
-            self.reassign_some(vec![(topic, partition.partition, replicas)]).await?;
         }
-        Ok(names)
+        for led in self.partitions.all().into_iter().filter(|led| led.is_foreign) {
+            if !on_us.contains(&(led.topic_id, led.partition)) {
+                led.state.lock().handed_over = true;
+            }
+        }
+        Ok(new)
     }
+}
+
+/// Whose a partition is that we lead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    New,
+    /// Of an earlier registration of ours.
+    Adopted,
+    Foreign,
+}
+
+/// Each topic's answer has a code of its own: this one means that none was looked at.
+fn moved(answer: &CreateTopicsResponse) -> i16 {
+    let moved = ResponseError::NotController.code();
+    if answer.topics.iter().any(|topic| topic.error_code == moved) { moved } else { 0 }
 }
 
 fn some_fit(held: usize, more: usize) -> bool {
