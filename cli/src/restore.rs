@@ -160,6 +160,7 @@ impl Report<'_> {
                 "is_resumed": applied.is_resumed,
                 "served_bytes": applied.served_bytes,
                 "epoch_cycles": applied.epoch_cycles,
+                "copying_ms": u64::try_from(applied.copying.as_millis()).unwrap_or(u64::MAX),
                 "partitions_done_before": applied.done_before,
                 "aborted_transactions": applied.aborted_transactions,
                 "groups": groups.collect::<Vec<_>>(),

@@ -3,6 +3,7 @@
 //! `cargo xtask bench memory`: what it takes of a JVM's memory, against what it was allowed.
 //! `cargo xtask bench archive`: a topic archived, against fetching it and writing it to a file.
 //! `cargo xtask bench scale`: what thousands of quiet and of idle partitions cost an archiver.
+//! `cargo xtask bench restore`: an archive restored, against a replica that catches up from a real broker.
 //! `cargo xtask bench verify`: an archive verified and read, against reading and hashing its files.
 
 mod archive;
@@ -11,6 +12,7 @@ mod lean;
 mod measure;
 mod memory;
 mod reads;
+mod restore;
 mod scale;
 mod segment;
 mod stage;
@@ -32,6 +34,8 @@ enum Bench {
     Archive(archive::Args),
     /// Archiving thousands of partitions that have next to nothing.
     Scale(scale::Args),
+    /// Restoring an archive into a cluster.
+    Restore(restore::Args),
     /// Verifying and reading an archive.
     Verify(verify::Args),
 }
@@ -42,6 +46,7 @@ fn main() -> ExitCode {
         Bench::Memory(args) => memory::run(&args),
         Bench::Archive(args) => archive::run(&args),
         Bench::Scale(args) => scale::run(&args),
+        Bench::Restore(args) => restore::run(&args),
         Bench::Verify(args) => verify::run(&args),
     };
     match outcome {

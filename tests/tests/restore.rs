@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
 use varve_kafka::client::admin::{ConfigResource, ConfigSource};
-use varve_tests::raw_admin::commit;
+use varve_tests::raw_admin::{commit, set_config, set_quota};
 use varve_tests::{
     ArchiveDir, At, Cluster, KAFKA_VERSION, KAFKA_VERSIONS, Produce, RawLog, Scratch, Shared, Suite,
     TopicLogs, Transactions, plain_client, runtime, varve,
@@ -87,6 +87,10 @@ impl Source {
         kafka.delete_records("trimmed", 1, 1500)?;
         let client = plain_client(&cluster.bootstrap())?;
         runtime()?.block_on(commit(&client, GROUP, &["plain", "trimmed"], COMMITTED, "as it was"))?;
+        runtime()?.block_on(async {
+            set_quota(&client, &[("user", Some("ann"))], "producer_byte_rate", 1e6).await?;
+            set_config(&client, 4, "", &[("background.threads", "11")]).await
+        })?;
         let scratch = Scratch::new("restore")?;
         let extra = "topics: { include: [\"*\"] }";
         let archive = ArchiveDir::new(scratch.path(), &cluster.bootstrap(), extra)?;
@@ -160,6 +164,12 @@ fn whole(source: &Source, version: &str, nodes: u32) -> Result<()> {
     ensure!(verified.len() == 2 * TOPICS.len(), "{out}");
     same(source, &cluster)?;
     left(&cluster)?;
+
+    // What verification found to be there, and was not before.
+    let planned: serde_json::Value = serde_json::from_slice(&std::fs::read(&plan)?)?;
+    let rest = &planned["rest"];
+    ensure!(rest["quotas"][0]["values"][0]["value"] == "1000000", "{rest}");
+    ensure!(rest["configs"][0]["configs"][0]["name"] == "background.threads", "{rest}");
 
     let (client, kafka) = (plain_client(&cluster.bootstrap())?, cluster.client());
     let groups = [GROUP.to_owned()];

@@ -74,7 +74,7 @@ pub(crate) async fn differs(client: &Client, group: &PlannedGroup) -> Result<Opt
     let odd = group.offsets.iter().find_map(|o| {
         let committed = found.iter().find(|f| f.topic == o.topic && f.partition == o.partition);
         let offset = committed.map(|f| f.offset);
-        (offset != Some(o.offset)).then(|| (o, offset))
+        (offset != Some(o.offset)).then_some((o, offset))
     });
     Ok(odd.map(|(o, offset)| {
         let offset = offset.map_or_else(|| "nothing".to_owned(), |n| n.to_string());

@@ -88,6 +88,8 @@ pub struct Applied {
     pub is_resumed: bool,
     pub served_bytes: u64,
     pub epoch_cycles: u32,
+    /// From the reassignment until all was handed over.
+    pub copying: Duration,
     /// Partitions that an earlier apply had handed over.
     pub done_before: usize,
     pub aborted_transactions: usize,
@@ -268,12 +270,16 @@ impl Apply<'_> {
         create(leader, new, journal).await?;
         told(Stage::RaisingEpochs);
         applied.epoch_cycles = leader.raise_epochs().await?;
+        let begun = Instant::now();
         let copying = leader.hand_over();
         tokio::pin!(copying);
         loop {
             told(Stage::Copying(leader.progress()));
             match tokio::time::timeout(LOOK, &mut copying).await {
-                Ok(outcome) => return Ok(outcome?),
+                Ok(outcome) => {
+                    applied.copying = begun.elapsed();
+                    return Ok(outcome?);
+                }
                 Err(_) => continue,
             }
         }

@@ -84,7 +84,7 @@ impl Blocks {
         Self { log, keys, facts, next_offset: offset, given_offset: offset, begun: false, object: None }
     }
 
-    pub(crate) fn next_offset(&self) -> i64 {
+    pub(crate) fn given_offset(&self) -> i64 {
         self.given_offset
     }
 

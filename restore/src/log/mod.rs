@@ -118,7 +118,8 @@ impl ArchiveLog {
 
     /// The reader that comes to `offset` soonest, or a new one. `None` if there is no memory for one.
     fn reader(&self, reading: &mut Reading, offset: i64) -> Option<usize> {
-        let places = reading.readers.iter().enumerate().map(|(at, reader)| (reader.blocks.next_offset(), at));
+        let places =
+            reading.readers.iter().enumerate().map(|(at, reader)| (reader.blocks.given_offset(), at));
         let nearest = places.filter(|(next, _)| *next <= offset).max();
         if let Some((next, at)) = nearest
             && offset.saturating_sub(next) < REACH_OFFSETS

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use crate::workspace::cargo;
 
 /// Those that take longest, longest first: a lane that begins one of them last is alone for minutes.
-const LONG: [&str; 8] = [
+const LONG: [&str; 9] = [
     "cluster_state",
     "archive_service",
     "segment_files",
@@ -18,6 +18,7 @@ const LONG: [&str; 8] = [
     "archive_faults",
     "archive_import",
     "archive_once",
+    "restore",
 ];
 
 #[derive(Debug)]
