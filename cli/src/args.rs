@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 
 use crate::command::archive_import::ArchiveImportArgs;
 use archive::{ArchiveVerifyArgs, CatArgs, DiffArgs, LsArgs, SnapshotsArgs};
-use restore::RestoreArgs;
+use restore::{DrillArgs, RestoreArgs};
 
 /// Tiered storage, archive and restore for Apache Kafka.
 ///
@@ -60,6 +60,11 @@ pub(crate) enum Command {
     /// on with it after whatever interruption, `cleanup` takes back what it began, `verify` compares again, `release`
     /// gives the topics the retention that they had. Exit code 1: something differs, or was not committed.
     Restore(Box<RestoreArgs>),
+    /// Restore an archive, or a sample of it, into a broker of its own that is thrown away: is it there, does it hold,
+    /// how long does it take. For a cron job, and for an auditor.
+    ///
+    /// The broker is started from a Kafka installation on this machine. Exit code 1: something differs.
+    Drill(DrillArgs),
     /// Print the completions of a shell.
     Completion(CompletionArgs),
     /// Print the man page, or write all of them into a directory.

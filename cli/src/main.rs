@@ -62,6 +62,7 @@ async fn run(command: Command) -> anyhow::Result<Verdict> {
         Command::Cat(args) => command::archive_cat::run(args).await,
         Command::Verify(args) => command::archive_verify::run(args).await,
         Command::Diff(args) => command::archive_diff::run(args).await,
+        Command::Drill(args) => command::drill::run(args).await,
         Command::Restore(args) => command::restore::run(*args).await,
         Command::Completion(args) => command::completion::run(&args),
         Command::Man(args) => command::man::run(&args),

@@ -88,12 +88,8 @@ pub(crate) fn plan(plan: &Plan, path: &Path, out: &mut impl Write) -> Result<()>
     let rest = &plan.rest;
     if !rest.is_empty() {
         let configs: usize = rest.configs.iter().map(|c| c.configs.len()).sum();
-        writeln!(
-            out,
-            "beside      {} ACLs, quotas of {}, {configs} configs",
-            rest.acls.len(),
-            rest.quotas.len()
-        )?;
+        let (acls, quotas, users) = (rest.acls.len(), rest.quotas.len(), rest.users.len());
+        writeln!(out, "beside      {acls} ACLs, quotas of {quotas}, {configs} configs, {users} SCRAM users")?;
     }
     writeln!(out, "retention   none until varve restore release {}", path.display())?;
     for difference in plan.differences.iter().take(SHOWN) {

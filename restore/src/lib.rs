@@ -5,6 +5,7 @@
 //! and [`log`] read the archive.
 
 pub mod apply;
+pub mod drill;
 mod error;
 pub mod history;
 pub mod log;
@@ -13,6 +14,7 @@ pub mod release;
 pub mod rest;
 pub mod select;
 pub mod source;
+pub mod users;
 pub mod verify;
 
 pub use error::{Error, Result};

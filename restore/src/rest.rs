@@ -3,15 +3,15 @@
 //! Only what the target lacks is added. Where it has another value, its own stays, and the plan says so: a living
 //! cluster's limits are not turned back by an old archive.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use varve_cluster::{
-    Acl, ClusterState, Config, Part, Quota, ResourceConfigs, ResourceType, StateParts, collect,
+    Acl, ClusterState, Config, Part, Quota, ResourceConfigs, ResourceType, StateParts, User, collect,
 };
-use varve_kafka::client::Client;
-use varve_kafka::client::admin::{AclEntry, ConfigResource, QuotaEntity, QuotaEntry};
+use varve_kafka::client::admin::{AclEntry, ConfigResource, QuotaEntity, QuotaEntry, ScramCredential};
 use varve_kafka::client::alter::ConfigChange;
+use varve_kafka::client::{Client, Secret};
 
 use crate::error::{Error, Result};
 
@@ -28,6 +28,9 @@ pub struct Rest {
     pub quotas: Vec<Quota>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub configs: Vec<ResourceConfigs>,
+    /// SCRAM users. They are made if their passwords are given.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub users: Vec<User>,
 }
 
 impl Rest {
@@ -45,8 +48,10 @@ impl Rest {
         parts: &StateParts,
         differences: &mut Vec<String>,
     ) -> Result<Self> {
-        let wanted: StateParts =
-            [Part::Acls, Part::Quotas, Part::Configs].into_iter().filter(|part| parts.has(*part)).collect();
+        let wanted: StateParts = [Part::Acls, Part::Quotas, Part::Configs, Part::Users]
+            .into_iter()
+            .filter(|part| parts.has(*part))
+            .collect();
         let target = collect(client, &wanted, None).await?;
         for missing in &target.missing {
             differences.push(format!(
@@ -65,12 +70,16 @@ impl Rest {
         if parts.has(Part::Configs) {
             rest.configs = configs(archived, &target, differences);
         }
-        if parts.has(Part::Users) && !archived.users.is_empty() {
-            let names: Vec<&str> = archived.users.iter().map(|u| u.name.as_str()).collect();
-            differences.push(format!(
-                "SCRAM users need new passwords, which no cluster tells: {}",
-                names.join(", ")
-            ));
+        if parts.has(Part::Users) {
+            let is_known = |user: &&User| !target.users.iter().any(|known| known.name == user.name);
+            rest.users = archived.users.iter().filter(is_known).cloned().collect();
+            if !rest.users.is_empty() {
+                let names: Vec<&str> = rest.users.iter().map(|u| u.name.as_str()).collect();
+                differences.push(format!(
+                    "SCRAM users need new passwords, which no cluster tells: --users FILE gives or makes them: {}",
+                    names.join(", ")
+                ));
+            }
         }
         if parts.has(Part::Schemas)
             && let Some(schemas) = &archived.schemas
@@ -85,12 +94,21 @@ impl Rest {
     ///
     /// # Errors
     /// Of the target.
-    pub(crate) async fn apply(&self, client: &Client) -> Result<()> {
+    pub(crate) async fn apply(&self, client: &Client, passwords: &BTreeMap<String, Secret>) -> Result<()> {
         let acls: Vec<AclEntry> = self.acls.iter().map(entry).collect();
         client.create_acls(&acls).await?;
         let quotas: Vec<QuotaEntry> = self.quotas.iter().map(quota).collect::<Result<_>>()?;
         if !quotas.is_empty() {
             client.set_client_quotas(&quotas).await?;
+        }
+        for user in &self.users {
+            let Some(password) = passwords.get(&user.name) else { continue };
+            let of = |c: &varve_cluster::Credential| ScramCredential {
+                mechanism: c.mechanism.clone(),
+                iterations: c.iterations,
+            };
+            let credentials: Vec<ScramCredential> = user.credentials.iter().map(of).collect();
+            client.set_scram_user(&user.name, &credentials, password).await?;
         }
         for configs in &self.configs {
             let Some(resource) = resource(configs) else { continue };

@@ -69,7 +69,7 @@ fn go_install(into: &Path, package: &str, version: &str, binary: &str) -> Result
 }
 
 /// The folder with all jars of a broker.
-pub(crate) fn kafka_jars(version: &str) -> Result<PathBuf> {
+pub fn kafka_jars(version: &str) -> Result<PathBuf> {
     let dir = cache::ensure(&format!("jars/kafka-{version}"), |dir| {
         let root = workspace_root()?;
         let project_cache = cache::root()?.join("gradle-project");

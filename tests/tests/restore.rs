@@ -8,14 +8,16 @@ use anyhow::{Context, Result, bail, ensure};
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
 use varve_kafka::client::admin::{ConfigResource, ConfigSource};
+use varve_kafka::client::{Client, ClientConfig};
 use varve_tests::raw_admin::{commit, set_config, set_quota};
 use varve_tests::{
     ArchiveDir, At, Cluster, KAFKA_VERSION, KAFKA_VERSIONS, Produce, RawLog, Scratch, Shared, Suite,
-    TopicLogs, Transactions, plain_client, runtime, varve,
+    TopicLogs, Transactions, kafka_jars, plain_client, runtime, varve,
 };
 
 const TOPICS: [&str; 5] = ["plain", "transactional", "trimmed", "compacted", "empty"];
 const GROUP: &str = "billing";
+const USER: &str = "ann";
 const COMMITTED: i64 = 1234;
 const OLDEST: &str = "3.9.2";
 /// More by the environment, for a long run by hand.
@@ -38,6 +40,8 @@ fn main() -> ExitCode {
         .test_with(&new, "what_was_begun_is_taken_back", taken_back)
         .test_with(&new, "what_stands_against_it_is_told_before", refused)
         .test_with(&new, "a_damaged_object_stops_it_by_name", damaged)
+        .test_with(&new, "users_get_new_passwords", users)
+        .test_with(&new, "a_drill_restores_a_sample_and_throws_it_away", drilled)
         .run()
 }
 
@@ -86,11 +90,13 @@ impl Source {
         kafka.delete_records("trimmed", 0, 333)?;
         kafka.delete_records("trimmed", 1, 1500)?;
         let client = plain_client(&cluster.bootstrap())?;
-        runtime()?.block_on(commit(&client, GROUP, &["plain", "trimmed"], COMMITTED, "as it was"))?;
+        // One runtime for all: connections end with the one that opened them.
         runtime()?.block_on(async {
+            commit(&client, GROUP, &["plain", "trimmed"], COMMITTED, "as it was").await?;
             set_quota(&client, &[("user", Some("ann"))], "producer_byte_rate", 1e6).await?;
             set_config(&client, 4, "", &[("background.threads", "11")]).await
         })?;
+        kafka.set_scram_user(USER, "SCRAM-SHA-512", "as it was")?;
         let scratch = Scratch::new("restore")?;
         let extra = "topics: { include: [\"*\"] }";
         let archive = ArchiveDir::new(scratch.path(), &cluster.bootstrap(), extra)?;
@@ -378,4 +384,59 @@ fn largest(dir: &Path) -> Result<Option<PathBuf>> {
         bail!("no object below {}", dir.display());
     }
     Ok(found.map(|(_, path)| path))
+}
+
+/// One that is made, and lets its user in.
+fn users(source: &Source) -> Result<()> {
+    const LISTENER: &str = "SECURE";
+    let module = "org.apache.kafka.common.security.scram.ScramLoginModule required;";
+    let cluster = Cluster::builder()
+        .listener(LISTENER, "SASL_PLAINTEXT")
+        .property("sasl.enabled.mechanisms", "SCRAM-SHA-512")
+        .property("listener.name.secure.scram-sha-512.sasl.jaas.config", module)
+        .start()?;
+    let dir = Scratch::new("users")?;
+    let file = dir.path().join("passwords");
+    let (plan, name) = (source.plan("users"), file.display().to_string());
+    let extra = ["--topics", "empty", "--parts", "acls", "--users", &name];
+    ended(source.restore(&cluster, &plan, &extra)?, 0)?;
+    let text = std::fs::read_to_string(&file)?;
+    let password = text.trim().strip_prefix("ann=").context("no password was made")?;
+    let servers = cluster.bootstrap_of(LISTENER)?;
+    let login = |password: &str| -> Result<()> {
+        let client = Client::new(ClientConfig::from_pairs([
+            ("bootstrap.servers", servers.as_str()),
+            ("security.protocol", "SASL_PLAINTEXT"),
+            ("sasl.mechanism", "SCRAM-SHA-512"),
+            ("sasl.username", USER),
+            ("sasl.password", password),
+        ])?)?;
+        runtime()?.block_on(client.metadata(Some(&[])))?;
+        Ok(())
+    };
+    login(password)?;
+    ensure!(login("as it was").is_err(), "the old password is known to nobody");
+    Ok(())
+}
+
+fn drilled(source: &Source) -> Result<()> {
+    let work = Scratch::new("drill")?;
+    let report = work.path().join("report.json");
+    let drill = |kafka: &Path| -> Result<Command> {
+        let mut command = Command::new(varve()?);
+        command.args(["drill", "--from", &source.archive.url(), "--sample", "50%", "--seed", "3", "--json"]);
+        command.arg("--kafka").arg(kafka).arg("--work").arg(work.path()).arg("--report").arg(&report);
+        Ok(command)
+    };
+    let (out, _) = ended(drill(&kafka_jars(KAFKA_VERSION)?)?, 0)?;
+    let said: serde_json::Value = serde_json::from_str(&out)?;
+    let written: serde_json::Value = serde_json::from_slice(&std::fs::read(&report)?)?;
+    ensure!(said == written && said["is_clean"] == true, "{out}");
+    ensure!(said["drill"]["topics"] == 3 && said["drill"]["topics_of_the_archive"] == TOPICS.len(), "{out}");
+    ensure!(said["verified"]["partitions"].as_array().is_some_and(|p| p.len() == 6), "{out}");
+    let (_, err) = ended(drill(work.path())?, 2)?;
+    ensure!(err.contains("has no jars of Kafka"), "{err}");
+    let left: Vec<_> = std::fs::read_dir(work.path())?.collect::<Result<_, _>>()?;
+    ensure!(left.len() == 1, "more than the report is left: {left:?}");
+    Ok(())
 }

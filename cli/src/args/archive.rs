@@ -240,7 +240,7 @@ fn time_ms(text: &str) -> anyhow::Result<i64> {
 }
 
 /// Percent, with at most four decimals, as millionths.
-fn sample(text: &str) -> anyhow::Result<u32> {
+pub(super) fn sample(text: &str) -> anyhow::Result<u32> {
     let percent: f64 = text.trim_end_matches('%').parse().context("expected a percentage: 5%, 0.5%")?;
     if !(percent > 0.0 && percent <= 100.0) {
         bail!("expected more than 0% and at most 100%, found {text}");

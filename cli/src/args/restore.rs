@@ -82,6 +82,49 @@ pub(crate) struct RunArgs {
     pub(crate) access: AccessArgs,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct DrillArgs {
+    /// The archive: file:///directory, s3://bucket/prefix, or the path of a directory.
+    #[arg(long, value_name = "URL")]
+    pub(crate) from: String,
+    /// A Kafka installation (with bin and libs), or the folder of its jars.
+    #[arg(long, value_name = "DIR", env = "KAFKA_HOME")]
+    pub(crate) kafka: PathBuf,
+    /// The recovery point.
+    #[arg(long, value_name = "latest|N", default_value = "latest", value_parser = snapshot)]
+    pub(crate) at: SnapshotArg,
+    /// Topics, with * for any characters; by default all. May be repeated.
+    #[arg(long, value_name = "PATTERN,…", value_delimiter = ',')]
+    pub(crate) topics: Vec<String>,
+    /// Topics that are left out. May be repeated.
+    #[arg(long, value_name = "PATTERN,…", value_delimiter = ',')]
+    pub(crate) without: Vec<String>,
+    /// Draw this part of the topics.
+    #[arg(long, value_name = "PERCENT", default_value = "100%", value_parser = super::archive::sample)]
+    pub(crate) sample: u32,
+    /// Draws the sample: the same seed, the same topics. A number that changes with the week sees all in time.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Where the broker keeps its data meanwhile: it needs room for what is restored. By default the system's
+    /// temporary folder.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) work: Option<PathBuf>,
+    /// Leave the broker's folder, with its log, where it is.
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// Java's heap, in MiB.
+    #[arg(long, value_name = "MIB", default_value_t = 1024)]
+    pub(crate) heap_mib: u32,
+    /// Memory for what is read of the archive.
+    #[arg(long, value_name = "BYTES", default_value = "256MiB", value_parser = bytes)]
+    pub(crate) memory: u64,
+    /// Where the report is written, as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) access: AccessArgs,
+}
+
 /// How a plan is applied.
 #[derive(Debug, Args)]
 pub(crate) struct HowArgs {
@@ -103,6 +146,10 @@ pub(crate) struct HowArgs {
     /// Give up if no broker has come further for so long.
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration)]
     pub(crate) patience: Duration,
+    /// Passwords of SCRAM users that the target lacks: lines of NAME=PASSWORD. Whoever has none in it gets a new one,
+    /// which is written into it; it is made if it is not there. Without it those users are not made.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) users: Option<PathBuf>,
     /// Don't read everything back at the end.
     #[arg(long)]
     pub(crate) no_verify: bool,

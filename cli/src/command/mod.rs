@@ -11,6 +11,7 @@ pub(crate) mod archive_status;
 pub(crate) mod archive_verify;
 pub(crate) mod completion;
 pub(crate) mod config_check;
+pub(crate) mod drill;
 pub(crate) mod man;
 pub(crate) mod restore;
 pub(crate) mod segment_extract;

@@ -12,13 +12,14 @@ use varve_archive::Archive;
 use varve_format::Id;
 use varve_kafka::client::{Client, ClientConfig};
 use varve_kafka::replica::Controller;
-use varve_restore::apply::{Apply, ApplyOptions, Stage, cleanup};
+use varve_restore::apply::{Applied, Apply, ApplyOptions, Stage, cleanup};
 use varve_restore::history::KeyCache;
 use varve_restore::plan::{Plan, Wanted, plan};
 use varve_restore::release::{release, releases};
 use varve_restore::select::{Patterns, Selection};
 use varve_restore::source::Source;
-use varve_restore::verify::verify;
+use varve_restore::users::passwords;
+use varve_restore::verify::{Verified, verify};
 
 use crate::args::properties_file;
 use crate::args::restore::{
@@ -40,15 +41,20 @@ pub(crate) async fn run(args: RestoreArgs) -> Result<Verdict> {
 }
 
 /// Archive and target, opened.
-struct Ends {
-    archive: Archive,
-    keys: Arc<KeyCache>,
-    client: Client,
-    controllers: ClientConfig,
+pub(crate) struct Ends {
+    pub(crate) archive: Archive,
+    pub(crate) keys: Arc<KeyCache>,
+    pub(crate) client: Client,
+    pub(crate) controllers: ClientConfig,
 }
 
 impl Ends {
-    async fn open(url: &str, brokers: &str, controllers: &str, access: &AccessArgs) -> Result<Self> {
+    pub(crate) async fn open(
+        url: &str,
+        brokers: &str,
+        controllers: &str,
+        access: &AccessArgs,
+    ) -> Result<Self> {
         let store = location::open_store(url, &access.store.settings()?).await?;
         let archive = Archive::open(store, "").await?;
         let keys = Arc::new(KeyCache::new(&archive, access.keys.ring()?));
@@ -139,6 +145,28 @@ async fn apply_file(args: ApplyArgs) -> Result<Verdict> {
     apply(&plan, &args.plan, &source, &ends, &args.how, args.access.json).await
 }
 
+/// How it went.
+pub(crate) struct CarriedOut {
+    applied: Applied,
+    verified: Option<Verified>,
+    started_ms: i64,
+    applied_ms: i64,
+    ended_ms: i64,
+}
+
+impl CarriedOut {
+    pub(crate) fn report<'a>(&'a self, plan: &'a Plan) -> Report<'a> {
+        Report {
+            plan,
+            applied: Some(&self.applied),
+            verified: self.verified.as_ref(),
+            started_ms: self.started_ms,
+            applied_ms: self.applied_ms,
+            ended_ms: self.ended_ms,
+        }
+    }
+}
+
 async fn apply(
     plan: &Plan,
     path: &Path,
@@ -147,6 +175,42 @@ async fn apply(
     how: &HowArgs,
     json: bool,
 ) -> Result<Verdict> {
+    let outcome = carry_out(plan, path, source, ends, how).await;
+    let outcome = outcome.inspect_err(|_| {
+        let path = path.display();
+        eprintln!(
+            "not finished. Go on with: varve restore apply {path}\n\
+             or take back what was begun with: varve restore cleanup {path}"
+        );
+    })?;
+    let report = outcome.report(plan);
+    let document = report.json();
+    let place = how.report.clone().unwrap_or_else(|| beside(path, ".report.json"));
+    std::fs::write(&place, serde_json::to_vec_pretty(&document)?)
+        .with_context(|| place.display().to_string())?;
+    let mut out = std::io::stdout().lock();
+    if json {
+        writeln!(out, "{document}")?;
+    } else {
+        report.print(&mut out)?;
+        writeln!(out, "report      {}", place.display())?;
+        writeln!(
+            out,
+            "next        varve restore release {}: retention and compaction as they were",
+            path.display()
+        )?;
+    }
+    Ok(if report.is_clean() { Verdict::Clean } else { Verdict::Findings })
+}
+
+/// What a plan says, and the comparison behind it.
+pub(crate) async fn carry_out(
+    plan: &Plan,
+    path: &Path,
+    source: &Source,
+    ends: &Ends,
+    how: &HowArgs,
+) -> Result<CarriedOut> {
     let host = match &how.advertise {
         Some(host) => host.clone(),
         None => local_address(&plan.target.bootstrap_servers)?.to_string(),
@@ -155,7 +219,10 @@ async fn apply(
         Some(listen) => listen,
         None => SocketAddr::new(local_address(&plan.target.bootstrap_servers)?, 0),
     };
+    let names = plan.rest.users.iter().map(|user| user.name.as_str());
+    let passwords = how.users.as_deref().map(|file| passwords(file, names)).transpose()?;
     let options = ApplyOptions {
+        passwords: passwords.unwrap_or_default(),
         listen,
         advertised_host: host,
         memory_bytes: how.memory,
@@ -185,17 +252,7 @@ async fn apply(
     };
     let applied = apply.run(stopped(), &told).await;
     bar.finish_and_clear();
-    let applied = match applied {
-        Ok(applied) => applied,
-        Err(error) => {
-            let path = path.display();
-            eprintln!(
-                "not finished. Go on with: varve restore apply {path}\n\
-                 or take back what was begun with: varve restore cleanup {path}"
-            );
-            return Err(error.into());
-        }
-    };
+    let applied = applied?;
     let applied_ms = now_ms()?;
     let verified = match how.no_verify {
         true => None,
@@ -210,31 +267,7 @@ async fn apply(
             Some(verified?)
         }
     };
-    let report = Report {
-        plan,
-        applied: Some(&applied),
-        verified: verified.as_ref(),
-        started_ms,
-        applied_ms,
-        ended_ms: now_ms()?,
-    };
-    let document = report.json();
-    let place = how.report.clone().unwrap_or_else(|| beside(path, ".report.json"));
-    std::fs::write(&place, serde_json::to_vec_pretty(&document)?)
-        .with_context(|| place.display().to_string())?;
-    let mut out = std::io::stdout().lock();
-    if json {
-        writeln!(out, "{document}")?;
-    } else {
-        report.print(&mut out)?;
-        writeln!(out, "report      {}", place.display())?;
-        writeln!(
-            out,
-            "next        varve restore release {}: retention and compaction as they were",
-            path.display()
-        )?;
-    }
-    Ok(if report.is_clean() { Verdict::Clean } else { Verdict::Findings })
+    Ok(CarriedOut { applied, verified, started_ms, applied_ms, ended_ms: now_ms()? })
 }
 
 async fn verify_file(args: PlannedArgs) -> Result<Verdict> {
@@ -318,7 +351,7 @@ fn read(path: &Path) -> Result<Plan> {
 }
 
 /// A plan that is there is another restore's.
-fn write_new(path: &Path, plan: &Plan) -> Result<()> {
+pub(crate) fn write_new(path: &Path, plan: &Plan) -> Result<()> {
     let mut options = std::fs::OpenOptions::new();
     let mut file =
         options.write(true).create_new(true).open(path).with_context(|| path.display().to_string())?;
@@ -376,7 +409,7 @@ async fn stopped() {
     }
 }
 
-fn now_ms() -> Result<i64> {
+pub(crate) fn now_ms() -> Result<i64> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock stands before 1970")?;
     Ok(i64::try_from(now.as_millis())?)
 }

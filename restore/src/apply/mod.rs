@@ -21,7 +21,7 @@ use varve_archive::{JournalView, LogReader};
 use varve_format::Id;
 use varve_kafka::client::admin::TopicPartition;
 use varve_kafka::client::alter::OpenProducer;
-use varve_kafka::client::{Client, ClientConfig, ClientError};
+use varve_kafka::client::{Client, ClientConfig, ClientError, Secret};
 use varve_kafka::protocol::LeaderEpochs;
 use varve_kafka::replica::{
     Controller, Leader, LeaderOptions, LeaderProgress, RestoredPartition, RestoredTopic, unregister,
@@ -54,6 +54,8 @@ pub struct ApplyOptions {
     pub memory_bytes: u64,
     /// To all brokers together.
     pub bytes_per_second: Option<u64>,
+    /// Of SCRAM users, by name: those of the plan that have none here are not made.
+    pub passwords: BTreeMap<String, Secret>,
     /// Without any broker's progress.
     pub patience: Duration,
 }
@@ -148,7 +150,7 @@ impl Apply<'_> {
         }
         told(Stage::Rest);
         if !done.rest {
-            self.plan.rest.apply(self.client).await?;
+            self.plan.rest.apply(self.client, &self.options.passwords).await?;
             journal.rest()?;
         }
         told(Stage::Groups);

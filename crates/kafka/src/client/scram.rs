@@ -38,7 +38,12 @@ impl ScramHash {
         }
     }
 
-    fn salted_password(self, password: &str, salt: &[u8], iterations: NonZeroU32) -> Zeroizing<Vec<u8>> {
+    pub(crate) fn salted_password(
+        self,
+        password: &str,
+        salt: &[u8],
+        iterations: NonZeroU32,
+    ) -> Zeroizing<Vec<u8>> {
         let (algorithm, bytes) = match self {
             ScramHash::Sha256 => (pbkdf2::PBKDF2_HMAC_SHA256, 32),
             ScramHash::Sha512 => (pbkdf2::PBKDF2_HMAC_SHA512, 64),

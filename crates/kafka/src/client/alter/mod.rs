@@ -9,6 +9,7 @@ mod offsets;
 mod quotas;
 mod topics;
 mod transactions;
+mod users;
 
 pub use configs::ConfigChange;
 pub use transactions::OpenProducer;

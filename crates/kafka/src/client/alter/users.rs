@@ -1,0 +1,71 @@
+//! Giving SCRAM users a password.
+
+use std::num::NonZeroU32;
+
+use bytes::Bytes;
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::AlterUserScramCredentialsRequest;
+use kafka_protocol::messages::alter_user_scram_credentials_request::ScramCredentialUpsertion;
+use kafka_protocol::protocol::StrBytes;
+use rand::Rng as _;
+
+use super::super::admin::{AdminError, AdminResult, NeededAcl, ScramCredential};
+use super::super::cluster::Client;
+use super::super::error::ClientError;
+use super::super::scram::ScramHash;
+use super::super::secret::Secret;
+
+const SALT_BYTES: usize = 24;
+
+impl Client {
+    /// The same password for each of these mechanisms, each with a salt of its own. The password itself stays here.
+    pub async fn set_scram_user(
+        &self,
+        name: &str,
+        credentials: &[ScramCredential],
+        password: &Secret,
+    ) -> AdminResult<()> {
+        let what = format!("setting the password of SCRAM user {name}");
+        let mut upsertions = Vec::with_capacity(credentials.len());
+        for credential in credentials {
+            let known = match credential.mechanism.as_str() {
+                "SCRAM-SHA-256" => Some((1, ScramHash::Sha256)),
+                "SCRAM-SHA-512" => Some((2, ScramHash::Sha512)),
+                _ => None,
+            };
+            let iterations = u32::try_from(credential.iterations).ok().and_then(NonZeroU32::new);
+            let (Some((mechanism, hash)), Some(iterations)) = (known, iterations) else {
+                let detail = format!("{} with {} iterations", credential.mechanism, credential.iterations);
+                return Err(AdminError::Unsupported { what, detail });
+            };
+            let salt: [u8; SALT_BYTES] = rand::rng().random();
+            let salted = hash.salted_password(password.reveal(), &salt, iterations);
+            upsertions.push(
+                ScramCredentialUpsertion::default()
+                    .with_name(StrBytes::from_string(name.to_owned()))
+                    .with_mechanism(mechanism)
+                    .with_iterations(credential.iterations)
+                    .with_salt(Bytes::copy_from_slice(&salt))
+                    .with_salted_password(Bytes::copy_from_slice(&salted)),
+            );
+        }
+        let request = AlterUserScramCredentialsRequest::default().with_upsertions(upsertions);
+        let mut backoff = self.backoff();
+        loop {
+            let asked = async { self.any_connection().await?.call(request.clone()).await };
+            let error = match asked.await {
+                Ok(answer) => {
+                    match answer.results.iter().find_map(|r| ResponseError::try_from_code(r.error_code)) {
+                        None => return Ok(()),
+                        Some(code) if code.is_retriable() => ClientError::kafka(&what, code),
+                        Some(code) => {
+                            return Err(AdminError::refused(what, code, NeededAcl::on_cluster("Alter")));
+                        }
+                    }
+                }
+                Err(e) => e,
+            };
+            backoff.wait_or_fail(&what, error).await?;
+        }
+    }
+}
