@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
 use varve_format::KeyRing;
-use varve_kafka::client::parse_properties;
+use varve_kafka::client::{ClientConfig, parse_properties};
 use zeroize::Zeroizing;
 
 use crate::command::archive_import::ArchiveImportArgs;
@@ -330,10 +330,17 @@ impl KeyArgs {
     }
 }
 
-pub(crate) fn properties_file(path: &std::path::Path) -> anyhow::Result<Vec<(String, String)>> {
+fn properties_file(path: &std::path::Path) -> anyhow::Result<Vec<(String, String)>> {
     let text = std::fs::read_to_string(path).map(Zeroizing::new);
     let text = text.with_context(|| format!("file {}", path.display()))?;
     parse_properties(&text).with_context(|| format!("file {}", path.display()))
+}
+
+/// Of a client of these servers: what the file has, as Kafka's own tools take it by `--command-config`.
+pub(crate) fn client_config(servers: &str, file: Option<&std::path::Path>) -> anyhow::Result<ClientConfig> {
+    let mut pairs = file.map(properties_file).transpose()?.unwrap_or_default();
+    pairs.push(("bootstrap.servers".to_owned(), servers.to_owned()));
+    Ok(ClientConfig::from_pairs(pairs)?)
 }
 
 /// The value is not printed: it may be a secret.

@@ -10,6 +10,7 @@ mod location;
 mod logging;
 mod object;
 mod output;
+mod process;
 mod progress;
 mod restore;
 mod scrub;

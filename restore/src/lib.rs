@@ -5,6 +5,7 @@
 //! and [`log`] read the archive.
 
 pub mod apply;
+mod brokers;
 pub mod drill;
 mod error;
 pub mod history;

@@ -6,6 +6,7 @@ use varve_kafka::client::admin::ConfigResource;
 use varve_kafka::client::alter::ConfigChange;
 use varve_kafka::client::{Client, OffsetSpec};
 
+use crate::brokers::settings_of;
 use crate::error::Result;
 use crate::plan::{Plan, PlannedTopic};
 
@@ -55,9 +56,8 @@ pub async fn release(client: &Client, releases: &[Release]) -> Result<()> {
 async fn defaults(client: &Client) -> Result<BTreeMap<&'static str, String>> {
     let brokers = client.describe_cluster().await?.brokers;
     let Some(broker) = brokers.first() else { return Ok(BTreeMap::new()) };
-    let described = client.describe_configs(&[ConfigResource::Broker(broker.node_id)]).await?.whole()?;
-    let entries = || described.iter().flat_map(|r| &r.entries);
-    let value = |name: &str| entries().find(|e| e.name == name).and_then(|e| e.value.clone());
+    let settings = settings_of(client, broker.node_id).await?;
+    let value = |name: &str| settings.get(name).cloned();
     let time = |name: &str, factor: i64| {
         let number = value(name)?.parse::<i64>().ok()?;
         Some(if number < 0 { -1 } else { number.saturating_mul(factor) }.to_string())

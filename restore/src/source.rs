@@ -103,6 +103,12 @@ impl Source {
         Ok(Self { archive: archive.clone(), snapshot, state, topics })
     }
 
+    /// By its id in Kafka's text form.
+    pub fn topic(&self, topic_id: &str) -> Option<&SourceTopic> {
+        let id = Id::parse(topic_id).ok()?;
+        self.topics.iter().find(|topic| topic.topic_id == id)
+    }
+
     /// For reading the logs of these topics.
     ///
     /// # Errors

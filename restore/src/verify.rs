@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::history::KeyCache;
 use crate::log::{Block, Blocks};
 use crate::plan::{Plan, PlannedPartition, PlannedTopic};
-use crate::source::Source;
+use crate::source::{Source, SourceTopic};
 
 /// What was compared.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -53,8 +53,9 @@ pub async fn verify(
     for topic in &plan.topics {
         offsets(topic, client, &mut verified).await?;
         let target = target(topic, client, verified.bytes, told).await?;
+        let known = source.topic(&topic.topic_id);
         for partition in &topic.partitions {
-            let archived = archived(topic, partition, source, keys, (&reader, &journal)).await?;
+            let archived = archived(known, partition, keys, (&reader, &journal)).await?;
             let found = target.get(&partition.partition);
             let (bytes, sha256) = (archived.bytes, archived.end());
             verified.bytes = verified.bytes.saturating_add(bytes);
@@ -170,15 +171,13 @@ fn up_to(topic: &str, bytes: &Bytes, next_offset: i64, end: i64) -> Result<Bytes
 }
 
 async fn archived(
-    topic: &PlannedTopic,
+    topic: Option<&SourceTopic>,
     partition: &PlannedPartition,
-    source: &Source,
     keys: &Arc<KeyCache>,
     (reader, journal): (&LogReader, &JournalView),
 ) -> Result<Sum> {
     let mut sum = Sum::new();
-    let known = source.topics.iter().find(|t| t.topic_id.to_string() == topic.topic_id);
-    let Some(state) = known.and_then(|t| t.partitions.get(&partition.partition)) else { return Ok(sum) };
+    let Some(state) = topic.and_then(|t| t.partitions.get(&partition.partition)) else { return Ok(sum) };
     let log = reader.at(state, None, journal)?;
     let mut blocks = Blocks::new(log, Arc::clone(keys), facts(partition), partition.base_offset);
     while let Some(Block { bytes, .. }) = blocks.next().await? {

@@ -21,11 +21,21 @@ impl Sample {
     }
 }
 
+/// Of this process, all threads.
 fn cpu_seconds() -> f64 {
+    used_seconds(libc::RUSAGE_SELF)
+}
+
+/// Of the processes that it started and waited for.
+pub(crate) fn children_cpu_seconds() -> f64 {
+    used_seconds(libc::RUSAGE_CHILDREN)
+}
+
+fn used_seconds(who: libc::c_int) -> f64 {
     // SAFETY: getrusage fills the struct it is given; all zero is a valid value of it.
     let usage = unsafe {
         let mut usage: libc::rusage = std::mem::zeroed();
-        libc::getrusage(libc::RUSAGE_SELF, &raw mut usage);
+        libc::getrusage(who, &raw mut usage);
         usage
     };
     let seconds = |t: libc::timeval| t.tv_sec as f64 + t.tv_usec as f64 / 1e6;

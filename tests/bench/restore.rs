@@ -15,7 +15,7 @@ use kafka_protocol::messages::{AlterPartitionReassignmentsRequest, BrokerId, Top
 use kafka_protocol::protocol::StrBytes;
 use varve_tests::{ArchiveDir, Cluster, Produce, Scratch, plain_client, runtime, varve};
 
-use crate::measure::{at_once, median, peak_mib};
+use crate::measure::{at_once, children_cpu_seconds, median, peak_mib};
 
 const TOPIC: &str = "bench";
 const LIMIT: Duration = Duration::from_secs(600);
@@ -157,18 +157,6 @@ fn restored(archive: &ArchiveDir, dir: &Path, name: &str, memory_mib: u64) -> Re
         cpu_seconds: children_cpu_seconds() - cpu,
         peak_mib: peak,
     })
-}
-
-/// Of those that were waited for.
-fn children_cpu_seconds() -> f64 {
-    // SAFETY: getrusage fills the struct it is given; all zero is a valid value of it.
-    let usage = unsafe {
-        let mut usage: libc::rusage = std::mem::zeroed();
-        libc::getrusage(libc::RUSAGE_CHILDREN, &raw mut usage);
-        usage
-    };
-    let seconds = |t: libc::timeval| t.tv_sec as f64 + t.tv_usec as f64 / 1e6;
-    seconds(usage.ru_utime) + seconds(usage.ru_stime)
 }
 
 fn small(args: &Args, dir: &Path) -> Result<()> {

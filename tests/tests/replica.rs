@@ -16,8 +16,8 @@ use varve_kafka::replica::{
     Controller, Leader, LeaderOptions, ReadError, ReplicaLog, RestoredPartition, RestoredTopic,
 };
 use varve_tests::{
-    At, Cluster, KAFKA_VERSION, KAFKA_VERSIONS, Look, Produce, RawLog, Shared, Suite, TopicLogs,
-    Transactions, eventually, plain_client, runtime,
+    Cluster, KAFKA_VERSION, KAFKA_VERSIONS, Look, Produce, RawLog, Shared, Suite, TopicLogs, Transactions,
+    eventually, plain_client, runtime, same_logs, writers_go_on,
 };
 
 const US: i32 = 999;
@@ -194,27 +194,8 @@ fn copied(source: &[TopicLogs], version: &str, nodes: u32) -> Result<()> {
         });
         Ok(Look::when(gone && led, (), format!("{metadata:?}")))
     })?;
-    same(source, &TopicLogs::read(&client, &TOPICS)?)?;
-    // Whoever writes goes on behind it.
-    for logs in source.iter().filter(|logs| logs.topic != "transactional") {
-        for (number, raw) in &logs.logs {
-            let records = Produce { partition: number.unsigned_abs(), count: 10, ..Produce::default() };
-            let written = cluster.client().produce(&logs.topic, &records)?;
-            ensure!(written.first == raw.end_offset, "{}-{number}: {written:?}", logs.topic);
-        }
-    }
-    let transactions = Transactions {
-        transactional_id: "t-0".to_owned(),
-        transactions: 2,
-        records_per_transaction: 5,
-        abort_every: 2,
-        seed: 9,
-        value_bytes: 100,
-        partition: 0,
-    };
-    cluster.client().produce_transactions("transactional", &transactions)?;
-    let end = source[1].logs[&0].end_offset;
-    ensure!(cluster.client().offset("transactional", 0, At::Latest)? > end, "no transaction came through");
+    same_logs(source, &TopicLogs::read(&client, &TOPICS)?)?;
+    writers_go_on(&cluster, source, &["plain", "trimmed", "empty"], "transactional")?;
     // What was copied stays, on whatever disk it is.
     if nodes == 1 {
         cluster.broker().restart()?;
@@ -224,17 +205,6 @@ fn copied(source: &[TopicLogs], version: &str, nodes: u32) -> Result<()> {
         for (number, raw) in &before.logs {
             let after = &after.logs[number];
             ensure!(after.batches.starts_with(&raw.batches), "{}-{number} changed", before.topic);
-        }
-    }
-    Ok(())
-}
-
-fn same(source: &[TopicLogs], copy: &[TopicLogs]) -> Result<()> {
-    for (expected, found) in source.iter().zip(copy) {
-        for (number, raw) in &expected.logs {
-            let copied = &found.logs[number];
-            let told = |log: &RawLog| (log.start_offset, log.end_offset, log.batches.len());
-            ensure!(copied == raw, "{}-{number}: {:?}, not {:?}", expected.topic, told(copied), told(raw));
         }
     }
     Ok(())

@@ -11,8 +11,8 @@ use varve_kafka::client::admin::{ConfigResource, ConfigSource};
 use varve_kafka::client::{Client, ClientConfig};
 use varve_tests::raw_admin::{commit, set_config, set_quota};
 use varve_tests::{
-    ArchiveDir, At, Cluster, KAFKA_VERSION, KAFKA_VERSIONS, Produce, RawLog, Scratch, Shared, Suite,
-    TopicLogs, Transactions, kafka_jars, plain_client, runtime, varve,
+    ArchiveDir, Cluster, KAFKA_VERSION, KAFKA_VERSIONS, Produce, Scratch, Shared, Suite, TopicLogs,
+    Transactions, copy, kafka_jars, plain_client, runtime, same_logs, varve, writers_go_on,
 };
 
 const TOPICS: [&str; 5] = ["plain", "transactional", "trimmed", "compacted", "empty"];
@@ -134,15 +134,7 @@ fn subcommand(name: &str, plan: &Path, extra: &[&str]) -> Result<Command> {
 }
 
 fn same(source: &Source, cluster: &Cluster) -> Result<()> {
-    let copy = TopicLogs::read(&plain_client(&cluster.bootstrap())?, &TOPICS)?;
-    for (expected, found) in source.logs.iter().zip(&copy) {
-        for (number, raw) in &expected.logs {
-            let copied = &found.logs[number];
-            let told = |log: &RawLog| (log.start_offset, log.end_offset, log.batches.len());
-            ensure!(copied == raw, "{}-{number}: {:?}, not {:?}", expected.topic, told(copied), told(raw));
-        }
-    }
-    Ok(())
+    same_logs(&source.logs, &TopicLogs::read(&plain_client(&cluster.bootstrap())?, &TOPICS)?)
 }
 
 /// Nobody knows of us any more.
@@ -177,7 +169,7 @@ fn whole(source: &Source, version: &str, nodes: u32) -> Result<()> {
     ensure!(rest["quotas"][0]["values"][0]["value"] == "1000000", "{rest}");
     ensure!(rest["configs"][0]["configs"][0]["name"] == "background.threads", "{rest}");
 
-    let (client, kafka) = (plain_client(&cluster.bootstrap())?, cluster.client());
+    let client = plain_client(&cluster.bootstrap())?;
     let groups = [GROUP.to_owned()];
     let committed = runtime()?.block_on(client.committed_offsets(&groups))?.whole()?;
     let offsets: Vec<(&str, i64, &str)> =
@@ -207,27 +199,7 @@ fn whole(source: &Source, version: &str, nodes: u32) -> Result<()> {
     ensure!(policy("plain", "retention.ms")?.as_deref() == Some("3600000"), "not released");
     ensure!(policy("plain", "retention.bytes")?.is_none(), "not released");
 
-    // Whoever writes goes on behind it, also those that the restored logs know.
-    for logs in source.logs.iter().filter(|logs| ["plain", "trimmed", "empty"].contains(&logs.topic.as_str()))
-    {
-        for (number, raw) in &logs.logs {
-            let records = Produce { partition: number.unsigned_abs(), count: 10, ..Produce::default() };
-            let written = kafka.produce(&logs.topic, &records)?;
-            ensure!(written.first == raw.end_offset, "{}-{number}: {written:?}", logs.topic);
-        }
-    }
-    let transactions = Transactions {
-        transactional_id: "t-0".to_owned(),
-        transactions: 2,
-        records_per_transaction: 5,
-        abort_every: 2,
-        seed: 9,
-        value_bytes: 100,
-        partition: 0,
-    };
-    kafka.produce_transactions("transactional", &transactions)?;
-    let end = source.logs[1].logs[&0].end_offset;
-    ensure!(kafka.offset("transactional", 0, At::Latest)? > end, "no transaction came through");
+    writers_go_on(&cluster, &source.logs, &["plain", "trimmed", "empty"], "transactional")?;
     // A second time there is nothing to do, and nothing is done.
     let (out, _) = ended(subcommand("apply", &plan, &["--yes", "--json", "--no-verify"])?, 0)?;
     let report: serde_json::Value = serde_json::from_str(&out)?;
@@ -325,9 +297,9 @@ fn refused(source: &Source) -> Result<()> {
 /// One byte of an object is another.
 fn damaged(source: &Source) -> Result<()> {
     let cluster = Cluster::builder().start()?;
-    let copy = Scratch::new("damaged")?;
-    let root = copy.path().join("archive");
-    copied(source.archive.path(), &root)?;
+    let dir = Scratch::new("damaged")?;
+    let root = dir.path().join("archive");
+    copy(source.archive.path(), &root)?;
     let object = largest(&root.join("topics"))?.context("no object")?;
     let mut bytes = std::fs::read(&object)?;
     bytes[5000] ^= 1;
@@ -339,28 +311,12 @@ fn damaged(source: &Source) -> Result<()> {
     let mut command = Command::new(varve()?);
     let url = format!("file://{}", root.display());
     command.args(["restore", "--from", &url, "--to", &cluster.bootstrap()]);
-    command.args(["--controller", &cluster.controllers(), "--yes", "--plan"]).arg(copy.path().join("a.plan"));
+    command.args(["--controller", &cluster.controllers(), "--yes", "--plan"]).arg(dir.path().join("a.plan"));
     let (_, err) = ended(command, 2)?;
     let name = object.file_name().and_then(|n| n.to_str()).context("a name")?;
     ensure!(err.contains(name) && err.contains("varve restore cleanup"), "{err}");
-    ended(subcommand("cleanup", &copy.path().join("a.plan"), &["--yes"])?, 0)?;
+    ended(subcommand("cleanup", &dir.path().join("a.plan"), &["--yes"])?, 0)?;
     left(&cluster)
-}
-
-fn copied(from: &Path, to: &Path) -> Result<()> {
-    std::fs::create_dir_all(to)?;
-    for entry in std::fs::read_dir(from)? {
-        let (path, name) = {
-            let entry = entry?;
-            (entry.path(), entry.file_name())
-        };
-        if path.is_dir() {
-            copied(&path, &to.join(name))?;
-        } else {
-            std::fs::copy(&path, to.join(name))?;
-        }
-    }
-    Ok(())
 }
 
 fn largest(dir: &Path) -> Result<Option<PathBuf>> {

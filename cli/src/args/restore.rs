@@ -23,12 +23,12 @@ pub(crate) enum RestoreCommand {
     /// Do what a plan says, or go on with it after an interruption; then verify.
     Apply(ApplyArgs),
     /// Delete the topics that a plan's apply has begun and not finished, and unregister its broker id.
-    Cleanup(CleanupArgs),
+    Cleanup(ChangeArgs),
     /// Read the target back and compare it with the archive, byte for byte.
     Verify(PlannedArgs),
     /// Give the topics the configs that they had: from then on retention and compaction work. Shows first what each
     /// would delete.
-    Release(ReleaseArgs),
+    Release(ChangeArgs),
 }
 
 #[derive(Debug, Args)]
@@ -42,15 +42,8 @@ pub(crate) struct RunArgs {
     /// Controllers of the target, at their CONTROLLER listener.
     #[arg(long, value_name = "HOST:PORT,…", required = true)]
     pub(crate) controller: Option<String>,
-    /// The recovery point.
-    #[arg(long, value_name = "latest|N", default_value = "latest", value_parser = snapshot)]
-    pub(crate) at: SnapshotArg,
-    /// Topics, with * for any characters; by default all. May be repeated.
-    #[arg(long, value_name = "PATTERN,…", value_delimiter = ',')]
-    pub(crate) topics: Vec<String>,
-    /// Topics that are left out. May be repeated.
-    #[arg(long, value_name = "PATTERN,…", value_delimiter = ',')]
-    pub(crate) without: Vec<String>,
+    #[command(flatten)]
+    pub(crate) what: WhatArgs,
     /// A topic's new name. May be repeated.
     #[arg(long, value_name = "OLD=NEW", value_parser = super::key_value)]
     pub(crate) rename: Vec<(String, String)>,
@@ -90,15 +83,8 @@ pub(crate) struct DrillArgs {
     /// A Kafka installation (with bin and libs), or the folder of its jars.
     #[arg(long, value_name = "DIR", env = "KAFKA_HOME")]
     pub(crate) kafka: PathBuf,
-    /// The recovery point.
-    #[arg(long, value_name = "latest|N", default_value = "latest", value_parser = snapshot)]
-    pub(crate) at: SnapshotArg,
-    /// Topics, with * for any characters; by default all. May be repeated.
-    #[arg(long, value_name = "PATTERN,…", value_delimiter = ',')]
-    pub(crate) topics: Vec<String>,
-    /// Topics that are left out. May be repeated.
-    #[arg(long, value_name = "PATTERN,…", value_delimiter = ',')]
-    pub(crate) without: Vec<String>,
+    #[command(flatten)]
+    pub(crate) what: WhatArgs,
     /// Draw this part of the topics.
     #[arg(long, value_name = "PERCENT", default_value = "100%", value_parser = super::archive::sample)]
     pub(crate) sample: u32,
@@ -123,6 +109,20 @@ pub(crate) struct DrillArgs {
     pub(crate) report: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) access: AccessArgs,
+}
+
+/// What of an archive.
+#[derive(Debug, Args)]
+pub(crate) struct WhatArgs {
+    /// The recovery point.
+    #[arg(long, value_name = "latest|N", default_value = "latest", value_parser = snapshot)]
+    pub(crate) at: SnapshotArg,
+    /// Topics, with * for any characters; by default all. May be repeated.
+    #[arg(long, value_name = "PATTERN,…", value_delimiter = ',')]
+    pub(crate) topics: Vec<String>,
+    /// Topics that are left out. May be repeated.
+    #[arg(long, value_name = "PATTERN,…", value_delimiter = ',')]
+    pub(crate) without: Vec<String>,
 }
 
 /// How a plan is applied.
@@ -194,20 +194,9 @@ pub(crate) struct PlannedArgs {
     pub(crate) access: AccessArgs,
 }
 
+/// A change that is shown first.
 #[derive(Debug, Args)]
-pub(crate) struct CleanupArgs {
-    #[command(flatten)]
-    pub(crate) planned: PlannedArgs,
-    /// Say what would go, and change nothing.
-    #[arg(long)]
-    pub(crate) dry_run: bool,
-    /// Go ahead without asking.
-    #[arg(short, long)]
-    pub(crate) yes: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct ReleaseArgs {
+pub(crate) struct ChangeArgs {
     #[command(flatten)]
     pub(crate) planned: PlannedArgs,
     /// Show what it would do, and change nothing.
@@ -222,6 +211,15 @@ pub(crate) struct ReleaseArgs {
 pub(crate) enum SnapshotArg {
     Latest,
     Number(u64),
+}
+
+impl SnapshotArg {
+    pub(crate) fn sequence(self) -> Option<u64> {
+        match self {
+            Self::Latest => None,
+            Self::Number(number) => Some(number),
+        }
+    }
 }
 
 fn snapshot(text: &str) -> anyhow::Result<SnapshotArg> {

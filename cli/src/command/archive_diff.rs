@@ -1,20 +1,20 @@
 //! `varve diff URL SNAPSHOT SNAPSHOT`, and `varve diff URL --bootstrap-server …`
 
 use std::io::Write;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use varve_archive::record::snapshot::{CLUSTER_STATE, DocumentRef, SnapshotRecord};
 use varve_archive::{Archive, Record as _};
 use varve_cluster::{ClusterState, Difference, diff};
-use varve_kafka::client::{Client, ClientConfig};
+use varve_kafka::client::Client;
 
 use crate::Verdict;
 use crate::archive::{PartitionChange, PartitionLag, Table, changes, lags, open, topics, warn_of_displaced};
 use crate::args::archive::{DiffArgs, MaxLag};
-use crate::args::properties_file;
+use crate::args::client_config;
 use crate::output::{age, grouped};
+use crate::process::now_ms;
 
 pub(crate) async fn run(args: DiffArgs) -> Result<Verdict> {
     let archive = open(&args.archive).await?;
@@ -160,15 +160,9 @@ async fn state_changes(
 }
 
 async fn against_cluster(archive: &Archive, servers: &str, args: &DiffArgs) -> Result<Verdict> {
-    let mut pairs = match &args.command_config {
-        Some(path) => properties_file(path)?,
-        None => Vec::new(),
-    };
-    pairs.push(("bootstrap.servers".to_owned(), servers.to_owned()));
-    let client = Client::new(ClientConfig::from_pairs(pairs)?)?;
+    let client = Client::new(client_config(servers, args.command_config.as_deref())?)?;
     let reader = archive.log_reader(None).await?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock stands before 1970")?;
-    let (found, others) = lags(&reader, &client, i64::try_from(now.as_millis())?).await?;
+    let (found, others) = lags(&reader, &client, now_ms()?).await?;
     let late: Vec<&PartitionLag> = found.iter().filter(|lag| is_late(lag, args.max_lag)).collect();
     let mut out = std::io::stdout().lock();
     if args.json {

@@ -8,6 +8,7 @@ use varve_archiver::Archiver;
 use varve_archiver::config::Config;
 
 use crate::args::ArchiveRunArgs;
+use crate::process::stopped;
 use crate::{Verdict, logging, progress};
 
 pub(crate) async fn run(args: ArchiveRunArgs) -> anyhow::Result<Verdict> {
@@ -16,7 +17,7 @@ pub(crate) async fn run(args: ArchiveRunArgs) -> anyhow::Result<Verdict> {
     logging::start(&config.log);
     let archiver = Archiver::open(config).await.context("the archive")?;
     if !args.once {
-        archiver.run(ended()).await?;
+        archiver.run(stopped()).await?;
         return Ok(Verdict::Clean);
     }
     let bar = progress::unknown("archiving");
@@ -58,20 +59,4 @@ pub(crate) async fn run(args: ArchiveRunArgs) -> anyhow::Result<Verdict> {
         }
     }
     Ok(if outcome.is_whole() { Verdict::Clean } else { Verdict::Findings })
-}
-
-/// Ctrl-C, or what a service manager sends.
-async fn ended() {
-    let interrupt = tokio::signal::ctrl_c();
-    match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-        Ok(mut terminate) => {
-            tokio::select! {
-                _ = interrupt => {}
-                _ = terminate.recv() => {}
-            }
-        }
-        Err(_) => {
-            let _ = interrupt.await;
-        }
-    }
 }

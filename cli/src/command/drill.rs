@@ -14,8 +14,9 @@ use varve_restore::plan::{Plan, Wanted, plan};
 use varve_restore::select::{Patterns, Selection};
 use varve_restore::source::Source;
 
-use super::restore::{CarriedOut, Ends, carry_out, now_ms, write_new};
-use crate::args::restore::{DrillArgs, HowArgs, SnapshotArg};
+use super::restore::{CarriedOut, Ends, carry_out, write_new};
+use crate::args::restore::{DrillArgs, HowArgs};
+use crate::process::now_ms;
 use crate::{Verdict, logging, progress};
 
 /// A broker that is alone on its machine comes further, or never.
@@ -23,9 +24,10 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 pub(crate) async fn run(args: DrillArgs) -> Result<Verdict> {
     logging::warnings();
-    let id = Id(*uuid::Uuid::new_v4().as_bytes());
+    let mut id = Id(*uuid::Uuid::new_v4().as_bytes());
+    // Kafka's tools take an id that begins with a dash for an option.
+    id.0[0] &= 0x7f;
     let parent = args.work.clone().unwrap_or_else(std::env::temp_dir);
-    // An id may begin with a dash.
     let dir = parent.join(format!("varve-drill-{id}"));
     std::fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
     let started_ms = now_ms()?;
@@ -83,13 +85,10 @@ async fn with_broker(
     broker: &DrillBroker,
 ) -> Result<(Plan, CarriedOut, usize)> {
     let ends = Ends::open(&args.from, &broker.bootstrap_servers, &broker.controllers, &args.access).await?;
-    let (topics, without) = (Patterns::new(&args.topics)?, Patterns::new(&args.without)?);
+    let (topics, without) = (Patterns::new(&args.what.topics)?, Patterns::new(&args.what.without)?);
     let selection = Selection { topics, without, ..Selection::default() };
-    let sequence = match args.at {
-        SnapshotArg::Latest => None,
-        SnapshotArg::Number(number) => Some(number),
-    };
-    let mut source = Source::open(&ends.archive, sequence, |name| selection.has_topic(name)).await?;
+    let mut source =
+        Source::open(&ends.archive, args.what.at.sequence(), |name| selection.has_topic(name)).await?;
     let all_topics = source.topics.len();
     let living = source.topics.iter().filter(|t| !t.is_deleted()).map(|t| t.name.as_str());
     let drawn = sampled(living, args.sample, args.seed);

@@ -4,7 +4,6 @@ use std::io::{IsTerminal, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 use serde_json::json;
@@ -21,11 +20,11 @@ use varve_restore::source::Source;
 use varve_restore::users::passwords;
 use varve_restore::verify::{Verified, verify};
 
-use crate::args::properties_file;
+use crate::args::client_config;
 use crate::args::restore::{
-    AccessArgs, ApplyArgs, CleanupArgs, HowArgs, PlannedArgs, ReleaseArgs, RestoreArgs, RestoreCommand,
-    RunArgs, SnapshotArg,
+    AccessArgs, ApplyArgs, ChangeArgs, HowArgs, PlannedArgs, RestoreArgs, RestoreCommand, RunArgs,
 };
+use crate::process::{now_ms, stopped};
 use crate::restore::{self as shown, Report};
 use crate::{Verdict, location, logging, progress};
 
@@ -58,8 +57,8 @@ impl Ends {
         let store = location::open_store(url, &access.store.settings()?).await?;
         let archive = Archive::open(store, "").await?;
         let keys = Arc::new(KeyCache::new(&archive, access.keys.ring()?));
-        let client = Client::new(config(brokers, access.command_config.as_deref())?)?;
-        let controllers = config(controllers, access.controller_config.as_deref())?;
+        let client = Client::new(client_config(brokers, access.command_config.as_deref())?)?;
+        let controllers = client_config(controllers, access.controller_config.as_deref())?;
         Ok(Self { archive, keys, client, controllers })
     }
 
@@ -75,28 +74,19 @@ impl Ends {
     }
 }
 
-fn config(servers: &str, file: Option<&Path>) -> Result<ClientConfig> {
-    let mut pairs = file.map(properties_file).transpose()?.unwrap_or_default();
-    pairs.push(("bootstrap.servers".to_owned(), servers.to_owned()));
-    Ok(ClientConfig::from_pairs(pairs)?)
-}
-
 async fn plan_and_apply(args: RunArgs) -> Result<Verdict> {
     let (from, to) = (args.from.context("--from")?, args.to.context("--to")?);
     let controllers = args.controller.context("--controller")?;
     let ends = Ends::open(&from, &to, &controllers, &args.access).await?;
     let selection = Selection {
-        topics: Patterns::new(&args.topics)?,
-        without: Patterns::new(&args.without)?,
+        topics: Patterns::new(&args.what.topics)?,
+        without: Patterns::new(&args.what.without)?,
         groups: Patterns::new(&args.groups)?,
         renamed: args.rename.into_iter().collect(),
     };
-    let sequence = match args.at {
-        SnapshotArg::Latest => None,
-        SnapshotArg::Number(number) => Some(number),
-    };
     let bar = progress::unknown("looking at the archive and the target");
-    let source = Source::open(&ends.archive, sequence, |name| selection.has_topic(name)).await?;
+    let source =
+        Source::open(&ends.archive, args.what.at.sequence(), |name| selection.has_topic(name)).await?;
     let wanted = Wanted {
         restore_id: Id(*uuid::Uuid::new_v4().as_bytes()),
         now_ms: now_ms()?,
@@ -297,7 +287,7 @@ async fn verify_file(args: PlannedArgs) -> Result<Verdict> {
     Ok(if report.is_clean() { Verdict::Clean } else { Verdict::Findings })
 }
 
-async fn clean(args: CleanupArgs) -> Result<Verdict> {
+async fn clean(args: ChangeArgs) -> Result<Verdict> {
     let plan = read(&args.planned.plan)?;
     let ends = Ends::of(&plan, &args.planned.access).await?;
     let path = &args.planned.plan;
@@ -320,7 +310,7 @@ async fn clean(args: CleanupArgs) -> Result<Verdict> {
     Ok(Verdict::Clean)
 }
 
-async fn released(args: ReleaseArgs) -> Result<Verdict> {
+async fn released(args: ChangeArgs) -> Result<Verdict> {
     let plan = read(&args.planned.plan)?;
     let ends = Ends::of(&plan, &args.planned.access).await?;
     let all = releases(&plan, &ends.client, now_ms()?).await?;
@@ -394,22 +384,4 @@ fn local_address(servers: &str) -> Result<IpAddr> {
         Some(error) => Err(error).with_context(|| servers.to_owned()),
         None => bail!("{servers}: no address"),
     }
-}
-
-/// TERM or Ctrl-C.
-async fn stopped() {
-    let interrupted = tokio::signal::ctrl_c();
-    match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-        Ok(mut terminated) => {
-            tokio::select! { _ = interrupted => {}, _ = terminated.recv() => {} }
-        }
-        Err(_) => {
-            let _ = interrupted.await;
-        }
-    }
-}
-
-pub(crate) fn now_ms() -> Result<i64> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock stands before 1970")?;
-    Ok(i64::try_from(now.as_millis())?)
 }

@@ -2,18 +2,18 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::io::Write;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use futures::{StreamExt, TryStreamExt};
 use serde_json::json;
 use varve_format::{Id, KeyRing};
-use varve_kafka::client::{Client, ClientConfig};
+use varve_kafka::client::Client;
 use varve_kafka::protocol::{PartitionKey, RemoteLogState, RemoteSegment, SegmentState};
 use varve_store::{Key, Kind, SharedStore};
 
-use crate::args::{ScrubArgs, properties_file};
+use crate::args::{ScrubArgs, client_config};
 use crate::output::{age, grouped};
+use crate::process::now_ms;
 use crate::scrub::{
     Checked, Classified, Finding, FindingKind, Listed, View, check_segment, classify, list_store,
     list_uploads, read_metadata,
@@ -23,7 +23,7 @@ use crate::{Verdict, location, progress};
 pub(crate) async fn run(args: ScrubArgs) -> Result<Verdict> {
     let ring = args.keys.ring()?;
     let store = location::open_store(&args.store_url, &args.store.settings()?).await?;
-    let client = client(&args)?;
+    let client = Client::new(client_config(&args.bootstrap_server, args.command_config.as_deref())?)?;
     let cluster_id = match &args.cluster_id {
         Some(id) => id.clone(),
         None => {
@@ -34,15 +34,6 @@ pub(crate) async fn run(args: ScrubArgs) -> Result<Verdict> {
     varve_format::check_cluster_id(&cluster_id)?;
     let scrub = Scrub { args, ring, store, client, cluster_id };
     scrub.run().await
-}
-
-fn client(args: &ScrubArgs) -> Result<Client> {
-    let mut pairs = match &args.command_config {
-        Some(path) => properties_file(path)?,
-        None => Vec::new(),
-    };
-    pairs.push(("bootstrap.servers".to_owned(), args.bootstrap_server.clone()));
-    Ok(Client::new(ClientConfig::from_pairs(pairs)?)?)
 }
 
 struct Scrub {
@@ -241,9 +232,4 @@ impl Scrub {
         }
         Ok(if findings.is_empty() { Verdict::Clean } else { Verdict::Findings })
     }
-}
-
-fn now_ms() -> Result<i64> {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock stands before 1970")?;
-    Ok(i64::try_from(since.as_millis())?)
 }

@@ -1,8 +1,9 @@
 //! Doing what a plan says.
 //!
 //! Order: the internal topics; we register as a broker; the topics, led by us alone; leader epochs; the real brokers
-//! copy, and each partition is handed over when they have all of it; we leave; transactions that are open at the cut are
-//! aborted; ACLs, quotas and configs are added; groups are committed and read back. Whatever ends it early, we leave the cluster too.
+//! copy, and each partition is handed over when they have all of it; we leave; ACLs, quotas, configs and users are
+//! added; transactions that are open at the cut are aborted; groups are committed and read back. Whatever ends it
+//! early, we leave the cluster too.
 //!
 //! What was done stands beside the plan. An apply of the same plan goes on behind it, also after a crash: topics that
 //! are there are known by their ids, partitions that we are still a replica of are led again, the others are done.
@@ -365,7 +366,7 @@ struct Logs<'a> {
 
 impl Logs<'_> {
     fn topic(&self, topic: &PlannedTopic) -> Result<RestoredTopic> {
-        let source = self.apply.source.topics.iter().find(|t| t.topic_id.to_string() == topic.topic_id);
+        let source = self.apply.source.topic(&topic.topic_id);
         let source =
             source.ok_or_else(|| Error::unexpected("the plan's archive", &topic.topic, "no such topic"))?;
         let partitions = topic.partitions.iter().map(|planned| {

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt, stream};
+use serde::{Deserialize, Serialize};
 use varve_archive::{ArchivedLog, Piece, PieceContent};
 use varve_kafka::protocol::LeaderEpochs;
 
 use super::blocks::Blocks;
 use crate::error::Result;
-use crate::history::{KeyCache, TRIES_MAX, has_expired};
+use crate::history::{History, KeyCache, TRIES_MAX, has_expired, reason};
 
 /// Footers that are fetched at once.
 const PARALLEL: usize = 8;
@@ -35,20 +36,14 @@ pub struct Facts {
 }
 
 /// Some offsets that are not there.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Hole {
     pub first_offset: i64,
     /// Last offset + 1.
     pub end_offset: i64,
-    pub kind: HoleKind,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum HoleKind {
-    /// Never archived, for this reason; `None` of one that stays sealed.
-    Gap(Option<String>),
-    /// Deleted from the archive on purpose.
-    Pruned,
+    /// The reason of a gap, which may be sealed; or that it was pruned.
+    pub why: String,
 }
 
 /// What one piece says.
@@ -176,22 +171,18 @@ async fn look(log: &ArchivedLog, keys: &KeyCache, piece: &Piece) -> Result<Said,
         Err(e) if has_expired(piece, &e) => return Err(Look::Expired),
         opened => opened.map_err(|e| Look::Failed(e.into()))?,
     };
-    let hole =
-        |kind| Said::Hole(Hole { first_offset: piece.first_offset, end_offset: piece.end_offset, kind });
-    let (Some(mut object), Some(stored)) = (opened, piece.object()) else {
-        return Ok(hole(HoleKind::Pruned));
+    let hole = |why: &str| {
+        Said::Hole(Hole {
+            first_offset: piece.first_offset,
+            end_offset: piece.end_offset,
+            why: why.to_owned(),
+        })
     };
+    let (Some(mut object), Some(stored)) = (opened, piece.object()) else { return Ok(hole("pruned")) };
     if let PieceContent::Gap(_) = piece.content {
-        let gap = async {
-            keys.unlock(&mut object).await?;
-            if object.encryption().is_some() && !keys.has_ring() {
-                Ok(None)
-            } else {
-                Ok(object.gap().await?)
-            }
-        };
-        let record = gap.await.map_err(Look::Failed)?;
-        return Ok(hole(HoleKind::Gap(record.map(|record| record.reason.name().to_owned()))));
+        keys.unlock(&mut object).await.map_err(Look::Failed)?;
+        let record = History { log, keys }.gap(&object).await.map_err(Look::Failed)?;
+        return Ok(hole(reason(record.as_ref())));
     }
     let footer = object.footer();
     Ok(Said::Segment {

@@ -33,7 +33,7 @@ use crate::history::KeyCache;
 pub(crate) use blocks::{Block, Blocks};
 
 pub use budget::Budget;
-pub use facts::{Facts, Hole, HoleKind};
+pub use facts::{Facts, Hole};
 pub use producer_ids::ProducerIds;
 
 /// What a partition keeps of what was read.

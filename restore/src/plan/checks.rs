@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use varve_kafka::client::Client;
-use varve_kafka::client::admin::{AdminError, ConfigResource};
+use varve_kafka::client::{Client, ClusterMetadata};
 use varve_kafka::replica::Controller;
 
 use super::document::{PlannedTarget, PlannedTopic, Refusal};
@@ -22,6 +21,7 @@ fn refusal(what: impl Into<String>, todo: impl Into<String>) -> Refusal {
 pub(super) async fn target(
     client: &Client,
     controller: &Controller,
+    settings: &BTreeMap<String, String>,
     target: &PlannedTarget,
     topics: &[PlannedTopic],
 ) -> Result<Vec<Refusal>> {
@@ -68,44 +68,29 @@ pub(super) async fn target(
             "wait for it, and pause what balances the cluster (Cruise Control) meanwhile",
         ));
     }
-    listener(client, target, &mut found).await?;
-    exist(client, topics, &mut found).await?;
+    listener(settings, target, &mut found);
+    exist(&metadata, topics, &mut found);
     space(client, topics, &mut found).await?;
     Ok(found)
 }
 
-async fn exist(client: &Client, topics: &[PlannedTopic], found: &mut Vec<Refusal>) -> Result<()> {
-    let known = client.list_topics().await?;
+fn exist(metadata: &ClusterMetadata, topics: &[PlannedTopic], found: &mut Vec<Refusal>) {
     let mut wanted: BTreeMap<&str, &str> = BTreeMap::new();
     for topic in topics {
         if let Some(other) = wanted.insert(&topic.target, &topic.topic) {
             let what = format!("{other} and {} would both be {}", topic.topic, topic.target);
             found.push(refusal(what, "rename one with --rename, or leave it out"));
         }
-        if known.iter().any(|t| t.name == topic.target) {
+        if metadata.topics.iter().any(|t| t.name == topic.target) {
             let what = format!("the target has a topic {}", topic.target);
             found.push(refusal(what, "delete it, leave it out with --without, or rename it with --rename"));
         }
     }
-    Ok(())
 }
 
 /// Brokers connect to us as to each other.
-async fn listener(client: &Client, target: &PlannedTarget, found: &mut Vec<Refusal>) -> Result<()> {
-    let Some(broker) = target.brokers.first() else { return Ok(()) };
-    let configs = match client.describe_configs(&[ConfigResource::Broker(*broker)]).await?.whole() {
-        Ok(configs) => configs,
-        Err(AdminError::NotAuthorized { needs, .. }) => {
-            found.push(refusal("how brokers reach each other is not known", format!("grant {needs}")));
-            return Ok(());
-        }
-        Err(error) => return Err(error.into()),
-    };
-    let value = |name: &str| {
-        let entries = configs.iter().flat_map(|c| &c.entries);
-        entries.filter(|e| e.name == name).find_map(|e| e.value.clone())
-    };
-    let protocols = value("listener.security.protocol.map").unwrap_or_default();
+fn listener(settings: &BTreeMap<String, String>, target: &PlannedTarget, found: &mut Vec<Refusal>) {
+    let protocols = settings.get("listener.security.protocol.map").map_or("", String::as_str);
     let protocol = protocols.split(',').filter_map(|pair| pair.split_once(':'));
     let mut protocol = protocol.filter(|(name, _)| name.trim() == target.listener_name);
     let protocol = protocol.next().map_or(target.listener_name.as_str(), |(_, protocol)| protocol.trim());
@@ -116,7 +101,6 @@ async fn listener(client: &Client, target: &PlannedTarget, found: &mut Vec<Refus
         );
         found.push(refusal(what, "give the brokers a PLAINTEXT listener on a closed network for the time"));
     }
-    Ok(())
 }
 
 /// What each broker is to get against what it has room for.
@@ -141,12 +125,8 @@ async fn space(client: &Client, topics: &[PlannedTopic], found: &mut Vec<Refusal
 }
 
 /// The brokers' `inter.broker.listener.name`.
-pub(super) async fn listener_name(client: &Client, broker: i32) -> Result<String> {
-    let configs = client.describe_configs(&[ConfigResource::Broker(broker)]).await?.whole()?;
-    let value = |name: &str| {
-        let entries = configs.iter().flat_map(|c| &c.entries);
-        entries.filter(|e| e.name == name).find_map(|e| e.value.clone())
-    };
-    let name = value("inter.broker.listener.name").or_else(|| value("security.inter.broker.protocol"));
-    Ok(name.unwrap_or_else(|| "PLAINTEXT".to_owned()))
+pub(super) fn listener_name(settings: &BTreeMap<String, String>) -> String {
+    let name =
+        settings.get("inter.broker.listener.name").or_else(|| settings.get("security.inter.broker.protocol"));
+    name.cloned().unwrap_or_else(|| "PLAINTEXT".to_owned())
 }

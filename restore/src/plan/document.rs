@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::log::Hole;
 use crate::rest::Rest;
 
 /// Of the file.
@@ -98,18 +99,9 @@ pub struct PlannedPartition {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub leader_epochs: Vec<(i32, i64)>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub holes: Vec<PlannedHole>,
+    pub holes: Vec<Hole>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub open_transactions: Vec<PlannedTransaction>,
-}
-
-/// Offsets that the archive has not got.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PlannedHole {
-    pub first_offset: i64,
-    pub end_offset: i64,
-    pub why: String,
 }
 
 /// Open at the end of the log: it is aborted there, since its producer is gone.

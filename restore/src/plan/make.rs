@@ -12,12 +12,13 @@ use varve_kafka::replica::Controller;
 
 use super::checks;
 use super::document::{
-    Mode, PLAN_VERSION, Plan, PlannedArchive, PlannedGroup, PlannedHole, PlannedOffset, PlannedPartition,
-    PlannedTarget, PlannedTopic, PlannedTransaction, Refusal, Totals,
+    Mode, PLAN_VERSION, Plan, PlannedArchive, PlannedGroup, PlannedOffset, PlannedPartition, PlannedTarget,
+    PlannedTopic, PlannedTransaction, Refusal, Totals,
 };
+use crate::brokers::settings_of;
 use crate::error::{Error, Result};
 use crate::history::KeyCache;
-use crate::log::{Facts, Hole, HoleKind};
+use crate::log::Facts;
 use crate::rest::Rest;
 use crate::select::Selection;
 use crate::source::{Source, SourceTopic};
@@ -75,17 +76,17 @@ pub async fn plan(
     let cluster = client.describe_cluster().await?;
     let brokers: Vec<i32> = cluster.brokers.iter().map(|b| b.node_id).collect();
     let mut refusals = Vec::new();
-    let listener_name = match brokers.first() {
-        Some(broker) => checks::listener_name(client, *broker).await?,
-        None => return Err(Error::refused("the target has no broker", "start one")),
+    let Some(broker) = brokers.first() else {
+        return Err(Error::refused("the target has no broker", "start one"));
     };
+    let settings = settings_of(client, *broker).await?;
     let target = PlannedTarget {
         bootstrap_servers: wanted.bootstrap_servers.clone(),
         controllers: wanted.controllers.clone(),
         cluster_id: cluster.cluster_id.clone(),
         broker_id: wanted.broker_id.unwrap_or_else(|| free_id(&brokers)),
         brokers,
-        listener_name,
+        listener_name: checks::listener_name(&settings),
     };
     if source.state.cluster_id == target.cluster_id && !wanted.into_its_source {
         refusals.push(Refusal {
@@ -101,7 +102,7 @@ pub async fn plan(
         Vec::new()
     };
     let rest = Rest::planned(&source.state, client, &wanted.parts, &mut differences).await?;
-    refusals.extend(checks::target(client, controller, &target, &topics).await?);
+    refusals.extend(checks::target(client, controller, &settings, &target, &topics).await?);
     Ok(Plan {
         varve_restore_plan: PLAN_VERSION,
         restore_id: wanted.restore_id.to_string(),
@@ -298,14 +299,6 @@ fn planned(
     facts: Facts,
     open_transactions: Vec<PlannedTransaction>,
 ) -> PlannedPartition {
-    let hole = |hole: &Hole| PlannedHole {
-        first_offset: hole.first_offset,
-        end_offset: hole.end_offset,
-        why: match &hole.kind {
-            HoleKind::Gap(reason) => reason.clone().unwrap_or_else(|| "sealed".to_owned()),
-            HoleKind::Pruned => "pruned".to_owned(),
-        },
-    };
     PlannedPartition {
         partition,
         replicas,
@@ -316,7 +309,7 @@ fn planned(
         stored_bytes: facts.stored_bytes,
         objects: facts.objects,
         leader_epochs: facts.leader_epochs.entries().iter().map(|e| (e.epoch, e.start_offset)).collect(),
-        holes: facts.holes.iter().map(hole).collect(),
+        holes: facts.holes,
         open_transactions,
     }
 }
