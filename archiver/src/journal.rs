@@ -180,7 +180,7 @@ pub(crate) fn object(
     style: &Style,
     first_offset: i64,
     epoch_before: Option<EpochStart>,
-    observed: Observed,
+    observed: Vec<Observed>,
     records: &[u8],
 ) -> Result<(Bytes, Option<EpochStart>)> {
     let batches = |source| Error::Batches { what: lane.to_string(), source };
@@ -206,7 +206,7 @@ pub(crate) fn object(
     let info = SegmentInfo {
         max_timestamp_ms,
         leader_epochs,
-        observed: vec![observed],
+        observed,
         ..lane.info(style, first_offset..end_offset)
     };
     let options = style.options();

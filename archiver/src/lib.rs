@@ -21,6 +21,7 @@ mod recovery_point;
 mod rescue;
 pub mod resident;
 mod running;
+mod samples;
 mod seam;
 mod segment;
 mod service;

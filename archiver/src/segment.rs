@@ -24,9 +24,6 @@ use crate::tail::Key;
 use crate::transactions::OpenTransactions;
 use crate::upload::Uploading;
 
-/// Samples in a footer; when there are more, every other goes.
-const OBSERVED_MAX: usize = 64;
-
 /// How objects are written.
 #[derive(Clone, Debug)]
 pub(crate) struct Style {
@@ -186,19 +183,9 @@ impl SegmentWriter {
         self.builder.summary().next_offset
     }
 
-    /// Where the source stood at some time.
-    pub(crate) fn observe(&mut self, sample: Observed) {
-        let enough = |last: &Observed| sample.time_ms.saturating_sub(last.time_ms) >= clock::SECOND_MS;
-        if self.observed.last().is_none_or(enough) {
-            self.observed.push(sample);
-        }
-        if self.observed.len() > OBSERVED_MAX {
-            let mut number = 0_u32;
-            self.observed.retain(|_| {
-                number += 1;
-                number % 2 == 1
-            });
-        }
+    /// Where the source stood, and when.
+    pub(crate) fn observe(&mut self, observed: Vec<Observed>) {
+        self.observed = observed;
     }
 
     /// Whole batches, with the room that they take. Waits while too many parts are on their way.

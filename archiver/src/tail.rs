@@ -5,10 +5,10 @@ use std::time::Instant;
 use varve_archive::record::state::JournalEntry;
 use varve_format::{EpochStart, Id, Observed};
 
-use crate::clock;
 use crate::memory::Room;
 use crate::metrics::FailureKind;
 use crate::opening::Leader;
+use crate::samples::Samples;
 use crate::segment::{Begin, Lane, SegmentWriter};
 use crate::transactions::OpenTransactions;
 
@@ -54,6 +54,8 @@ pub(crate) struct Saved {
     pub(crate) end_offset: i64,
     /// The last epoch before `end_offset`.
     pub(crate) epoch: Option<EpochStart>,
+    /// When the source was seen as the journal says last.
+    pub(crate) observed_ms: i64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,6 +112,10 @@ pub(crate) struct Tail {
     pub(crate) log_start_offset: i64,
     pub(crate) high_watermark: i64,
     pub(crate) last_stable_offset: i64,
+    /// When that was seen.
+    pub(crate) observed_ms: i64,
+    /// Of what is in no segment.
+    pub(crate) samples: Samples,
 }
 
 impl Tail {
@@ -142,6 +148,8 @@ impl Tail {
             log_start_offset: 0,
             high_watermark: 0,
             last_stable_offset: 0,
+            observed_ms: 0,
+            samples: Samples::default(),
         }
     }
 
@@ -161,13 +169,12 @@ impl Tail {
         self.stop_at.is_some_and(|stop| self.next_offset >= stop)
     }
 
-    /// Where the source stands, as far as is known.
-    pub(crate) fn observed(&self) -> Observed {
-        Observed {
-            time_ms: clock::now_ms(),
-            high_watermark: self.high_watermark,
-            last_stable_offset: self.last_stable_offset,
-        }
+    /// Where it stood when an answer came.
+    pub(crate) fn observe(&mut self, observed: Observed) {
+        self.observed_ms = observed.time_ms;
+        self.high_watermark = observed.high_watermark;
+        self.last_stable_offset = observed.last_stable_offset;
+        self.samples.push(observed);
     }
 
     /// Whether what is held goes on from the chain's end, and can be committed.
@@ -188,7 +195,7 @@ impl Tail {
         self.hold = Hold::Nothing;
         self.hold_base = offset;
         self.held_since = None;
-        self.saved = Saved { bytes: 0, end_offset: offset, epoch };
+        self.saved = Saved { bytes: 0, end_offset: offset, epoch, observed_ms: self.saved.observed_ms };
     }
 
     /// Forgets what is held: it will be read again.

@@ -11,12 +11,13 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use varve_archive::Commit;
 use varve_archive::record::state::JournalEntry;
-use varve_format::EpochStart;
+use varve_format::{EpochStart, Observed};
 use varve_kafka::client::admin::{AdminError, NeededAcl};
 use varve_kafka::client::{
     Client, FetchLimits, FetchProblem, FetchSession, FetchTarget, FetchedBatches, PartitionFetch,
 };
 
+use crate::clock;
 use crate::error::{Error, Result};
 use crate::intake::{self, Odd};
 use crate::journal::{self, Journal};
@@ -324,6 +325,7 @@ impl Worker {
     async fn answer(&mut self, answer: Vec<PartitionFetch>) {
         let bytes: usize = answer.iter().filter_map(|f| Some(f.outcome.as_ref().ok()?.records.len())).sum();
         self.pay(bytes as u64);
+        let now_ms = clock::now_ms();
         for fetch in answer {
             let key = (fetch.topic_id, fetch.partition);
             let reads = |t: &Tail| matches!(t.phase, Phase::Reading) && t.next_offset == fetch.from_offset;
@@ -332,7 +334,7 @@ impl Worker {
             }
             match fetch.outcome {
                 Ok(batches) => {
-                    if let Err(error) = self.take(key, batches).await {
+                    if let Err(error) = self.take(key, batches, now_ms).await {
                         self.session.remove(key.0, key.1);
                         self.failed(key, &error);
                     }
@@ -349,7 +351,7 @@ impl Worker {
         self.limited_since = Some(Instant::now());
     }
 
-    async fn take(&mut self, key: Key, mut batches: FetchedBatches) -> Result<()> {
+    async fn take(&mut self, key: Key, mut batches: FetchedBatches, came_ms: i64) -> Result<()> {
         let Some(tail) = self.tails.get(&key) else { return Ok(()) };
         let dense = tail.lane.topic.delete_retention_ms.is_none() && tail.holes < HOLES_MAX;
         let mut open = tail.open.clone();
@@ -365,8 +367,11 @@ impl Worker {
         };
         tail.failures = 0;
         tail.log_start_offset = batches.log_start_offset;
-        tail.high_watermark = batches.high_watermark;
-        tail.last_stable_offset = batches.last_stable_offset.unwrap_or(batches.high_watermark);
+        tail.observe(Observed {
+            time_ms: came_ms,
+            high_watermark: batches.high_watermark,
+            last_stable_offset: batches.last_stable_offset.unwrap_or(batches.high_watermark),
+        });
         self.shared.progress.seen(key, tail.next_offset, &batches);
         if !batches.records.is_empty() {
             tail.held_since.get_or_insert_with(Instant::now);
@@ -386,7 +391,6 @@ impl Worker {
                 hold => {
                     let mut writer = stream(tail, hold, &style, &memory).await?;
                     writer.push(&batches.records, room).await?;
-                    writer.observe(tail.observed());
                     Hold::Stream(writer)
                 }
             };
@@ -532,7 +536,7 @@ impl Worker {
             &self.shared.style,
             first_offset,
             tail.saved.epoch,
-            tail.observed(),
+            tail.samples.few_since(tail.saved.observed_ms),
             tail.unsaved(),
         );
         let (object, epoch) = match made {
@@ -545,7 +549,8 @@ impl Worker {
         tail.saving = true;
         tail.held_since = None;
         let bytes = tail.saved.bytes + tail.unsaved().len();
-        let saved = Saved { bytes, end_offset: tail.next_offset, epoch };
+        let observed_ms = tail.observed_ms;
+        let saved = Saved { bytes, end_offset: tail.next_offset, epoch, observed_ms };
         let room = self.shared.memory.try_room(object.len()).unwrap_or_else(|| self.shared.memory.no_room());
         let (answer, answered) = oneshot::channel();
         let (lane, branch, room) = (tail.lane.clone(), tail.begin.branch, room.leave());
@@ -868,12 +873,12 @@ async fn stream(
 }
 
 async fn close(
-    tail: &Tail,
+    tail: &mut Tail,
     hold: Hold,
     style: &Arc<Style>,
     memory: &Arc<Memory>,
 ) -> Result<(Closing, Begin)> {
     let mut writer = stream(tail, hold, style, memory).await?;
-    writer.observe(tail.observed());
+    writer.observe(tail.samples.take());
     writer.close()
 }

@@ -44,6 +44,9 @@ pub(crate) fn plan(plan: &Plan, path: &Path, out: &mut impl Write) -> Result<()>
         time(archive.snapshot_created_ms)
     )?;
     writeln!(out, "            of cluster {}", archive.cluster_id)?;
+    if let Some(as_of_ms) = archive.as_of_ms {
+        writeln!(out, "as of       {}", time(as_of_ms))?;
+    }
     writeln!(out, "to          {}, cluster {}", target.bootstrap_servers, target.cluster_id)?;
     writeln!(
         out,

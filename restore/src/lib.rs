@@ -5,6 +5,7 @@
 //! and [`log`] read the archive.
 
 pub mod apply;
+mod as_of;
 mod brokers;
 pub mod drill;
 mod error;

@@ -1,6 +1,7 @@
 //! What is wanted of an archive, by name.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use regex::Regex;
 
@@ -40,6 +41,14 @@ pub struct Selection {
     /// None is all that have offsets in these topics.
     pub groups: Patterns,
     pub renamed: BTreeMap<String, String>,
+    /// Of a topic these only; of one that is not here, all.
+    pub partitions: BTreeMap<String, BTreeSet<i32>>,
+    /// Of a partition these only.
+    pub offsets: BTreeMap<(String, i32), Range<i64>>,
+    /// From the first record on that is not older.
+    pub since_ms: Option<i64>,
+    /// As it was then.
+    pub as_of_ms: Option<i64>,
 }
 
 impl Selection {
@@ -49,6 +58,15 @@ impl Selection {
 
     pub fn has_group(&self, name: &str) -> bool {
         self.groups.is_empty() || self.groups.has(name)
+    }
+
+    pub fn has_partition(&self, topic: &str, partition: i32) -> bool {
+        self.partitions.get(topic).is_none_or(|some| some.contains(&partition))
+    }
+
+    /// Those that are wanted of a partition that is.
+    pub fn offsets(&self, topic: &str, partition: i32) -> Range<i64> {
+        self.offsets.get(&(topic.to_owned(), partition)).cloned().unwrap_or(0..i64::MAX)
     }
 
     /// On the target.

@@ -379,7 +379,7 @@ impl Work {
                 Read::Broken(broken) => (true, Some(Some(broken))),
             };
             if ends && let Some(mut full) = writer.take() {
-                full.observe(observed(&replica, &begin));
+                full.observe(vec![observed(&replica, &begin)]);
                 let (closing, next) = full.close()?;
                 match closing.commit().await.map_err(ImportError::from)? {
                     Commit::Committed => {

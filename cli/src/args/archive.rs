@@ -210,7 +210,7 @@ fn range(text: &str, end: i64, parse: impl Fn(&str) -> anyhow::Result<i64>) -> a
     Ok(found)
 }
 
-fn offsets(text: &str) -> anyhow::Result<Range<i64>> {
+pub(super) fn offsets(text: &str) -> anyhow::Result<Range<i64>> {
     range(text, i64::MAX, |number| {
         let offset: i64 = number.parse().with_context(|| format!("expected an offset, found {number:?}"))?;
         if offset < 0 {
@@ -225,7 +225,7 @@ fn times(text: &str) -> anyhow::Result<Range<i64>> {
 }
 
 /// RFC 3339, a date (its begin, UTC), or milliseconds since 1970.
-fn time_ms(text: &str) -> anyhow::Result<i64> {
+pub(super) fn time_ms(text: &str) -> anyhow::Result<i64> {
     use time::OffsetDateTime;
     use time::format_description::well_known::Rfc3339;
 

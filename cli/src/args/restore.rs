@@ -1,6 +1,8 @@
 //! Arguments of `varve restore`.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,6 +10,9 @@ use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 
 use super::{KeyArgs, StoreArgs, duration};
+
+/// A slip of the finger is no list.
+const PARTITIONS_MAX: i32 = 1_000_000;
 
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
@@ -47,6 +52,19 @@ pub(crate) struct RunArgs {
     /// A topic's new name. May be repeated.
     #[arg(long, value_name = "OLD=NEW", value_parser = super::key_value)]
     pub(crate) rename: Vec<(String, String)>,
+    /// Of a topic these partitions only; the others begin empty, where the archive ends. May be repeated.
+    #[arg(long, value_name = "TOPIC=N,N-N", value_parser = partitions)]
+    pub(crate) partitions: Vec<(String, BTreeSet<i32>)>,
+    /// Of a partition these offsets only, from A up to and without B. May be repeated.
+    #[arg(long, value_name = "TOPIC-N=A..B", value_parser = partition_offsets)]
+    pub(crate) offsets: Vec<((String, i32), Range<i64>)>,
+    /// Of each partition what comes from the first record on that is not older.
+    #[arg(long, value_name = "TIME", value_parser = super::archive::time_ms)]
+    pub(crate) since: Option<i64>,
+    /// The topics as they were at a time before the snapshot: 2026-11-21T14:05:00Z. By when archivers saw what, not by
+    /// the records' timestamps; no transaction is halved.
+    #[arg(long, value_name = "TIME", value_parser = super::archive::time_ms, conflicts_with = "offsets")]
+    pub(crate) as_of: Option<i64>,
     /// Consumer groups, with * for any characters; by default all with offsets in the topics. May be repeated.
     #[arg(long, value_name = "PATTERN,…", value_delimiter = ',')]
     pub(crate) groups: Vec<String>,
@@ -229,6 +247,33 @@ fn snapshot(text: &str) -> anyhow::Result<SnapshotArg> {
     }
 }
 
+/// Some of a topic's.
+fn partitions(text: &str) -> anyhow::Result<(String, BTreeSet<i32>)> {
+    let (topic, numbers) = text.rsplit_once('=').context("expected TOPIC=0,3-5")?;
+    let mut found = BTreeSet::new();
+    for part in numbers.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let number = |text: &str| {
+            let number: i32 =
+                text.parse().with_context(|| format!("expected a partition, found {text:?}"))?;
+            if number < 0 { bail!("expected a partition of 0 or more, found {number}") } else { Ok(number) }
+        };
+        let (first, last) = (number(first)?, number(last)?);
+        if last < first || last - first > PARTITIONS_MAX {
+            bail!("expected at most {PARTITIONS_MAX} partitions in order, found {part:?}");
+        }
+        found.extend(first..=last);
+    }
+    Ok((topic.to_owned(), found))
+}
+
+fn partition_offsets(text: &str) -> anyhow::Result<((String, i32), Range<i64>)> {
+    let (partition, offsets) = text.rsplit_once('=').context("expected TOPIC-0=1000..2000")?;
+    let (topic, number) = partition.rsplit_once('-').context("expected TOPIC-0=1000..2000")?;
+    let number = number.parse().with_context(|| format!("expected a partition, found {number:?}"))?;
+    Ok(((topic.to_owned(), number), super::archive::offsets(offsets)?))
+}
+
 fn bytes(text: &str) -> anyhow::Result<u64> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
@@ -259,5 +304,17 @@ mod tests {
         }
         assert_eq!(snapshot("7").unwrap(), SnapshotArg::Number(7));
         assert!(snapshot("newest").is_err());
+    }
+
+    #[test]
+    fn partitions_and_their_offsets() {
+        assert_eq!(partitions("a=b=0,3-5").unwrap(), ("a=b".to_owned(), BTreeSet::from([0, 3, 4, 5])));
+        assert_eq!(partition_offsets("my-topic-2=5..9").unwrap(), (("my-topic".to_owned(), 2), 5..9));
+        for bad in ["a", "a=", "a=-1", "a=3-1", "a=0-99999999", "a=x"] {
+            assert!(partitions(bad).is_err(), "{bad}");
+        }
+        for bad in ["a=1..2", "a-0", "a-x=1..2", "a-0=2..1"] {
+            assert!(partition_offsets(bad).is_err(), "{bad}");
+        }
     }
 }

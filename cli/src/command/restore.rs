@@ -1,5 +1,6 @@
 //! `varve restore`
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{IsTerminal, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::path::{Path, PathBuf};
@@ -83,6 +84,10 @@ async fn plan_and_apply(args: RunArgs) -> Result<Verdict> {
         without: Patterns::new(&args.what.without)?,
         groups: Patterns::new(&args.groups)?,
         renamed: args.rename.into_iter().collect(),
+        partitions: merged(args.partitions),
+        offsets: args.offsets.into_iter().collect(),
+        since_ms: args.since,
+        as_of_ms: args.as_of,
     };
     let bar = progress::unknown("looking at the archive and the target");
     let source =
@@ -120,6 +125,14 @@ async fn plan_and_apply(args: RunArgs) -> Result<Verdict> {
         return Ok(Verdict::Clean);
     }
     apply(&made, &path, &source, &ends, &args.how, args.access.json).await
+}
+
+fn merged(all: Vec<(String, BTreeSet<i32>)>) -> BTreeMap<String, BTreeSet<i32>> {
+    let mut merged: BTreeMap<String, BTreeSet<i32>> = BTreeMap::new();
+    for (topic, partitions) in all {
+        merged.entry(topic).or_default().extend(partitions);
+    }
+    merged
 }
 
 async fn apply_file(args: ApplyArgs) -> Result<Verdict> {

@@ -2,6 +2,7 @@
 
 mod batches;
 mod key_cache;
+mod since;
 
 use std::ops::Range;
 
@@ -11,6 +12,7 @@ use varve_kafka::protocol::{Batch, OldMessageSet};
 
 pub use batches::{BatchReader, Found};
 pub use key_cache::{KeyCache, data_key};
+pub use since::since;
 
 use crate::error::Result;
 

@@ -10,8 +10,10 @@ use super::facts::Facts;
 use crate::error::{Error, Result};
 use crate::history::{KeyCache, TRIES_MAX, has_expired};
 
-/// A block ends with the first batch behind so many bytes.
+/// Of what arrives in smaller pieces a block is made once there is so much.
 const BLOCK_BYTES: usize = 1 << 20;
+/// Batches that lie in a piece of this size stay there.
+const IN_PLACE_BYTES: usize = 256 << 10;
 /// Runs of 4 MiB that are fetched ahead.
 const READ_AHEAD: usize = 2;
 
@@ -70,13 +72,48 @@ pub(crate) struct Blocks {
 struct Open {
     name: String,
     stream: LogStream,
-    buffer: BytesMut,
-    /// Where `buffer` begins in the log.
+    /// A batch that has begun, and what was gathered with it.
+    begun: BytesMut,
+    /// With fewer in it there is nothing to take.
+    wanted_bytes: usize,
+    /// What comes behind it.
+    arrived: Bytes,
+    /// Where `begun` begins in the log.
     position: u64,
     /// What counts of it ends here.
     end_offset: i64,
-    /// With fewer in the buffer there is nothing to take.
-    wanted_bytes: usize,
+}
+
+impl Open {
+    /// What comes next, in one piece; `true` with the last.
+    async fn gather(&mut self) -> Result<(Bytes, bool)> {
+        loop {
+            let mut piece = std::mem::take(&mut self.arrived);
+            if piece.is_empty() {
+                match self.stream.next().await? {
+                    Some(next) => piece = next,
+                    None => return Ok((self.begun.split().freeze(), true)),
+                }
+            }
+            let is_large = piece.len() >= IN_PLACE_BYTES;
+            if is_large && self.begun.is_empty() {
+                return Ok((piece, false));
+            }
+            let mut enough = self.wanted_bytes;
+            if is_large {
+                // No more of it than the batch that has begun.
+                let missing = enough.saturating_sub(self.begun.len()).min(piece.len());
+                self.arrived = piece.split_off(missing);
+                self.begun.reserve(enough.saturating_sub(self.begun.len()).min(BLOCK_BYTES));
+            } else {
+                enough = enough.max(BLOCK_BYTES);
+            }
+            self.begun.extend_from_slice(&piece);
+            if self.begun.len() >= enough {
+                return Ok((self.begun.split().freeze(), false));
+            }
+        }
+    }
 }
 
 impl Blocks {
@@ -142,10 +179,11 @@ impl Blocks {
             self.object = Some(Open {
                 name,
                 stream,
-                buffer: BytesMut::new(),
+                begun: BytesMut::new(),
+                wanted_bytes: 0,
+                arrived: Bytes::new(),
                 position,
                 end_offset,
-                wanted_bytes: BLOCK_BYTES,
             });
             return Ok(true);
         }
@@ -155,20 +193,23 @@ impl Blocks {
     /// Whether the object has more.
     async fn fill(&mut self, open: &mut Open, block: &mut Block) -> Result<bool> {
         loop {
-            let arrived = open.stream.next().await?;
-            if let Some(piece) = &arrived {
-                open.buffer.extend_from_slice(piece);
+            let (gathered, is_last) = open.gather().await?;
+            let (seen, ended) = self.take(open, &gathered, block)?;
+            if ended {
+                return Ok(false);
             }
-            if arrived.is_some() && open.buffer.len() < open.wanted_bytes {
-                continue;
+            open.position += seen as u64;
+            let rest = gathered.slice(seen..);
+            if is_last && !rest.is_empty() {
+                let what = format!("{} at {}", open.name, open.position);
+                return Err(Error::unexpected(
+                    what,
+                    "a whole batch",
+                    format!("{} bytes that are none", rest.len()),
+                ));
             }
-            let ended = self.take(open, block)?;
-            if ended || arrived.is_none() {
-                if !ended && !open.buffer.is_empty() {
-                    let found = format!("{} bytes that are none", open.buffer.len());
-                    let what = format!("{} at {}", open.name, open.position);
-                    return Err(Error::unexpected(what, "a whole batch", found));
-                }
+            open.begun.extend_from_slice(&rest);
+            if is_last {
                 return Ok(false);
             }
             if !block.bytes.is_empty() {
@@ -177,22 +218,26 @@ impl Blocks {
         }
     }
 
-    /// The whole batches of the buffer. Whether what counts of the object ends with them.
-    fn take(&mut self, open: &mut Open, block: &mut Block) -> Result<bool> {
-        let protocol = |source| Error::Protocol { object: open.name.clone(), source };
-        let all = open.buffer.split().freeze();
+    /// The whole batches of what was gathered. How many bytes they are, and whether what counts of the object ends with
+    /// them.
+    fn take(&mut self, open: &mut Open, all: &Bytes, block: &mut Block) -> Result<(usize, bool)> {
+        let name = open.name.clone();
+        let protocol = |source| Error::Protocol { object: name.clone(), source };
+        open.wanted_bytes = 0;
         // Of `all`: what is not wanted before, what is, and what is seen.
         let (mut from, mut to, mut seen, mut ended) = (0, 0, 0, false);
         for batch in Batches::new(all.clone(), open.position) {
             let batch = match batch {
                 Err(ProtocolError::Truncated { needed, .. }) => {
-                    open.wanted_bytes = BLOCK_BYTES.max(usize::try_from(needed).unwrap_or(usize::MAX));
+                    open.wanted_bytes = usize::try_from(needed).unwrap_or(usize::MAX);
                     break;
                 }
                 batch => batch.map_err(protocol)?,
             };
             let end = seen + batch.bytes.len();
-            if batch.header.base_offset >= open.end_offset {
+            // One that lies across the end of what is wanted is not wanted.
+            let across = batch.header.next_offset() > self.facts.end_offset;
+            if batch.header.base_offset >= open.end_offset || across {
                 ended = true;
                 break;
             }
@@ -211,9 +256,7 @@ impl Blocks {
             (seen, to) = (end, end);
         }
         block.bytes = all.slice(from..to);
-        open.position += seen as u64;
-        open.buffer.extend_from_slice(all.get(seen..).unwrap_or_default());
-        Ok(ended)
+        Ok((seen, ended))
     }
 
     /// A batch lies within what counts; only the one that the reading begins with may begin before.

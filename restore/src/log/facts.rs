@@ -1,10 +1,12 @@
 //! What is known of an archived log before it is read: from the footers of its objects.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
-use varve_archive::{ArchivedLog, Piece, PieceContent};
+use varve_archive::{ArchivedLog, ArchivedObject, Piece, PieceContent};
+use varve_format::Observed;
 use varve_kafka::protocol::LeaderEpochs;
 
 use super::blocks::Blocks;
@@ -33,6 +35,8 @@ pub struct Facts {
     pub leader_epochs: LeaderEpochs,
     /// Offsets that the archive does not have, in order.
     pub holes: Vec<Hole>,
+    /// What the archivers saw of the partition, and when; in the order of the offsets.
+    pub observed: Vec<Observed>,
 }
 
 /// Some offsets that are not there.
@@ -54,28 +58,33 @@ enum Said {
         log_bytes: u64,
         stored_bytes: u64,
         epochs: Vec<(i32, i64)>,
+        observed: Vec<Observed>,
     },
     Hole(Hole),
 }
 
 impl Facts {
-    /// Of the offsets from `log_start_offset` on. Holes at the beginning move the log's start behind them; at the end,
-    /// its end before them.
+    /// Of these offsets. Holes at the beginning move the log's start behind them; at the end, its end before them; and
+    /// a batch that lies across the end is left out.
     ///
     /// # Errors
     /// Of the archive: each object's footer is read, and held against what the snapshot says.
-    pub async fn of(log: &ArchivedLog, keys: &Arc<KeyCache>, log_start_offset: i64) -> Result<Self> {
-        let mut facts = Self { start_offset: log_start_offset.max(log.start_offset()), ..Self::default() };
+    pub async fn of(log: &ArchivedLog, keys: &Arc<KeyCache>, offsets: Range<i64>) -> Result<Self> {
+        let limit = offsets.end.min(log.end_offset());
+        let mut facts = Self { start_offset: offsets.start.max(log.start_offset()), ..Self::default() };
+        let wanted = facts.start_offset..limit;
         let (mut at, mut begun, mut tries, mut last_segment) = (facts.start_offset, false, 0, 0);
         let mut pieces = log.pieces(at);
         loop {
             let mut some = Vec::new();
             while some.len() < PIECES {
-                let Some(piece) = pieces.next().await? else { break };
+                let Some(piece) = pieces.next().await?.filter(|piece| piece.first_offset < limit) else {
+                    break;
+                };
                 some.push(piece);
             }
             let last = some.len() < PIECES;
-            let looks = stream::iter(&some).map(|piece| look(log, keys, piece));
+            let looks = stream::iter(&some).map(|piece| look(log, keys, piece, &wanted));
             let said: Vec<Said> = match looks.buffered(PARALLEL).try_collect().await {
                 Ok(said) => said,
                 Err(Look::Expired) if tries < TRIES_MAX => {
@@ -101,7 +110,7 @@ impl Facts {
         facts.end_offset = facts.end_offset.max(facts.start_offset);
         if !begun {
             // Nothing but holes: whoever writes goes on behind them.
-            facts.start_offset = facts.start_offset.max(log.end_offset());
+            facts.start_offset = facts.start_offset.max(limit);
             facts.end_offset = facts.start_offset;
         }
         facts.leader_epochs.truncate_from_start(facts.start_offset);
@@ -122,7 +131,14 @@ impl Facts {
     /// Where it ends.
     fn take(&mut self, said: Said, begun: &mut bool) -> i64 {
         match said {
-            Said::Segment { offsets: (first, end), base_offset, log_bytes, stored_bytes, epochs } => {
+            Said::Segment {
+                offsets: (first, end),
+                base_offset,
+                log_bytes,
+                stored_bytes,
+                epochs,
+                observed,
+            } => {
                 if !*begun {
                     *begun = true;
                     self.start_offset = self.start_offset.max(first);
@@ -132,6 +148,7 @@ impl Facts {
                 self.log_bytes = self.log_bytes.saturating_add(log_bytes);
                 self.stored_bytes = self.stored_bytes.saturating_add(stored_bytes);
                 self.objects = self.objects.saturating_add(1);
+                self.observed.extend(observed);
                 for (epoch, start) in epochs.into_iter().filter(|(_, start)| *start < end) {
                     self.leader_epochs.note(epoch, start);
                 }
@@ -148,7 +165,9 @@ impl Facts {
 
 /// Behind the last batch: followers get no farther. What was compacted away behind it leaves no batch.
 async fn last_end(log: &ArchivedLog, keys: &Arc<KeyCache>, facts: &Facts, last_segment: i64) -> Result<i64> {
-    for from in [facts.end_offset.saturating_sub(1), last_segment.max(facts.start_offset)] {
+    let froms =
+        [facts.end_offset.saturating_sub(1), last_segment.max(facts.start_offset), facts.start_offset];
+    for from in froms {
         let mut blocks = Blocks::new(log.clone(), Arc::clone(keys), facts.clone(), from);
         let mut end = None;
         while let Some(block) = blocks.next().await? {
@@ -158,7 +177,7 @@ async fn last_end(log: &ArchivedLog, keys: &Arc<KeyCache>, facts: &Facts, last_s
             return Ok(end);
         }
     }
-    Ok(facts.end_offset)
+    Ok(facts.start_offset)
 }
 
 enum Look {
@@ -166,30 +185,45 @@ enum Look {
     Failed(crate::Error),
 }
 
-async fn look(log: &ArchivedLog, keys: &KeyCache, piece: &Piece) -> Result<Said, Look> {
+async fn look(log: &ArchivedLog, keys: &KeyCache, piece: &Piece, wanted: &Range<i64>) -> Result<Said, Look> {
     let opened = match log.open(piece).await {
         Err(e) if has_expired(piece, &e) => return Err(Look::Expired),
         opened => opened.map_err(|e| Look::Failed(e.into()))?,
     };
-    let hole = |why: &str| {
-        Said::Hole(Hole {
-            first_offset: piece.first_offset,
-            end_offset: piece.end_offset,
-            why: why.to_owned(),
-        })
-    };
+    let end_offset = piece.end_offset.min(wanted.end);
+    let hole =
+        |why: &str| Said::Hole(Hole { first_offset: piece.first_offset, end_offset, why: why.to_owned() });
     let (Some(mut object), Some(stored)) = (opened, piece.object()) else { return Ok(hole("pruned")) };
     if let PieceContent::Gap(_) = piece.content {
         keys.unlock(&mut object).await.map_err(Look::Failed)?;
         let record = History { log, keys }.gap(&object).await.map_err(Look::Failed)?;
         return Ok(hole(reason(record.as_ref())));
     }
+    let log_bytes = wanted_bytes(&mut object, keys, piece, wanted).await.map_err(Look::Failed)?;
     let footer = object.footer();
     Ok(Said::Segment {
-        offsets: (piece.first_offset, piece.end_offset),
+        offsets: (piece.first_offset, end_offset),
         base_offset: footer.info.base_offset,
-        log_bytes: footer.log_bytes,
+        log_bytes,
         stored_bytes: stored.bytes(),
         epochs: footer.info.leader_epochs.iter().map(|e| (e.epoch, e.start_offset)).collect(),
+        observed: footer.info.observed.clone(),
     })
+}
+
+/// Of the log that is in the object; where not all of it is wanted, about, by its offset index.
+async fn wanted_bytes(
+    object: &mut ArchivedObject,
+    keys: &KeyCache,
+    piece: &Piece,
+    wanted: &Range<i64>,
+) -> Result<u64> {
+    let all = object.footer().log_bytes;
+    if wanted.start <= piece.first_offset && wanted.end >= piece.end_offset {
+        return Ok(all);
+    }
+    keys.unlock(object).await?;
+    let from = if wanted.start > piece.first_offset { object.position(wanted.start).await? } else { 0 };
+    let to = if wanted.end < piece.end_offset { object.position(wanted.end).await? } else { all };
+    Ok(to.saturating_sub(from))
 }

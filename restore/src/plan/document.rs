@@ -41,6 +41,9 @@ pub struct PlannedArchive {
     pub snapshot_created_ms: i64,
     /// The cluster that it is of.
     pub cluster_id: String,
+    /// The point in time, if it is not the snapshot's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub as_of_ms: Option<i64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

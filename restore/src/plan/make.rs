@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt, stream};
-use varve_archive::{JournalView, LogReader};
 use varve_cluster::{Config, Part, StateParts};
 use varve_format::Id;
 use varve_kafka::client::Client;
@@ -13,12 +12,13 @@ use varve_kafka::replica::Controller;
 use super::checks;
 use super::document::{
     Mode, PLAN_VERSION, Plan, PlannedArchive, PlannedGroup, PlannedOffset, PlannedPartition, PlannedTarget,
-    PlannedTopic, PlannedTransaction, Refusal, Totals,
+    PlannedTopic, Refusal, Totals,
 };
+use super::partitions::Logs;
+use crate::as_of;
 use crate::brokers::settings_of;
 use crate::error::{Error, Result};
 use crate::history::KeyCache;
-use crate::log::Facts;
 use crate::rest::Rest;
 use crate::select::Selection;
 use crate::source::{Source, SourceTopic};
@@ -114,6 +114,7 @@ pub async fn plan(
             snapshot_hash: source.snapshot.hash.to_string(),
             snapshot_created_ms: source.snapshot.record.created_ms,
             cluster_id: source.state.cluster_id.clone(),
+            as_of_ms: wanted.selection.as_of_ms,
         },
         totals: totals(&topics),
         target,
@@ -140,6 +141,14 @@ async fn topics(
     differences: &mut Vec<String>,
 ) -> Result<Vec<PlannedTopic>> {
     let (reader, journal) = source.reader().await?;
+    let selection = &wanted.selection;
+    let mut cuts = match selection.as_of_ms {
+        Some(time_ms) => as_of::cuts(source, keys, (&reader, &journal), selection, time_ms).await?,
+        None => as_of::Cuts::default(),
+    };
+    differences.append(&mut cuts.notes);
+    refusals.append(&mut cuts.refusals);
+    let logs = Logs { keys, reader: &reader, journal: &journal, cuts: &cuts, selection };
     let living: BTreeSet<&str> =
         source.topics.iter().filter(|t| !t.is_deleted()).map(|t| t.name.as_str()).collect();
     let mut planned: Vec<PlannedTopic> = Vec::new();
@@ -165,8 +174,7 @@ async fn topics(
             continue;
         }
         let number = planned.len();
-        let topic = one_topic(source, keys, topic, (&reader, &journal), brokers, number, wanted, differences);
-        planned.push(topic.await?);
+        planned.push(one_topic(source, topic, &logs, brokers, number, wanted, differences).await?);
     }
     if planned.is_empty() {
         refusals.push(Refusal {
@@ -177,12 +185,10 @@ async fn topics(
     Ok(planned)
 }
 
-#[expect(clippy::too_many_arguments, reason = "all that a topic depends on")]
 async fn one_topic(
     source: &Source,
-    keys: &Arc<KeyCache>,
     topic: &SourceTopic,
-    (reader, journal): (&LogReader, &JournalView),
+    logs: &Logs<'_>,
     brokers: &[i32],
     number: usize,
     wanted: &Wanted,
@@ -202,13 +208,23 @@ async fn one_topic(
     let looked = stream::iter(0..count).map(|partition| async move {
         let partition = i32::try_from(partition).unwrap_or(i32::MAX);
         let replicas = placed(brokers, number, partition, factor);
-        partition_of(keys, topic, partition, replicas, reader, journal).await
+        logs.partition(topic, partition, replicas).await
     });
     let partitions: Vec<PlannedPartition> = looked.buffered(PARALLEL).try_collect().await?;
     for partition in &partitions {
         different(topic, partition, differences);
+        if !wanted.selection.has_partition(&topic.name, partition.partition) {
+            differences.push(format!(
+                "{}-{} is not selected: it begins empty, at offset {}",
+                topic.name, partition.partition, partition.end_offset
+            ));
+        }
     }
-    for state in topic.partitions.values() {
+    let whole = topic.partitions.values().filter(|state| {
+        wanted.selection.as_of_ms.is_none()
+            && wanted.selection.offsets(&topic.name, state.partition).end == i64::MAX
+    });
+    for state in whole {
         if let Some(end) = state.log_end_offset.filter(|end| *end > state.end()) {
             differences.push(format!(
                 "{}-{}: the archive had offsets up to {} only, the log went on to {}",
@@ -272,48 +288,6 @@ fn placed(brokers: &[i32], topic: usize, partition: i32, factor: usize) -> Vec<i
     brokers.iter().copied().cycle().skip(from).take(factor).collect()
 }
 
-async fn partition_of(
-    keys: &Arc<KeyCache>,
-    topic: &SourceTopic,
-    partition: i32,
-    replicas: Vec<i32>,
-    reader: &LogReader,
-    journal: &JournalView,
-) -> Result<PlannedPartition> {
-    let Some(state) = topic.partitions.get(&partition) else {
-        return Ok(planned(partition, replicas, Facts::default(), Vec::new()));
-    };
-    let log = reader.at(state, None, journal)?;
-    let facts = Facts::of(&log, keys, state.log_start_offset.unwrap_or(0)).await?;
-    let open = state.open_transactions.iter().map(|t| PlannedTransaction {
-        producer_id: t.producer_id,
-        producer_epoch: t.producer_epoch,
-        first_offset: t.first_offset,
-    });
-    Ok(planned(partition, replicas, facts, open.collect()))
-}
-
-fn planned(
-    partition: i32,
-    replicas: Vec<i32>,
-    facts: Facts,
-    open_transactions: Vec<PlannedTransaction>,
-) -> PlannedPartition {
-    PlannedPartition {
-        partition,
-        replicas,
-        start_offset: facts.start_offset,
-        base_offset: facts.base_offset,
-        end_offset: facts.end_offset,
-        log_bytes: facts.log_bytes,
-        stored_bytes: facts.stored_bytes,
-        objects: facts.objects,
-        leader_epochs: facts.leader_epochs.entries().iter().map(|e| (e.epoch, e.start_offset)).collect(),
-        holes: facts.holes,
-        open_transactions,
-    }
-}
-
 fn different(topic: &SourceTopic, partition: &PlannedPartition, differences: &mut Vec<String>) {
     let name = format!("{}-{}", topic.name, partition.partition);
     for hole in &partition.holes {
@@ -363,7 +337,7 @@ fn groups(
             let end = partition.map_or(0, |p| p.end_offset);
             if committed.offset > end {
                 differences.push(format!(
-                    "group {}: offset {} of {topic}-{} is behind what the archive has: it becomes {end}",
+                    "group {}: offset {} of {topic}-{} is behind what is restored: it becomes {end}",
                     group.group_id, committed.offset, committed.partition
                 ));
             }

@@ -3,6 +3,7 @@
 mod checks;
 mod document;
 mod make;
+mod partitions;
 
 pub use document::{
     Mode, PLAN_VERSION, Plan, PlannedArchive, PlannedGroup, PlannedOffset, PlannedPartition, PlannedTarget,

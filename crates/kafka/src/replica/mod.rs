@@ -10,6 +10,7 @@
 
 mod answers;
 mod controller;
+mod frame;
 mod hand_over;
 mod heartbeat;
 mod leader;

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::api_versions_response::ApiVersion;
 use kafka_protocol::messages::{
@@ -14,11 +14,12 @@ use kafka_protocol::messages::{
     RequestHeader, ResponseHeader,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, Message, VersionRange};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::answers;
+use super::frame::Frame;
 use super::led::Partitions;
 
 /// As a broker's `socket.request.max.bytes`.
@@ -105,14 +106,14 @@ async fn serve(mut stream: TcpStream, partitions: &Partitions) -> io::Result<()>
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         match answer(frame.into(), partitions).await.map_err(io::Error::other)? {
-            Some(answer) => stream.write_all(&answer).await?,
+            Some(answer) => answer.write(&mut stream).await?,
             None => return Ok(()),
         }
     }
 }
 
 /// One request's answer as a frame; `None` for whoever is no broker.
-async fn answer(frame: Bytes, partitions: &Partitions) -> Result<Option<Bytes>, String> {
+async fn answer(frame: Bytes, partitions: &Partitions) -> Result<Option<Frame>, String> {
     let mut head = frame.clone();
     if head.len() < 8 {
         return Err("a request without a header".to_owned());
@@ -128,7 +129,7 @@ async fn answer(frame: Bytes, partitions: &Partitions) -> Result<Option<Bytes>, 
         if api == ApiKey::ApiVersions {
             // KIP-511: the oldest answer, from which the other side learns what we speak.
             let code = ResponseError::UnsupportedVersion.code();
-            return encode(&api_versions().with_error_code(code), 0, 0, id).map(Some);
+            return encode(&api_versions().with_error_code(code), 0, 0, id, []).map(Some);
         }
         return Err(format!("{api:?} version {version}, of {} to {}", versions.min, versions.max));
     }
@@ -136,19 +137,22 @@ async fn answer(frame: Bytes, partitions: &Partitions) -> Result<Option<Bytes>, 
     let _: RequestHeader = decode(&mut body, api.request_header_version(version))?;
     let head = api.response_header_version(version);
     let encoded = match api {
-        ApiKey::ApiVersions => encode(&api_versions(), version, head, id),
+        ApiKey::ApiVersions => encode(&api_versions(), version, head, id, []),
         ApiKey::Fetch => {
             let request: FetchRequest = decode(&mut body, version)?;
-            encode(&answers::fetch(partitions, request, version).await, version, head, id)
+            let answer = answers::fetch(partitions, request, version).await;
+            let given = answer.responses.iter().flat_map(|topic| &topic.partitions);
+            let records: Vec<Bytes> = given.filter_map(|partition| partition.records.clone()).collect();
+            encode(&answer, version, head, id, records)
         }
         ApiKey::ListOffsets => {
             let version = version.min(ListOffsetsRequest::VERSIONS.max);
             let request: ListOffsetsRequest = decode(&mut body, version)?;
-            encode(&answers::list_offsets(partitions, &request), version, head, id)
+            encode(&answers::list_offsets(partitions, &request), version, head, id, [])
         }
         _ => {
             let request: OffsetForLeaderEpochRequest = decode(&mut body, version)?;
-            encode(&answers::ends_of_epochs(partitions, &request), version, head, id)
+            encode(&answers::ends_of_epochs(partitions, &request), version, head, id, [])
         }
     };
     encoded.map(Some)
@@ -174,15 +178,17 @@ fn decode<T: Decodable>(body: &mut Bytes, version: i16) -> Result<T, String> {
     decoded.map_err(|_| "not decodable".to_owned())?.map_err(|error| error.to_string())
 }
 
-fn encode(answer: &impl Encodable, version: i16, header_version: i16, id: i32) -> Result<Bytes, String> {
-    let mut frame = BytesMut::with_capacity(256);
-    frame.extend_from_slice(&[0; 4]);
+/// `records` are those that are in the answer, in its order.
+fn encode(
+    answer: &impl Encodable,
+    version: i16,
+    header_version: i16,
+    id: i32,
+    records: impl IntoIterator<Item = Bytes>,
+) -> Result<Frame, String> {
+    let mut frame = Frame::new(records);
     let header = ResponseHeader::default().with_correlation_id(id);
     let encoded = header.encode(&mut frame, header_version).and_then(|()| answer.encode(&mut frame, version));
     encoded.map_err(|error| error.to_string())?;
-    let length = u32::try_from(frame.len().saturating_sub(4)).map_err(|error| error.to_string())?;
-    if let Some(head) = frame.first_chunk_mut() {
-        *head = length.to_be_bytes();
-    }
-    Ok(frame.freeze())
+    Ok(frame)
 }

@@ -1,0 +1,150 @@
+//! `varve restore --as-of`, and other parts of topics: on real clusters, archived while they were written to.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::thread::sleep;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, ensure};
+use varve_tests::raw_admin::commit;
+use varve_tests::{
+    ArchiveDir, Cluster, Produce, Scratch, Shared, Suite, TopicLogs, Transactions, plain_client, runtime,
+    same_logs, varve,
+};
+
+const TOPICS: [&str; 2] = ["plain", "transactional"];
+const GROUP: &str = "billing";
+const LIMIT: Duration = Duration::from_secs(60);
+
+fn main() -> ExitCode {
+    let source = Shared::new(Source::make);
+    Suite::new()
+        .test_with(&source, "a_time_before_the_snapshot_is_restored_as_it_was", as_of)
+        .test_with(&source, "partitions_offsets_and_times_are_selected", selected)
+        .run()
+}
+
+/// An archive of a cluster that is gone, and how that was at a time between.
+struct Source {
+    between_ms: i64,
+    between: Vec<TopicLogs>,
+    all: Vec<TopicLogs>,
+    archive: ArchiveDir,
+    scratch: Scratch,
+}
+
+impl Source {
+    fn make() -> Result<Self> {
+        let cluster = Cluster::builder().start()?;
+        let (kafka, client) = (cluster.client(), plain_client(&cluster.bootstrap())?);
+        for topic in TOPICS {
+            kafka.create_topic(topic, 2, 1, &[])?;
+        }
+        let scratch = Scratch::new("as-of")?;
+        let extra = "topics: { include: [\"*\"] }\njournal: { rpo: 2s }";
+        let archive = ArchiveDir::new(scratch.path(), &cluster.bootstrap(), extra)?;
+        let running = archive.start(&scratch.path().join("archive.log"), &[])?;
+        write(&cluster, 0, None)?;
+        runtime()?.block_on(commit(&client, GROUP, &["plain"], 300, ""))?;
+        // It is looked at before and after.
+        sleep(Duration::from_secs(3));
+        let between = TopicLogs::read(&client, &TOPICS)?;
+        let between_ms = now_ms()?;
+        sleep(Duration::from_secs(3));
+        // What comes behind claims to be older.
+        write(&cluster, 1, Some(1_700_000_000_000))?;
+        runtime()?.block_on(commit(&client, GROUP, &["plain"], 1100, ""))?;
+        sleep(Duration::from_secs(3));
+        ensure!(running.terminate()?.success(), "the archiver failed");
+        archive.run_once(&[])?;
+        Ok(Self { between_ms, between, all: TopicLogs::read(&client, &TOPICS)?, archive, scratch })
+    }
+
+    fn plan(&self, name: &str) -> PathBuf {
+        self.scratch.path().join(format!("{name}.plan"))
+    }
+
+    fn restored(&self, cluster: &Cluster, plan: &Path, extra: &[&str]) -> Result<serde_json::Value> {
+        let mut command = Command::new(varve()?);
+        command.args(["restore", "--from", &self.archive.url(), "--to", &cluster.bootstrap()]);
+        command.args(["--controller", &cluster.controllers(), "--yes", "--json", "--plan"]);
+        let output = command.arg(plan).args(extra).output()?;
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        ensure!(output.status.success(), "{command:?}: {}\n{out}\n{err}", output.status);
+        Ok(serde_json::from_slice(&std::fs::read(plan)?)?)
+    }
+}
+
+fn write(cluster: &Cluster, round: u64, timestamp_from: Option<u64>) -> Result<()> {
+    let kafka = cluster.client();
+    for partition in 0..2 {
+        let seed = round * 2 + u64::from(partition);
+        let produce = Produce { partition, seed, timestamp_from, ..Produce::default() };
+        kafka.produce("plain", &produce)?;
+        let transactions = Transactions {
+            transactional_id: format!("t-{partition}"),
+            transactions: 10,
+            records_per_transaction: 20,
+            abort_every: 3,
+            seed,
+            value_bytes: 200,
+            partition,
+        };
+        kafka.produce_transactions("transactional", &transactions)?;
+    }
+    Ok(())
+}
+
+fn now_ms() -> Result<i64> {
+    Ok(i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())?)
+}
+
+fn as_of(source: &Source) -> Result<()> {
+    let begun = Instant::now();
+    let cluster = Cluster::builder().start()?;
+    let time = source.between_ms.to_string();
+    let plan = source.restored(&cluster, &source.plan("as-of"), &["--as-of", &time])?;
+    ensure!(plan["archive"]["as_of_ms"] == source.between_ms, "{plan}");
+    let client = plain_client(&cluster.bootstrap())?;
+    same_logs(&source.between, &TopicLogs::read(&client, &TOPICS)?)?;
+    ensure!(source.between[0].logs[&0].end_offset < source.all[0].logs[&0].end_offset, "nothing came behind");
+    let committed = runtime()?.block_on(client.committed_offsets(&[GROUP.to_owned()]))?.whole()?;
+    let offsets: Vec<i64> = committed[0].offsets.iter().map(|o| o.offset).collect();
+    let ends: Vec<i64> = source.between[0].logs.values().map(|log| log.end_offset.min(1100)).collect();
+    ensure!(offsets == ends, "{offsets:?}, not {ends:?}");
+    ensure!(begun.elapsed() < LIMIT, "it took {:?}", begun.elapsed());
+    Ok(())
+}
+
+fn selected(source: &Source) -> Result<()> {
+    let cluster = Cluster::builder().start()?;
+    let client = plain_client(&cluster.bootstrap())?;
+    let some = ["--topics", "plain", "--rename", "plain=some", "--parts", "none"];
+    let extra = [&some[..], &["--partitions", "plain=1", "--offsets", "plain-1=100..517"]].concat();
+    let plan = source.restored(&cluster, &source.plan("some"), &extra)?;
+    let found = TopicLogs::read(&client, &["some"])?;
+    let (left_out, chosen) = (&found[0].logs[&0], &found[0].logs[&1]);
+    let end = source.all[0].logs[&0].end_offset;
+    ensure!((left_out.start_offset, left_out.end_offset) == (end, end), "{plan}");
+    ensure!(chosen.start_offset == 100, "from {}", chosen.start_offset);
+    // A batch is not cut in two.
+    ensure!((490..=517).contains(&chosen.end_offset), "up to {}", chosen.end_offset);
+    let whole = &source.all[0].logs[&1].batches;
+    let at = whole.windows(chosen.batches.len()).position(|window| window == chosen.batches);
+    ensure!(at.is_some_and(|at| at > 0), "other batches");
+
+    // The second round's records claim to be older: these are the first one's.
+    let since = (source.between_ms - 3_600_000).to_string();
+    let later = ["--topics", "plain", "--rename", "plain=later", "--parts", "none", "--since", &since];
+    source.restored(&cluster, &source.plan("later"), &later)?;
+    let found = TopicLogs::read(&client, &["later"])?;
+    let first = found[0].logs.get(&0).context("no partition")?;
+    ensure!(first.start_offset == 0 && first.end_offset == end, "{} {}", first.start_offset, first.end_offset);
+    let nothing = (now_ms()? + 3_600_000).to_string();
+    let none = ["--topics", "plain", "--rename", "plain=none", "--parts", "none", "--since", &nothing];
+    source.restored(&cluster, &source.plan("none"), &none)?;
+    let found = TopicLogs::read(&client, &["none"])?;
+    ensure!(found[0].logs.values().all(|log| log.start_offset == log.end_offset), "something came");
+    ensure!(found[0].logs[&0].end_offset == end, "offsets would come twice");
+    Ok(())
+}
