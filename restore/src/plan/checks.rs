@@ -6,6 +6,7 @@ use varve_kafka::client::{Client, ClusterMetadata};
 use varve_kafka::replica::Controller;
 
 use super::document::{PlannedTarget, PlannedTopic, Refusal};
+use super::reach::Reach;
 use crate::error::Result;
 
 /// What being a leader needs.
@@ -24,6 +25,7 @@ pub(super) async fn target(
     settings: &BTreeMap<String, String>,
     target: &PlannedTarget,
     topics: &[PlannedTopic],
+    reach: &Reach,
 ) -> Result<Vec<Refusal>> {
     let mut found = Vec::new();
     if let Err(error) = controller.check().await {
@@ -68,7 +70,7 @@ pub(super) async fn target(
             "wait for it, and pause what balances the cluster (Cruise Control) meanwhile",
         ));
     }
-    listener(settings, target, &mut found);
+    found.extend(reach.refusals(settings, target));
     exist(&metadata, topics, &mut found);
     space(client, topics, &mut found).await?;
     Ok(found)
@@ -85,21 +87,6 @@ fn exist(metadata: &ClusterMetadata, topics: &[PlannedTopic], found: &mut Vec<Re
             let what = format!("the target has a topic {}", topic.target);
             found.push(refusal(what, "delete it, leave it out with --without, or rename it with --rename"));
         }
-    }
-}
-
-/// Brokers connect to us as to each other.
-fn listener(settings: &BTreeMap<String, String>, target: &PlannedTarget, found: &mut Vec<Refusal>) {
-    let protocols = settings.get("listener.security.protocol.map").map_or("", String::as_str);
-    let protocol = protocols.split(',').filter_map(|pair| pair.split_once(':'));
-    let mut protocol = protocol.filter(|(name, _)| name.trim() == target.listener_name);
-    let protocol = protocol.next().map_or(target.listener_name.as_str(), |(_, protocol)| protocol.trim());
-    if protocol != "PLAINTEXT" {
-        let what = format!(
-            "brokers reach each other by {protocol} (listener {}), which this build does not serve",
-            target.listener_name
-        );
-        found.push(refusal(what, "give the brokers a PLAINTEXT listener on a closed network for the time"));
     }
 }
 
@@ -122,11 +109,4 @@ async fn space(client: &Client, topics: &[PlannedTopic], found: &mut Vec<Refusal
         }
     }
     Ok(())
-}
-
-/// The brokers' `inter.broker.listener.name`.
-pub(super) fn listener_name(settings: &BTreeMap<String, String>) -> String {
-    let name =
-        settings.get("inter.broker.listener.name").or_else(|| settings.get("security.inter.broker.protocol"));
-    name.cloned().unwrap_or_else(|| "PLAINTEXT".to_owned())
 }

@@ -15,6 +15,7 @@ use super::document::{
     Mode, PLAN_VERSION, Plan, PlannedArchive, PlannedGroup, PlannedOffset, PlannedPartition, PlannedTarget,
     PlannedTopic, PlannedTransaction, Refusal, Totals,
 };
+use super::reach::{self, Reach};
 use crate::brokers::settings_of;
 use crate::error::{Error, Result};
 use crate::history::KeyCache;
@@ -60,6 +61,7 @@ pub struct Wanted {
     pub parts: StateParts,
     /// Into the cluster that the archive is of.
     pub into_its_source: bool,
+    pub reach: Reach,
 }
 
 /// Looks at archive and target, and changes neither.
@@ -86,7 +88,8 @@ pub async fn plan(
         cluster_id: cluster.cluster_id.clone(),
         broker_id: wanted.broker_id.unwrap_or_else(|| free_id(&brokers)),
         brokers,
-        listener_name: checks::listener_name(&settings),
+        listener_protocol: reach::listener_protocol(&settings),
+        listener_name: reach::listener_name(&settings),
     };
     if source.state.cluster_id == target.cluster_id && !wanted.into_its_source {
         refusals.push(Refusal {
@@ -102,7 +105,7 @@ pub async fn plan(
         Vec::new()
     };
     let rest = Rest::planned(&source.state, client, &wanted.parts, &mut differences).await?;
-    refusals.extend(checks::target(client, controller, &settings, &target, &topics).await?);
+    refusals.extend(checks::target(client, controller, &settings, &target, &topics, &wanted.reach).await?);
     Ok(Plan {
         varve_restore_plan: PLAN_VERSION,
         restore_id: wanted.restore_id.to_string(),
