@@ -5,17 +5,21 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use varve_kafka::client::{Client, ClientConfig};
-use varve_tests::raw_admin::commit;
+use varve_tests::raw_admin::{allow, commit, disallow, set_config, set_quota};
 use varve_tests::{
-    ArchiveDir, Certificates, Cluster, ClusterBuilder, Look, Produce, Scratch, Shared, Suite, TopicLogs,
-    Transactions, eventually, plain_client, runtime, same_logs, varve,
+    ArchiveDir, Certificates, Cluster, ClusterBuilder, Look, Permission, Produce, ResourceName, Scratch,
+    Shared, Suite, TopicLogs, Transactions, documented_restore_permissions, eventually, plain_client,
+    runtime, same_logs, varve,
 };
 
 const TOPICS: [&str; 2] = ["plain", "transactional"];
 const LISTENER: &str = "INTERNAL";
 const BROKER: &str = "broker";
+const US: &str = "restorer";
+/// As a config's resource.
+const GROUP: i8 = 32;
 const PASSWORD: &str = "pencil-4711";
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -24,7 +28,7 @@ fn main() -> ExitCode {
     Suite::new()
         .test_with(&source, "by_mutual_tls_also_to_the_controllers", by_mutual_tls)
         .test_with(&source, "by_scram_and_tls_on_three_brokers_after_a_kill", by_scram)
-        .test_with(&source, "by_plain_without_tls", by_plain)
+        .test_with(&source, "by_plain_with_the_documented_permissions", by_plain)
         .run()
 }
 
@@ -59,7 +63,11 @@ impl Source {
         };
         kafka.produce_transactions("transactional", &transactions)?;
         let client = plain_client(&cluster.bootstrap())?;
-        runtime()?.block_on(commit(&client, "billing", &["plain"], 77, "as it was"))?;
+        runtime()?.block_on(async {
+            commit(&client, "billing", &["plain"], 77, "as it was").await?;
+            set_quota(&client, &[("user", Some("ann"))], "producer_byte_rate", 1e6).await?;
+            set_config(&client, GROUP, "billing", &[("consumer.session.timeout.ms", "50000")]).await
+        })?;
         let scratch = Scratch::new("restore-secured")?;
         let extra = "topics: { include: [\"*\"] }";
         let archive = ArchiveDir::new(scratch.path(), &cluster.bootstrap(), extra)?;
@@ -255,39 +263,97 @@ fn by_scram(source: &Source) -> Result<()> {
 
 fn by_plain(source: &Source) -> Result<()> {
     let module = "org.apache.kafka.common.security.plain.PlainLoginModule required";
-    let jaas =
-        format!("{module} username=\"{BROKER}\" password=\"{PASSWORD}\" user_{BROKER}=\"{PASSWORD}\";");
-    let cluster = builder("SASL_PLAINTEXT", "PLAINTEXT")
+    let users = format!("user_{BROKER}=\"{PASSWORD}\" user_{US}=\"{PASSWORD}\"");
+    let jaas = format!("{module} username=\"{BROKER}\" password=\"{PASSWORD}\" {users};");
+    let cluster = builder("SASL_PLAINTEXT", "SASL_PLAINTEXT")
         .property("sasl.enabled.mechanisms", "PLAIN")
         .property("sasl.mechanism.inter.broker.protocol", "PLAIN")
+        .property("sasl.mechanism.controller.protocol", "PLAIN")
         .property("listener.name.internal.plain.sasl.jaas.config", &jaas)
+        .property("listener.name.controller.plain.sasl.jaas.config", &jaas)
+        .property("authorizer.class.name", "org.apache.kafka.metadata.authorizer.StandardAuthorizer")
+        .property("super.users", format!("User:ANONYMOUS;User:{BROKER}"))
         .start()?;
     let login = [("sasl.username", BROKER), ("sasl.password", PASSWORD)];
-    let client =
-        [&[("security.protocol", "SASL_PLAINTEXT"), ("sasl.mechanism", "PLAIN")], &login[..]].concat();
+    let plain = [("security.protocol", "SASL_PLAINTEXT"), ("sasl.mechanism", "PLAIN")];
+    let client = [&plain[..], &login].concat();
+    let ours = [&plain[..], &[("sasl.username", US), ("sasl.password", PASSWORD)]].concat();
+    let config = source.file("plain-client", &ours)?;
+    let access = ["--command-config", config.as_str(), "--controller-config", &config];
+    let table = documented_restore_permissions()?;
+    for permission in &table {
+        grant(&cluster, permission, true)?;
+    }
+    let servers = cluster.bootstrap_of(LISTENER)?;
+    let restore = |name: &str, listener: &str, extra: &[&str]| -> Result<Command> {
+        let mut command = Command::new(varve()?);
+        command.args(["restore", "--from", &source.archive.url(), "--to", &servers]);
+        command.args(["--controller", &cluster.controllers(), "--listener-config", listener, "--yes"]);
+        command.args(access).args(extra).arg("--plan").arg(source.plan(name));
+        Ok(command)
+    };
     let by = ("sasl.mechanism.inter.broker.protocol", "PLAIN");
 
     let scram = source.file("plain-scram", &[login[0], login[1], (by.0, "SCRAM-SHA-256")])?;
-    let (out, _) =
-        ended(source.restore(&cluster, "plain-scram", &["--listener-config", &scram, "--dry-run"])?, 1)?;
+    let (out, _) = ended(restore("plain-scram", &scram, &["--dry-run"])?, 1)?;
     ensure!(out.contains("log in by PLAIN; --listener-config has SCRAM-SHA-256"), "{out}");
+    let right = source.file("plain-right", &[by, login[0], login[1]])?;
+    for (row, permission) in table.iter().enumerate() {
+        grant(&cluster, permission, false)?;
+        one_lacks(permission, restore(&format!("plain-without-{row}"), &right, &["--dry-run"])?)?;
+        grant(&cluster, permission, true)?;
+    }
+
     let wrong = source.file("plain-wrong", &[by, login[0], ("sasl.password", "wrong-4712")])?;
-    let (_, err) = ended(source.restore(&cluster, "plain-wrong", &["--listener-config", &wrong])?, 2)?;
+    let (_, err) = ended(restore("plain-wrong", &wrong, &[])?, 2)?;
     ensure!(err.contains("brokers can't copy from us: 127.0.0.1: its login failed"), "{err}");
     ensure!(err.contains("sasl.password") && err.contains("varve restore cleanup"), "{err}");
-    ended(subcommand("cleanup", &source.plan("plain-wrong"), &["--yes"])?, 0)?;
+    let yes = [&access[..], &["--yes"]].concat();
+    ended(subcommand("cleanup", &source.plan("plain-wrong"), &yes)?, 0)?;
     left(&inside(&cluster, &client)?, 1, 0)?;
 
-    // By the very listener, as the very user.
-    let config = source.file("plain-client", &client)?;
-    let right = source.file("plain-right", &[by, login[0], login[1]])?;
-    let mut command = Command::new(varve()?);
-    command.args(["restore", "--from", &source.archive.url(), "--to", &cluster.bootstrap_of(LISTENER)?]);
-    command.args(["--controller", &cluster.controllers(), "--yes", "--command-config", &config]);
-    command.args(["--listener-config", &right, "--json", "--plan"]).arg(source.plan("plain"));
-    let (out, _) = ended(command, 0)?;
+    let (out, _) = ended(restore("plain", &right, &["--json"])?, 0)?;
     let report: serde_json::Value = serde_json::from_str(&out)?;
     ensure!(report["is_clean"] == true, "{out}");
     source.same(&cluster)?;
-    left(&inside(&cluster, &client)?, 1, TOPICS.len())
+    left(&inside(&cluster, &client)?, 1, TOPICS.len())?;
+    ended(subcommand("release", &source.plan("plain"), &yes)?, 0)?;
+    Ok(())
+}
+
+/// Gives a row of the table to us, or takes it away. The authorizer hears of it a moment later.
+fn grant(cluster: &Cluster, permission: &Permission, is_given: bool) -> Result<()> {
+    let ResourceName::Literal(name) = &permission.name else { bail!("no name: {permission:?}") };
+    let (resource, operation) = permission.codes()?;
+    let (admin, principal) = (plain_client(&cluster.bootstrap())?, format!("User:{US}"));
+    runtime()?.block_on(async {
+        match is_given {
+            true => allow(&admin, &principal, (resource, name), operation).await?,
+            false => disallow(&admin, &principal, (resource, name), operation).await?,
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        Ok(())
+    })
+}
+
+/// The plan names it.
+fn one_lacks(lacks: &Permission, mut plan: Command) -> Result<()> {
+    let output = plan.output()?;
+    let said =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    if lacks.operation == "Delete" {
+        ensure!(output.status.code() == Some(0), "without {lacks:?}: {said}");
+        return Ok(());
+    }
+    // Bits have names of their own.
+    let is_of_cluster = lacks.resource == "Cluster";
+    let operation = lacks.operation.chars().fold(String::new(), |name, letter| match letter {
+        upper if upper.is_ascii_uppercase() && is_of_cluster && !name.is_empty() => format!("{name}_{upper}"),
+        letter if is_of_cluster => name + &letter.to_uppercase().to_string(),
+        letter => name + &letter.to_string(),
+    });
+    let needs = format!("{operation} on {} ", lacks.resource);
+    let is_told = said.contains("not allowed at the target's") && said.contains(&needs);
+    ensure!(output.status.code() != Some(0) && is_told, "without {lacks:?}: {needs:?} is not in {said}");
+    Ok(())
 }

@@ -6,11 +6,10 @@ use varve_kafka::client::{Client, ClusterMetadata};
 use varve_kafka::replica::Controller;
 
 use super::document::{PlannedTarget, PlannedTopic, Refusal};
+use super::permissions;
 use super::reach::Reach;
 use crate::error::Result;
 
-/// What being a leader needs.
-const OPERATIONS: [&str; 4] = ["CLUSTER_ACTION", "CREATE", "ALTER", "IDEMPOTENT_WRITE"];
 /// A disk is not filled to the brim.
 const FREE_SHARE: f64 = 0.95;
 
@@ -28,12 +27,13 @@ pub(super) async fn target(
     reach: &Reach,
 ) -> Result<Vec<Refusal>> {
     let mut found = Vec::new();
-    if let Err(error) = controller.check().await {
-        found.push(refusal(
+    match permissions::to_control(controller).await {
+        Ok(lacking) => found.extend(lacking),
+        Err(error) => found.push(refusal(
             format!("the active controller can't be asked: {error}"),
             "give --controller a quorum voter's CONTROLLER listener, and --controller-config what it needs; \
              restoring as a leader needs KRaft, 3.9 or newer",
-        ));
+        )),
     }
     if target.brokers.contains(&target.broker_id) {
         let what = format!("broker id {} is taken", target.broker_id);
@@ -56,11 +56,6 @@ pub(super) async fn target(
             what,
             "choose another with --broker-id, or end that one: varve restore apply or cleanup",
         ));
-    }
-    let lacking = client.lacking_on_cluster(&OPERATIONS).await?;
-    if !lacking.is_empty() {
-        let what = format!("not allowed on the target's cluster: {}", lacking.join(", "));
-        found.push(refusal(what, "grant these operations on Cluster:kafka-cluster to our principal"));
     }
     let moving = client.list_reassignments().await?;
     if let Some(first) = moving.first() {

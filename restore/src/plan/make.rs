@@ -15,6 +15,7 @@ use super::document::{
     Mode, PLAN_VERSION, Plan, PlannedArchive, PlannedGroup, PlannedOffset, PlannedPartition, PlannedTarget,
     PlannedTopic, PlannedTransaction, Refusal, Totals,
 };
+use super::permissions;
 use super::reach::{self, Reach};
 use crate::brokers::settings_of;
 use crate::error::{Error, Result};
@@ -81,6 +82,7 @@ pub async fn plan(
     let Some(broker) = brokers.first() else {
         return Err(Error::refused("the target has no broker", "start one"));
     };
+    permissions::to_look(client).await?;
     let settings = settings_of(client, *broker).await?;
     let target = PlannedTarget {
         bootstrap_servers: wanted.bootstrap_servers.clone(),
@@ -105,6 +107,7 @@ pub async fn plan(
         Vec::new()
     };
     let rest = Rest::planned(&source.state, client, &wanted.parts, &mut differences).await?;
+    refusals.extend(permissions::to_restore(client, &topics, &groups, &rest).await?);
     refusals.extend(checks::target(client, controller, &settings, &target, &topics, &wanted.reach).await?);
     Ok(Plan {
         varve_restore_plan: PLAN_VERSION,

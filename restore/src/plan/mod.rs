@@ -3,6 +3,7 @@
 mod checks;
 mod document;
 mod make;
+mod permissions;
 mod reach;
 
 pub use document::{
