@@ -11,6 +11,7 @@ use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
 use varve_format::KeyRing;
 use varve_kafka::client::{ClientConfig, parse_properties};
+use varve_kafka::replica::ListenerConfig;
 use zeroize::Zeroizing;
 
 use crate::command::archive_import::ArchiveImportArgs;
@@ -341,6 +342,12 @@ pub(crate) fn client_config(servers: &str, file: Option<&std::path::Path>) -> an
     let mut pairs = file.map(properties_file).transpose()?.unwrap_or_default();
     pairs.push(("bootstrap.servers".to_owned(), servers.to_owned()));
     Ok(ClientConfig::from_pairs(pairs)?)
+}
+
+/// Of the listener that brokers copy from.
+pub(crate) fn listener_config(file: Option<&std::path::Path>) -> anyhow::Result<ListenerConfig> {
+    let pairs = file.map(properties_file).transpose()?.unwrap_or_default();
+    Ok(ListenerConfig::from_pairs(pairs)?)
 }
 
 /// The value is not printed: it may be a secret.

@@ -1,5 +1,5 @@
-//! The permissions that docs/CLUSTER-STATE.md says an archiver needs, read from its table: what the tests grant is
-//! what users are told.
+//! The permissions that docs/CLUSTER-STATE.md says an archiver needs, and docs/RESTORE.md a restore, read from their
+//! tables: what the tests grant is what users are told.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 pub struct Permission {
     /// In Kafka's words: `Read`, `DescribeConfigs` …
     pub operation: String,
-    /// `Topic`, `Group` or `Cluster`.
+    /// `Topic`, `Group`, `Cluster` or `TransactionalId`.
     pub resource: String,
     pub name: ResourceName,
 }
@@ -31,24 +31,39 @@ impl Permission {
             "Topic" => 2,
             "Group" => 3,
             "Cluster" => 4,
+            "TransactionalId" => 5,
             other => bail!("a resource {other}"),
         };
         let operation = match self.operation.as_str() {
             "Read" => 3,
+            "Create" => 5,
+            "Delete" => 6,
+            "Alter" => 7,
             "Describe" => 8,
+            "ClusterAction" => 9,
             "DescribeConfigs" => 10,
+            "AlterConfigs" => 11,
+            "IdempotentWrite" => 12,
             other => bail!("an operation {other}"),
         };
         Ok((resource, operation))
     }
 }
 
-/// All rows of the table.
+/// All rows of the archiver's table.
 pub fn documented_permissions() -> Result<Vec<Permission>> {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/CLUSTER-STATE.md");
-    let text = std::fs::read_to_string(file)?;
-    let (_, section) = text.split_once("\n## Permissions\n").context("no section Permissions")?;
-    let section = section.split("\n## ").next().unwrap_or_default();
+    rows("CLUSTER-STATE.md", "\n## Permissions\n", "\n## ")
+}
+
+/// All rows of the restore's table.
+pub fn documented_restore_permissions() -> Result<Vec<Permission>> {
+    rows("RESTORE.md", "\n**Permissions**", "\n**")
+}
+
+fn rows(page: &str, begin: &str, end: &str) -> Result<Vec<Permission>> {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(page))?;
+    let (_, section) = text.split_once(begin).with_context(|| format!("no {begin:?} in {page}"))?;
+    let section = section.split(end).next().unwrap_or_default();
     let rows: Vec<&str> = section.lines().filter(|line| line.starts_with('|')).collect();
     ensure!(rows.len() > 2 && rows[0].starts_with("| Operation | Resource |"), "no table: {rows:?}");
     rows[2..].iter().map(|row| permission(row)).collect()

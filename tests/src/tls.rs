@@ -52,6 +52,15 @@ impl Certificates {
         self.file("client.key")
     }
 
+    /// Keys of our own client, for a listener that wants a certificate.
+    pub fn client_properties(&self) -> [(&'static str, String); 3] {
+        [
+            ("ssl.ca.location", self.ca()),
+            ("ssl.certificate.location", self.client()),
+            ("ssl.key.location", self.client_key()),
+        ]
+    }
+
     /// Lines of `server.properties`, for all listeners with TLS.
     pub fn broker_properties(&self) -> [(&'static str, String); 4] {
         [

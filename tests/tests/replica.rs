@@ -13,7 +13,8 @@ use varve_kafka::Id;
 use varve_kafka::client::ClientConfig;
 use varve_kafka::protocol::{Batches, LeaderEpochs};
 use varve_kafka::replica::{
-    Controller, Leader, LeaderOptions, ReadError, ReplicaLog, RestoredPartition, RestoredTopic,
+    Controller, Leader, LeaderOptions, ListenerSecurity, ReadError, ReplicaLog, RestoredPartition,
+    RestoredTopic,
 };
 use varve_tests::{
     Cluster, KAFKA_VERSION, KAFKA_VERSIONS, Look, Produce, RawLog, Shared, Suite, TopicLogs, Transactions,
@@ -161,6 +162,7 @@ fn copied(source: &[TopicLogs], version: &str, nodes: u32) -> Result<()> {
             broker_id: US,
             log_dir: Id(*b"varve replica 01"),
             listener_name: "PLAINTEXT".to_owned(),
+            security: ListenerSecurity::plaintext(),
             listen: ([127, 0, 0, 1], 0).into(),
             advertised_host: "127.0.0.1".to_owned(),
             patience: LIMIT,

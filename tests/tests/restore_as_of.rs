@@ -139,7 +139,12 @@ fn selected(source: &Source) -> Result<()> {
     source.restored(&cluster, &source.plan("later"), &later)?;
     let found = TopicLogs::read(&client, &["later"])?;
     let first = found[0].logs.get(&0).context("no partition")?;
-    ensure!(first.start_offset == 0 && first.end_offset == end, "{} {}", first.start_offset, first.end_offset);
+    ensure!(
+        first.start_offset == 0 && first.end_offset == end,
+        "{} {}",
+        first.start_offset,
+        first.end_offset
+    );
     let nothing = (now_ms()? + 3_600_000).to_string();
     let none = ["--topics", "plain", "--rename", "plain=none", "--parts", "none", "--since", &nothing];
     source.restored(&cluster, &source.plan("none"), &none)?;

@@ -161,6 +161,10 @@ pub(crate) struct HowArgs {
     /// Where we listen; by default on a free port of that address.
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(crate) listen: Option<SocketAddr>,
+    /// Where brokers reach each other by TLS or SASL: our certificate, whom we trust, and what they log in with, in the
+    /// keys of a broker (ssl.keystore.*, ssl.truststore.*, sasl.* …), KEY=VALUE lines.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) listener_config: Option<PathBuf>,
     /// Give up if no broker has come further for so long.
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration)]
     pub(crate) patience: Duration,

@@ -8,9 +8,9 @@ use anyhow::{Context, Result, bail};
 use serde_json::json;
 use varve_cluster::Part;
 use varve_format::Id;
-use varve_kafka::replica::Controller;
+use varve_kafka::replica::{Controller, ListenerConfig};
 use varve_restore::drill::{DrillBroker, sampled};
-use varve_restore::plan::{Plan, Wanted, plan};
+use varve_restore::plan::{Plan, Reach, Wanted, plan};
 use varve_restore::select::{Patterns, Selection};
 use varve_restore::source::Source;
 
@@ -104,6 +104,7 @@ async fn with_broker(
         broker_id: None,
         parts: [Part::Groups].into_iter().collect(),
         into_its_source: false,
+        reach: Reach { advertised_host: "127.0.0.1".to_owned(), listener: ListenerConfig::default() },
     };
     let controller = Controller::new(ends.controllers.clone())?;
     let made = plan(&source, &ends.keys, &ends.client, &controller, &wanted).await?;
@@ -118,6 +119,7 @@ async fn with_broker(
         memory: args.memory,
         advertise: None,
         listen: None,
+        listener_config: None,
         users: None,
         patience: PATIENCE,
         no_verify: false,

@@ -14,17 +14,17 @@ use varve_kafka::client::{Client, ClientConfig};
 use varve_kafka::replica::Controller;
 use varve_restore::apply::{Applied, Apply, ApplyOptions, Stage, cleanup};
 use varve_restore::history::KeyCache;
-use varve_restore::plan::{Plan, Wanted, plan};
+use varve_restore::plan::{Plan, Reach, Wanted, plan};
 use varve_restore::release::{release, releases};
 use varve_restore::select::{Patterns, Selection};
 use varve_restore::source::Source;
 use varve_restore::users::passwords;
 use varve_restore::verify::{Verified, verify};
 
-use crate::args::client_config;
 use crate::args::restore::{
     AccessArgs, ApplyArgs, ChangeArgs, HowArgs, PlannedArgs, RestoreArgs, RestoreCommand, RunArgs,
 };
+use crate::args::{client_config, listener_config};
 use crate::process::{now_ms, stopped};
 use crate::restore::{self as shown, Report};
 use crate::{Verdict, location, logging, progress};
@@ -89,6 +89,7 @@ async fn plan_and_apply(args: RunArgs) -> Result<Verdict> {
         since_ms: args.since,
         as_of_ms: args.as_of,
     };
+    let reach = reach(&args.how, &to)?;
     let bar = progress::unknown("looking at the archive and the target");
     let source =
         Source::open(&ends.archive, args.what.at.sequence(), |name| selection.has_topic(name)).await?;
@@ -103,6 +104,7 @@ async fn plan_and_apply(args: RunArgs) -> Result<Verdict> {
         broker_id: args.broker_id,
         parts: shown::parts(&args.parts)?,
         into_its_source: args.into_its_source,
+        reach,
     };
     let controller = Controller::new(ends.controllers.clone())?;
     let made = plan(&source, &ends.keys, &ends.client, &controller, &wanted).await;
@@ -214,10 +216,7 @@ pub(crate) async fn carry_out(
     ends: &Ends,
     how: &HowArgs,
 ) -> Result<CarriedOut> {
-    let host = match &how.advertise {
-        Some(host) => host.clone(),
-        None => local_address(&plan.target.bootstrap_servers)?.to_string(),
-    };
+    let reach = reach(how, &plan.target.bootstrap_servers)?;
     let listen = match how.listen {
         Some(listen) => listen,
         None => SocketAddr::new(local_address(&plan.target.bootstrap_servers)?, 0),
@@ -227,7 +226,7 @@ pub(crate) async fn carry_out(
     let options = ApplyOptions {
         passwords: passwords.unwrap_or_default(),
         listen,
-        advertised_host: host,
+        reach,
         memory_bytes: how.memory,
         bytes_per_second: how.throttle,
         patience: how.patience,
@@ -340,6 +339,15 @@ async fn released(args: ChangeArgs) -> Result<Verdict> {
         release(&ends.client, &all).await?;
     }
     Ok(Verdict::Clean)
+}
+
+/// How brokers come to us.
+fn reach(how: &HowArgs, servers: &str) -> Result<Reach> {
+    let advertised_host = match &how.advertise {
+        Some(host) => host.clone(),
+        None => local_address(servers)?.to_string(),
+    };
+    Ok(Reach { advertised_host, listener: listener_config(how.listener_config.as_deref())? })
 }
 
 fn read(path: &Path) -> Result<Plan> {

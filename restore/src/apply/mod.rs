@@ -31,7 +31,7 @@ use varve_kafka::replica::{
 use crate::error::{Error, Result};
 use crate::history::KeyCache;
 use crate::log::{ArchiveLog, Budget, Facts, ProducerIds};
-use crate::plan::{Plan, PlannedPartition, PlannedTopic};
+use crate::plan::{Plan, PlannedPartition, PlannedTopic, Reach};
 use crate::source::Source;
 use journal::{Done, Journal};
 
@@ -48,9 +48,9 @@ const LED: Duration = Duration::from_secs(60);
 /// How it is done.
 #[derive(Clone, Debug)]
 pub struct ApplyOptions {
-    /// Where brokers connect to us: the address that we listen at, and the host that they are told.
+    /// Where brokers connect to us: the address that we listen at, and what they are told.
     pub listen: SocketAddr,
-    pub advertised_host: String,
+    pub reach: Reach,
     /// For what is read of the archive.
     pub memory_bytes: u64,
     /// To all brokers together.
@@ -133,6 +133,7 @@ impl Apply<'_> {
         told: &(dyn Fn(Stage) + Sync),
     ) -> Result<()> {
         if self.left(done).await? {
+            self.options.reach.check(self.client, &self.plan.target).await?;
             self.client.make_internal_topics().await?;
             let leader = self.register(done).await?;
             let outcome = self.lead(&leader, journal, done, applied, told).await;
@@ -221,8 +222,9 @@ impl Apply<'_> {
             broker_id: self.plan.target.broker_id,
             log_dir: self.restore_id()?,
             listener_name: self.plan.target.listener_name.clone(),
+            security: self.options.reach.security(&self.plan.target)?,
             listen: self.options.listen,
-            advertised_host: self.options.advertised_host.clone(),
+            advertised_host: self.options.reach.advertised_host.clone(),
             patience: self.options.patience,
             bytes_per_second: self.options.bytes_per_second,
             // A crash may have come before the first line was written.

@@ -6,10 +6,10 @@ use varve_kafka::client::{Client, ClusterMetadata};
 use varve_kafka::replica::Controller;
 
 use super::document::{PlannedTarget, PlannedTopic, Refusal};
+use super::permissions;
+use super::reach::Reach;
 use crate::error::Result;
 
-/// What being a leader needs.
-const OPERATIONS: [&str; 4] = ["CLUSTER_ACTION", "CREATE", "ALTER", "IDEMPOTENT_WRITE"];
 /// A disk is not filled to the brim.
 const FREE_SHARE: f64 = 0.95;
 
@@ -24,14 +24,16 @@ pub(super) async fn target(
     settings: &BTreeMap<String, String>,
     target: &PlannedTarget,
     topics: &[PlannedTopic],
+    reach: &Reach,
 ) -> Result<Vec<Refusal>> {
     let mut found = Vec::new();
-    if let Err(error) = controller.check().await {
-        found.push(refusal(
+    match permissions::to_control(controller).await {
+        Ok(lacking) => found.extend(lacking),
+        Err(error) => found.push(refusal(
             format!("the active controller can't be asked: {error}"),
             "give --controller a quorum voter's CONTROLLER listener, and --controller-config what it needs; \
              restoring as a leader needs KRaft, 3.9 or newer",
-        ));
+        )),
     }
     if target.brokers.contains(&target.broker_id) {
         let what = format!("broker id {} is taken", target.broker_id);
@@ -55,11 +57,6 @@ pub(super) async fn target(
             "choose another with --broker-id, or end that one: varve restore apply or cleanup",
         ));
     }
-    let lacking = client.lacking_on_cluster(&OPERATIONS).await?;
-    if !lacking.is_empty() {
-        let what = format!("not allowed on the target's cluster: {}", lacking.join(", "));
-        found.push(refusal(what, "grant these operations on Cluster:kafka-cluster to our principal"));
-    }
     let moving = client.list_reassignments().await?;
     if let Some(first) = moving.first() {
         let what = format!("{} partitions are being reassigned, {first} among them", moving.len());
@@ -68,7 +65,7 @@ pub(super) async fn target(
             "wait for it, and pause what balances the cluster (Cruise Control) meanwhile",
         ));
     }
-    listener(settings, target, &mut found);
+    found.extend(reach.refusals(settings, target));
     exist(&metadata, topics, &mut found);
     space(client, topics, &mut found).await?;
     Ok(found)
@@ -85,21 +82,6 @@ fn exist(metadata: &ClusterMetadata, topics: &[PlannedTopic], found: &mut Vec<Re
             let what = format!("the target has a topic {}", topic.target);
             found.push(refusal(what, "delete it, leave it out with --without, or rename it with --rename"));
         }
-    }
-}
-
-/// Brokers connect to us as to each other.
-fn listener(settings: &BTreeMap<String, String>, target: &PlannedTarget, found: &mut Vec<Refusal>) {
-    let protocols = settings.get("listener.security.protocol.map").map_or("", String::as_str);
-    let protocol = protocols.split(',').filter_map(|pair| pair.split_once(':'));
-    let mut protocol = protocol.filter(|(name, _)| name.trim() == target.listener_name);
-    let protocol = protocol.next().map_or(target.listener_name.as_str(), |(_, protocol)| protocol.trim());
-    if protocol != "PLAINTEXT" {
-        let what = format!(
-            "brokers reach each other by {protocol} (listener {}), which this build does not serve",
-            target.listener_name
-        );
-        found.push(refusal(what, "give the brokers a PLAINTEXT listener on a closed network for the time"));
     }
 }
 
@@ -122,11 +104,4 @@ async fn space(client: &Client, topics: &[PlannedTopic], found: &mut Vec<Refusal
         }
     }
     Ok(())
-}
-
-/// The brokers' `inter.broker.listener.name`.
-pub(super) fn listener_name(settings: &BTreeMap<String, String>) -> String {
-    let name =
-        settings.get("inter.broker.listener.name").or_else(|| settings.get("security.inter.broker.protocol"));
-    name.cloned().unwrap_or_else(|| "PLAINTEXT".to_owned())
 }

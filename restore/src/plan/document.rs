@@ -56,6 +56,13 @@ pub struct PlannedTarget {
     /// The id that we register with, and leave again.
     pub broker_id: i32,
     pub listener_name: String,
+    /// By which brokers reach each other, and us: PLAINTEXT, SSL, SASL_PLAINTEXT, SASL_SSL.
+    #[serde(default = "plaintext")]
+    pub listener_protocol: String,
+}
+
+fn plaintext() -> String {
+    "PLAINTEXT".to_owned()
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

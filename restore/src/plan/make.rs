@@ -15,6 +15,8 @@ use super::document::{
     PlannedTopic, Refusal, Totals,
 };
 use super::partitions::Logs;
+use super::permissions;
+use super::reach::{self, Reach};
 use crate::as_of;
 use crate::brokers::settings_of;
 use crate::error::{Error, Result};
@@ -60,6 +62,7 @@ pub struct Wanted {
     pub parts: StateParts,
     /// Into the cluster that the archive is of.
     pub into_its_source: bool,
+    pub reach: Reach,
 }
 
 /// Looks at archive and target, and changes neither.
@@ -79,6 +82,7 @@ pub async fn plan(
     let Some(broker) = brokers.first() else {
         return Err(Error::refused("the target has no broker", "start one"));
     };
+    permissions::to_look(client).await?;
     let settings = settings_of(client, *broker).await?;
     let target = PlannedTarget {
         bootstrap_servers: wanted.bootstrap_servers.clone(),
@@ -86,7 +90,8 @@ pub async fn plan(
         cluster_id: cluster.cluster_id.clone(),
         broker_id: wanted.broker_id.unwrap_or_else(|| free_id(&brokers)),
         brokers,
-        listener_name: checks::listener_name(&settings),
+        listener_protocol: reach::listener_protocol(&settings),
+        listener_name: reach::listener_name(&settings),
     };
     if source.state.cluster_id == target.cluster_id && !wanted.into_its_source {
         refusals.push(Refusal {
@@ -102,7 +107,8 @@ pub async fn plan(
         Vec::new()
     };
     let rest = Rest::planned(&source.state, client, &wanted.parts, &mut differences).await?;
-    refusals.extend(checks::target(client, controller, &settings, &target, &topics).await?);
+    refusals.extend(permissions::to_restore(client, &topics, &groups, &rest).await?);
+    refusals.extend(checks::target(client, controller, &settings, &target, &topics, &wanted.reach).await?);
     Ok(Plan {
         varve_restore_plan: PLAN_VERSION,
         restore_id: wanted.restore_id.to_string(),

@@ -4,9 +4,12 @@ mod checks;
 mod document;
 mod make;
 mod partitions;
+mod permissions;
+mod reach;
 
 pub use document::{
     Mode, PLAN_VERSION, Plan, PlannedArchive, PlannedGroup, PlannedOffset, PlannedPartition, PlannedTarget,
     PlannedTopic, PlannedTransaction, Refusal, Totals,
 };
 pub use make::{Wanted, plan};
+pub use reach::Reach;

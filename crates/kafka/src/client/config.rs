@@ -49,6 +49,32 @@ pub enum SecurityProtocol {
 }
 
 impl SecurityProtocol {
+    const ALL: [Self; 4] = [Self::Plaintext, Self::Ssl, Self::SaslPlaintext, Self::SaslSsl];
+
+    /// As Kafka writes it, in letters of either case.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|protocol| protocol.name().eq_ignore_ascii_case(text))
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Plaintext => "PLAINTEXT",
+            Self::Ssl => "SSL",
+            Self::SaslPlaintext => "SASL_PLAINTEXT",
+            Self::SaslSsl => "SASL_SSL",
+        }
+    }
+
+    /// In registrations of brokers.
+    pub(crate) fn code(self) -> i16 {
+        match self {
+            Self::Plaintext => 0,
+            Self::Ssl => 1,
+            Self::SaslPlaintext => 2,
+            Self::SaslSsl => 3,
+        }
+    }
+
     pub fn has_tls(self) -> bool {
         matches!(self, Self::Ssl | Self::SaslSsl)
     }
@@ -68,6 +94,13 @@ pub enum SaslMechanism {
 }
 
 impl SaslMechanism {
+    const ALL: [Self; 4] = [Self::Plain, Self::ScramSha256, Self::ScramSha512, Self::OauthBearer];
+
+    /// As Kafka writes it, in letters of either case.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|mechanism| mechanism.name().eq_ignore_ascii_case(text))
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             SaslMechanism::Plain => "PLAIN",
@@ -203,16 +236,10 @@ impl Values {
 
     fn security_protocol(&self) -> Result<SecurityProtocol> {
         let text = self.word("security.protocol");
-        match text.to_ascii_uppercase().as_str() {
-            "PLAINTEXT" => Ok(SecurityProtocol::Plaintext),
-            "SSL" => Ok(SecurityProtocol::Ssl),
-            "SASL_PLAINTEXT" => Ok(SecurityProtocol::SaslPlaintext),
-            "SASL_SSL" => Ok(SecurityProtocol::SaslSsl),
-            _ => Err(ClientError::config(
-                "security.protocol",
-                format!("{text:?} is none of PLAINTEXT, SSL, SASL_PLAINTEXT, SASL_SSL"),
-            )),
-        }
+        SecurityProtocol::parse(text).ok_or_else(|| {
+            let problem = format!("{text:?} is none of PLAINTEXT, SSL, SASL_PLAINTEXT, SASL_SSL");
+            ClientError::config("security.protocol", problem)
+        })
     }
 
     fn sasl(&self, protocol: SecurityProtocol) -> Result<Option<Sasl>> {
@@ -225,18 +252,11 @@ impl Values {
             };
         }
         let mechanism = self.get("sasl.mechanism").or(self.get("sasl.mechanisms")).unwrap_or_default();
-        let mechanism = match mechanism.to_ascii_uppercase().as_str() {
-            "PLAIN" => SaslMechanism::Plain,
-            "SCRAM-SHA-256" => SaslMechanism::ScramSha256,
-            "SCRAM-SHA-512" => SaslMechanism::ScramSha512,
-            "OAUTHBEARER" => SaslMechanism::OauthBearer,
-            _ => {
-                return Err(ClientError::config(
-                    "sasl.mechanism",
-                    format!("{mechanism:?} is none of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, OAUTHBEARER"),
-                ));
-            }
-        };
+        let mechanism = SaslMechanism::parse(mechanism).ok_or_else(|| {
+            let problem =
+                format!("{mechanism:?} is none of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, OAUTHBEARER");
+            ClientError::config("sasl.mechanism", problem)
+        })?;
         if mechanism == SaslMechanism::OauthBearer {
             let oauth = Some(self.oauth()?);
             return Ok(Some(Sasl { mechanism, username: String::new(), password: Secret::new(""), oauth }));
@@ -329,7 +349,7 @@ impl Values {
 }
 
 /// `name="value"` out of a Java login module's line.
-fn jaas_option<'a>(jaas: &'a str, name: &str) -> Option<&'a str> {
+pub(crate) fn jaas_option<'a>(jaas: &'a str, name: &str) -> Option<&'a str> {
     jaas.split_whitespace().find_map(|word| {
         let value = word.strip_prefix(name)?.strip_prefix('=')?;
         let value = value.trim_end_matches(';');

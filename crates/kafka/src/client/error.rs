@@ -46,6 +46,10 @@ pub enum ClientError {
     #[error("{what}: {detail}")]
     Log { what: String, detail: String },
 
+    /// Brokers that are to copy from us.
+    #[error("brokers can't copy from us: {detail}")]
+    NotReached { detail: String },
+
     #[error("{what}: no leader is known")]
     NoLeader { what: String },
 

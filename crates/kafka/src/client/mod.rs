@@ -33,6 +33,7 @@ mod tls;
 mod topic_reader;
 
 pub use cluster::Client;
+pub(crate) use config::jaas_option;
 pub use config::{ClientConfig, HostPort, Sasl, SaslMechanism, SecurityProtocol, TlsFiles};
 pub use config_keys::ClientKey;
 pub use connection::Connection;
@@ -45,6 +46,9 @@ pub use list_offsets::OffsetSpec;
 pub use metadata::{BrokerNode, ClusterMetadata, PartitionMetadata, TopicMetadata};
 pub use oauth::Oauth;
 pub use properties::parse_properties;
+#[cfg(test)]
+pub(crate) use scram::Scram;
+pub(crate) use scram::{ScramHash, attribute as scram_attribute};
 pub use secret::Secret;
 pub use tls::client_tls;
 pub use topic_reader::{TopicBatches, TopicReader};

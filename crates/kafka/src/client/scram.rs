@@ -24,6 +24,10 @@ pub(crate) enum ScramHash {
 }
 
 impl ScramHash {
+    pub(crate) fn sign(self, key: &[u8], message: &[u8]) -> hmac::Tag {
+        hmac::sign(&hmac::Key::new(self.hmac(), key), message)
+    }
+
     fn hmac(self) -> hmac::Algorithm {
         match self {
             ScramHash::Sha256 => hmac::HMAC_SHA256,
@@ -31,7 +35,7 @@ impl ScramHash {
         }
     }
 
-    fn digest(self, bytes: &[u8]) -> digest::Digest {
+    pub(crate) fn digest(self, bytes: &[u8]) -> digest::Digest {
         match self {
             ScramHash::Sha256 => digest::digest(&digest::SHA256, bytes),
             ScramHash::Sha512 => digest::digest(&digest::SHA512, bytes),
@@ -90,17 +94,15 @@ impl Scram {
             .ok_or_else(|| format!("its iterations are not between {MIN_ITERATIONS} and {MAX_ITERATIONS}"))?;
 
         let salted = self.hash.salted_password(self.password.reveal(), &salt, iterations);
-        let salted = hmac::Key::new(self.hash.hmac(), &salted);
-        let client_key = hmac::sign(&salted, b"Client Key");
+        let client_key = self.hash.sign(&salted, b"Client Key");
         let stored_key = self.hash.digest(client_key.as_ref());
         let without_proof = format!("c={},r={nonce}", STANDARD.encode(GS2_HEADER));
         let auth_message = format!("{},{text},{without_proof}", self.first_bare);
-        let signature =
-            hmac::sign(&hmac::Key::new(self.hash.hmac(), stored_key.as_ref()), auth_message.as_bytes());
+        let signature = self.hash.sign(stored_key.as_ref(), auth_message.as_bytes());
         let proof: Vec<u8> = client_key.as_ref().iter().zip(signature.as_ref()).map(|(k, s)| k ^ s).collect();
-        let server_key = hmac::sign(&salted, b"Server Key");
-        let server_key = hmac::Key::new(self.hash.hmac(), server_key.as_ref());
-        self.server_signature = Some(hmac::sign(&server_key, auth_message.as_bytes()).as_ref().to_vec());
+        let server_key = self.hash.sign(&salted, b"Server Key");
+        let signature = self.hash.sign(server_key.as_ref(), auth_message.as_bytes());
+        self.server_signature = Some(signature.as_ref().to_vec());
         Ok(format!("{without_proof},p={}", STANDARD.encode(proof)))
     }
 
@@ -120,7 +122,8 @@ impl Scram {
     }
 }
 
-fn attribute<'a>(text: &'a str, name: &str) -> Result<&'a str, String> {
+/// The value of the first attribute of this name (`r=`).
+pub(crate) fn attribute<'a>(text: &'a str, name: &str) -> Result<&'a str, String> {
     text.split(',').find_map(|part| part.strip_prefix(name)).ok_or_else(|| format!("{name} is missing"))
 }
 

@@ -5,6 +5,7 @@ use kafka_protocol::messages::DescribeClusterRequest;
 use kafka_protocol::protocol::Request;
 use parking_lot::Mutex;
 
+use crate::client::admin::lacking;
 use crate::client::{Client, ClientConfig, ClientError, Connection, HostPort, Result};
 
 /// Of DescribeCluster: its endpoints are controllers.
@@ -26,12 +27,29 @@ impl Controller {
         Ok(Self { client: Client::new(config)?, active: Mutex::new(None) })
     }
 
-    /// Whether the active one can be asked.
+    /// Which of these operations on the cluster we lack at the active one, in Kafka's words: CREATE, ALTER … It tells
+    /// nothing but to who has ALTER: without it that one is named.
     ///
     /// # Errors
-    /// Why not.
-    pub async fn check(&self) -> Result<()> {
-        self.connection().await.map(drop)
+    /// Why it can't be asked.
+    pub async fn lacking(&self, operations: &[&str]) -> Result<Vec<String>> {
+        let asked = async {
+            let connection = self.connection().await?;
+            let request = DescribeClusterRequest::default()
+                .with_endpoint_type(CONTROLLERS)
+                .with_include_cluster_authorized_operations(true);
+            let answer = connection.call(request).await?;
+            match ResponseError::try_from_code(answer.error_code) {
+                None => Ok(lacking(answer.cluster_authorized_operations, operations)),
+                Some(code) => Err(ClientError::kafka("the controllers", code)),
+            }
+        };
+        match asked.await {
+            Err(ClientError::Kafka { code: ResponseError::ClusterAuthorizationFailed, .. }) => {
+                Ok(vec!["ALTER".to_owned()])
+            }
+            told => told,
+        }
     }
 
     pub(super) async fn connection(&self) -> Result<Connection> {

@@ -36,6 +36,7 @@ impl Leader {
     /// hold.
     pub async fn hand_over(&self) -> Result<()> {
         let all = self.partitions.all();
+        self.partitions.entrance.open();
         let targets = all.iter().map(|led| (led.topic.clone(), led.partition, led.replicas.clone()));
         self.reassign_some(targets.collect()).await?;
         all.iter().filter(|led| led.is_new).for_each(|led| led.state.lock().partition_epoch += 1);
@@ -79,7 +80,13 @@ impl Leader {
             if now != seen {
                 (seen, since) = (now, Instant::now());
             }
-            self.check(since, &format!("no follower of {}-{} comes further", first.topic, first.partition))?;
+            if let Some(detail) = self.partitions.entrance.is_shut(Instant::now()) {
+                return Err(ClientError::NotReached { detail });
+            }
+            let refused = self.partitions.entrance.last_refused();
+            let refused = refused.map_or_else(String::new, |why| format!(" (not let in: {why})"));
+            let what = format!("no follower of {}-{} comes further{refused}", first.topic, first.partition);
+            self.check(since, &what)?;
             // A timeout means the same as a notification.
             let _ = tokio::time::timeout(LOOK, self.partitions.progress.notified()).await;
         }

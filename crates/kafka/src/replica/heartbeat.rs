@@ -1,6 +1,7 @@
 //! Being a broker as far as the controller is concerned: registered, alive, and gone in the end.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::broker_registration_request::{Feature, Listener};
@@ -14,11 +15,12 @@ use uuid::Uuid;
 use varve_format::Id;
 
 use super::controller::Controller;
-use crate::client::{ClientError, HostPort, Result};
+use crate::client::{ClientError, HostPort, Result, SecurityProtocol};
 
 /// A low offset would make controlled shutdowns of others wait for us.
 const METADATA_OFFSET: i64 = i64::MAX / 2;
-const PLAINTEXT: i16 = 0;
+/// An id that is still taken is asked for again so soon.
+const AGAIN: Duration = Duration::from_millis(500);
 
 /// Our registration. One question at a time: a fence cycle is not torn apart.
 #[derive(Debug)]
@@ -38,18 +40,19 @@ pub(super) enum Want {
 }
 
 impl Registration {
+    /// An earlier session of the same id is waited for so long.
     pub(super) async fn register(
         controller: Controller,
         cluster_id: &str,
-        broker_id: i32,
-        log_dir: Id,
-        listener: (&str, &HostPort),
+        (broker_id, log_dir): (i32, Id),
+        listener: (&str, &HostPort, SecurityProtocol),
+        wait: Duration,
     ) -> Result<Self> {
         let endpoint = Listener::default()
             .with_name(StrBytes::from_string(listener.0.to_owned()))
             .with_host(StrBytes::from_string(listener.1.host.clone()))
             .with_port(listener.1.port)
-            .with_security_protocol(PLAINTEXT);
+            .with_security_protocol(listener.2.code());
         let request = BrokerRegistrationRequest::default()
             .with_broker_id(BrokerId(broker_id))
             .with_cluster_id(StrBytes::from_string(cluster_id.to_owned()))
@@ -59,8 +62,19 @@ impl Registration {
             .with_log_dirs(vec![Uuid::from_bytes(log_dir.0)])
             .with_previous_broker_epoch(-1);
         let what = format!("registering as broker {broker_id}");
-        let answer = controller.call(&what, request, |answer| answer.error_code).await?;
-        Ok(Self { controller, broker_id, broker_epoch: answer.broker_epoch, asking: Mutex::new(()) })
+        let begun = Instant::now();
+        let broker_epoch = loop {
+            match controller.call(&what, request.clone(), |answer| answer.error_code).await {
+                Ok(answer) => break answer.broker_epoch,
+                Err(ClientError::Kafka { code: ResponseError::DuplicateBrokerRegistration, .. })
+                    if begun.elapsed() < wait =>
+                {
+                    tokio::time::sleep(AGAIN).await;
+                }
+                Err(error) => return Err(error),
+            }
+        };
+        Ok(Self { controller, broker_id, broker_epoch, asking: Mutex::new(()) })
     }
 
     pub(super) fn broker_epoch(&self) -> i64 {

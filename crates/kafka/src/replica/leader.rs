@@ -16,6 +16,7 @@ use varve_format::Id;
 use super::controller::Controller;
 use super::heartbeat::{Registration, Want};
 use super::led::{Led, Partitions};
+use super::listener::ListenerSecurity;
 use super::log::ReplicaLog;
 use super::server::Server;
 use super::throttle::Throttle;
@@ -37,6 +38,8 @@ pub struct LeaderOptions {
     pub log_dir: Id,
     /// The brokers' `inter.broker.listener.name`.
     pub listener_name: String,
+    /// Of that listener, as brokers expect it.
+    pub security: ListenerSecurity,
     pub listen: SocketAddr,
     /// The host under which brokers reach us.
     pub advertised_host: String,
@@ -102,13 +105,17 @@ impl Leader {
     pub async fn register(client: Client, controller: Controller, options: LeaderOptions) -> Result<Self> {
         let cluster_id = free_id(&client, &options).await?;
         let partitions = Arc::new(Partitions::new(options.bytes_per_second.map(Throttle::new)));
-        let listening = Server::start(options.listen, Arc::clone(&partitions)).await;
+        let protocol = options.security.protocol();
+        let listening =
+            Server::start(options.listen, options.security.clone(), Arc::clone(&partitions)).await;
         let (server, port) = listening
             .map_err(|source| ClientError::Connect { broker: options.listen.to_string(), source })?;
         let address = HostPort { host: options.advertised_host, port };
-        let listener = (options.listener_name.as_str(), &address);
-        let registering =
-            Registration::register(controller, &cluster_id, options.broker_id, options.log_dir, listener);
+        let listener = (options.listener_name.as_str(), &address, protocol);
+        // Brokers don't tell of one that has no listener of the kind that we ask by.
+        let wait = if options.is_resumed { OLD_SESSION } else { Duration::ZERO };
+        let us = (options.broker_id, options.log_dir);
+        let registering = Registration::register(controller, &cluster_id, us, listener, wait);
         let registration = Arc::new(registering.await?);
         let lost = Arc::new(Mutex::new(None));
         let beating = beat(Arc::clone(&registration), Arc::clone(&lost), Arc::clone(&partitions));

@@ -9,6 +9,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 use varve_format::Id;
 
+use super::entrance::Entrance;
 use super::log::ReplicaLog;
 use super::throttle::Throttle;
 use crate::client::ClientError;
@@ -88,6 +89,7 @@ pub(super) struct Partitions {
     pub(super) stale: AtomicBool,
     /// A log that can't be given out, now or later.
     pub(super) failure: Mutex<Option<LogFailure>>,
+    pub(super) entrance: Entrance,
 }
 
 /// What is wrong with which log.

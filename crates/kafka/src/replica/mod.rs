@@ -6,22 +6,27 @@
 //! else comes by finds the connection closed, and asks another broker.
 //!
 //! Protocols: KIP-631 (registration, heartbeats), KIP-497 and KIP-903 (AlterPartition with broker epochs), KIP-455
-//! (reassignment), KIP-320 (diverging epochs), KIP-730 (producer ids), KIP-919 (questions to controllers).
+//! (reassignment), KIP-152 (SaslAuthenticate), KIP-320 (diverging epochs), KIP-730 (producer ids), KIP-919 (questions to controllers).
 
 mod answers;
 mod controller;
-mod frame;
+mod entrance;
+mod frames;
+mod gathered;
 mod hand_over;
 mod heartbeat;
 mod leader;
 mod led;
+mod listener;
 mod log;
 mod producer_ids;
 mod server;
 mod throttle;
 mod topics;
+mod versions;
 
 pub use controller::Controller;
 pub use heartbeat::unregister;
 pub use leader::{Leader, LeaderOptions, LeaderProgress, RestoredPartition, RestoredTopic};
+pub use listener::{ListenerConfig, ListenerSecurity};
 pub use log::{EmptyLog, ReadError, ReplicaLog};

@@ -1,30 +1,34 @@
-//! The listener: frames in, frames out. What comes in is outside bytes: bounded, decoded with care, and whoever sends
-//! what we don't serve is hung up on.
+//! The listener: whoever connects speaks TLS and logs in as the brokers do among each other, and is then answered as
+//! long as it is a broker. Whoever sends what we don't serve is hung up on.
 
 use std::io;
 use std::net::SocketAddr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
-use kafka_protocol::ResponseError;
-use kafka_protocol::messages::api_versions_response::ApiVersion;
 use kafka_protocol::messages::{
-    ApiKey, ApiVersionsResponse, FetchRequest, ListOffsetsRequest, OffsetForLeaderEpochRequest,
-    RequestHeader, ResponseHeader,
+    ApiKey, FetchRequest, FetchResponse, ListOffsetsRequest, OffsetForLeaderEpochRequest, RequestHeader,
+    ResponseHeader,
 };
-use kafka_protocol::protocol::{Decodable, Encodable, Message, VersionRange};
-use tokio::io::AsyncReadExt;
+use kafka_protocol::protocol::{Encodable, Message};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
+use tokio_rustls::TlsAcceptor;
 
 use super::answers;
-use super::frame::Frame;
+use super::frames::{self, Head, decode, encode};
+use super::gathered::{Gathered, Parts};
 use super::led::Partitions;
+use super::listener::{ListenerSecurity, NotLetIn, log_in, tls_refusal};
+use super::versions;
 
 /// As a broker's `socket.request.max.bytes`.
 const REQUEST_MAX_BYTES: usize = 100 << 20;
 const CONNECTIONS_MAX: usize = 1000;
+/// For TLS and login together: whoever only holds a connection open loses it.
+const ENTRY_MAX: Duration = Duration::from_secs(10);
 /// How brokers name themselves when they fetch.
 const FOLLOWERS: &str = "broker-";
 
@@ -40,25 +44,16 @@ impl Drop for Server {
     }
 }
 
-/// Brokers of 4.2 ask in this version, whatever we say that we speak. It is as 10, which the codec knows, with one more
-/// special timestamp.
-const LIST_OFFSETS_MAX: i16 = 11;
-
-/// What we serve, and in which versions.
-fn served() -> [(ApiKey, VersionRange); 4] {
-    [
-        (ApiKey::Fetch, FetchRequest::VERSIONS),
-        (ApiKey::ListOffsets, VersionRange { min: ListOffsetsRequest::VERSIONS.min, max: LIST_OFFSETS_MAX }),
-        (ApiKey::ApiVersions, VersionRange { min: 0, max: 4 }),
-        (ApiKey::OffsetForLeaderEpoch, OffsetForLeaderEpochRequest::VERSIONS),
-    ]
-}
-
 impl Server {
     /// On a free port where `address` has port 0.
-    pub(super) async fn start(address: SocketAddr, partitions: Arc<Partitions>) -> io::Result<(Self, u16)> {
+    pub(super) async fn start(
+        address: SocketAddr,
+        security: ListenerSecurity,
+        partitions: Arc<Partitions>,
+    ) -> io::Result<(Self, u16)> {
         let listener = TcpListener::bind(address).await?;
         let port = listener.local_addr()?.port();
+        let security = Arc::new(security);
         let accepting = tokio::spawn(async move {
             let mut connections = JoinSet::new();
             loop {
@@ -68,16 +63,13 @@ impl Server {
                 while connections.try_join_next().is_some() {}
                 match listener.accept().await {
                     Ok((stream, peer)) => {
-                        let partitions = Arc::clone(&partitions);
-                        connections.spawn(async move {
-                            if let Err(error) = serve(stream, &partitions).await {
-                                tracing::warn!(%peer, %error, "a connection was ended");
-                            }
-                        });
+                        let (security, partitions) = (Arc::clone(&security), Arc::clone(&partitions));
+                        connections
+                            .spawn(async move { connected(stream, peer, &security, &partitions).await });
                     }
                     Err(error) => {
                         tracing::warn!(%error, "no connection can be taken");
-                        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                        tokio::time::sleep(Duration::from_millis(100)).await;
                     }
                 }
             }
@@ -86,109 +78,116 @@ impl Server {
     }
 }
 
+/// One connection, to its end.
+async fn connected(
+    stream: TcpStream,
+    peer: SocketAddr,
+    security: &ListenerSecurity,
+    partitions: &Partitions,
+) {
+    let entering = tokio::time::timeout(ENTRY_MAX, enter(stream, security)).await;
+    let entered = entering.unwrap_or_else(|_| {
+        let why = format!("it did not come through TLS and login within {} s", ENTRY_MAX.as_secs());
+        Err(NotLetIn::Refused(why))
+    });
+    match entered {
+        Ok(stream) => {
+            if let Err(error) = serve(stream, security, partitions).await {
+                tracing::warn!(%peer, %error, "a connection was ended");
+            }
+        }
+        Err(NotLetIn::Refused(why)) => partitions.entrance.refused(peer, why),
+        // Somebody who came and went, as health checks do.
+        Err(NotLetIn::Gone(error)) => tracing::debug!(%peer, %error, "a connection ended early"),
+    }
+}
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+async fn enter(tcp: TcpStream, security: &ListenerSecurity) -> Result<Box<dyn Stream>, NotLetIn> {
+    tcp.set_nodelay(true).map_err(NotLetIn::Gone)?;
+    let mut stream: Box<dyn Stream> = match security.tls() {
+        None => Box::new(tcp),
+        Some(tls) => Box::new(TlsAcceptor::from(Arc::clone(tls)).accept(tcp).await.map_err(tls_refusal)?),
+    };
+    if let Some(login) = security.login() {
+        log_in(&mut stream, login).await?;
+    }
+    Ok(stream)
+}
+
 /// An error is what a broker must not send.
-async fn serve(mut stream: TcpStream, partitions: &Partitions) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    loop {
-        let mut length = [0; 4];
-        match stream.read_exact(&mut length).await {
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
-            read => read?,
-        };
-        let length = usize::try_from(i32::from_be_bytes(length)).unwrap_or(usize::MAX);
-        if length > REQUEST_MAX_BYTES {
-            return Err(io::Error::other(format!("a request of {length} bytes")));
-        }
-        // Grows with what comes: a length alone takes no memory.
-        let mut frame = Vec::new();
-        (&mut stream).take(length as u64).read_to_end(&mut frame).await?;
-        if frame.len() < length {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        match answer(frame.into(), partitions).await.map_err(io::Error::other)? {
+async fn serve(
+    mut stream: Box<dyn Stream>,
+    security: &ListenerSecurity,
+    partitions: &Partitions,
+) -> io::Result<()> {
+    while let Some(frame) = frames::read(&mut stream, REQUEST_MAX_BYTES).await? {
+        match answer(frame, security, partitions).await.map_err(io::Error::other)? {
             Some(answer) => answer.write(&mut stream).await?,
             None => return Ok(()),
         }
     }
+    Ok(())
 }
 
 /// One request's answer as a frame; `None` for whoever is no broker.
-async fn answer(frame: Bytes, partitions: &Partitions) -> Result<Option<Frame>, String> {
-    let mut head = frame.clone();
-    if head.len() < 8 {
-        return Err("a request without a header".to_owned());
-    }
-    let (key, version, id) = (head.get_i16(), head.get_i16(), head.get_i32());
-    if !is_broker(&mut head) {
+async fn answer(
+    frame: Bytes,
+    security: &ListenerSecurity,
+    partitions: &Partitions,
+) -> Result<Option<Parts>, String> {
+    let mut behind = frame.clone();
+    let head = Head::take(&mut behind)?;
+    if !is_broker(&mut behind) {
         return Ok(None);
     }
-    let api = ApiKey::try_from(key).map_err(|()| format!("request {key}"))?;
-    let versions = served().iter().find(|(served, _)| *served == api).map(|(_, versions)| *versions);
+    partitions.entrance.let_in();
+    let (version, id) = (head.version, head.correlation_id);
+    let api = ApiKey::try_from(head.key).map_err(|()| format!("request {}", head.key))?;
+    if api == ApiKey::ApiVersions {
+        return versions::told(head, security.login().is_some()).map(|told| Some(told.into()));
+    }
+    let versions =
+        versions::served().iter().find(|(served, _)| *served == api).map(|(_, versions)| *versions);
     let versions = versions.ok_or_else(|| format!("{api:?} is not served here"))?;
     if version < versions.min || version > versions.max {
-        if api == ApiKey::ApiVersions {
-            // KIP-511: the oldest answer, from which the other side learns what we speak.
-            let code = ResponseError::UnsupportedVersion.code();
-            return encode(&api_versions().with_error_code(code), 0, 0, id, []).map(Some);
-        }
         return Err(format!("{api:?} version {version}, of {} to {}", versions.min, versions.max));
     }
     let mut body = frame;
     let _: RequestHeader = decode(&mut body, api.request_header_version(version))?;
-    let head = api.response_header_version(version);
+    let header_version = api.response_header_version(version);
     let encoded = match api {
-        ApiKey::ApiVersions => encode(&api_versions(), version, head, id, []),
         ApiKey::Fetch => {
             let request: FetchRequest = decode(&mut body, version)?;
             let answer = answers::fetch(partitions, request, version).await;
-            let given = answer.responses.iter().flat_map(|topic| &topic.partitions);
-            let records: Vec<Bytes> = given.filter_map(|partition| partition.records.clone()).collect();
-            encode(&answer, version, head, id, records)
+            return fetched(&answer, version, header_version, id).map(Some);
         }
         ApiKey::ListOffsets => {
             let version = version.min(ListOffsetsRequest::VERSIONS.max);
             let request: ListOffsetsRequest = decode(&mut body, version)?;
-            encode(&answers::list_offsets(partitions, &request), version, head, id, [])
+            encode(&answers::list_offsets(partitions, &request), version, header_version, id)
         }
         _ => {
             let request: OffsetForLeaderEpochRequest = decode(&mut body, version)?;
-            encode(&answers::ends_of_epochs(partitions, &request), version, head, id, [])
+            encode(&answers::ends_of_epochs(partitions, &request), version, header_version, id)
         }
     };
-    encoded.map(Some)
+    encoded.map(|frame| Some(frame.into()))
+}
+
+fn fetched(answer: &FetchResponse, version: i16, header_version: i16, id: i32) -> Result<Parts, String> {
+    let partitions = answer.responses.iter().flat_map(|topic| &topic.partitions);
+    let mut frame = Gathered::new(partitions.filter_map(|partition| partition.records.clone()));
+    let header = ResponseHeader::default().with_correlation_id(id);
+    let encoded = header.encode(&mut frame, header_version).and_then(|()| answer.encode(&mut frame, version));
+    encoded.map_err(|error| error.to_string())?;
+    frame.framed()
 }
 
 /// By the client id, which stands at the same place in all headers that brokers use.
 fn is_broker(header: &mut Bytes) -> bool {
     let length = header.try_get_i16().ok().and_then(|length| usize::try_from(length).ok());
     length.and_then(|length| header.get(..length)).is_some_and(|id| id.starts_with(FOLLOWERS.as_bytes()))
-}
-
-fn api_versions() -> ApiVersionsResponse {
-    let of = |(api, versions): &(ApiKey, VersionRange)| {
-        let key = ApiVersion::default().with_api_key(*api as i16);
-        key.with_min_version(versions.min).with_max_version(versions.max)
-    };
-    ApiVersionsResponse::default().with_api_keys(served().iter().map(of).collect())
-}
-
-/// The codec is not ours: a panic in it is an error.
-fn decode<T: Decodable>(body: &mut Bytes, version: i16) -> Result<T, String> {
-    let decoded = catch_unwind(AssertUnwindSafe(|| T::decode(body, version)));
-    decoded.map_err(|_| "not decodable".to_owned())?.map_err(|error| error.to_string())
-}
-
-/// `records` are those that are in the answer, in its order.
-fn encode(
-    answer: &impl Encodable,
-    version: i16,
-    header_version: i16,
-    id: i32,
-    records: impl IntoIterator<Item = Bytes>,
-) -> Result<Frame, String> {
-    let mut frame = Frame::new(records);
-    let header = ResponseHeader::default().with_correlation_id(id);
-    let encoded = header.encode(&mut frame, header_version).and_then(|()| answer.encode(&mut frame, version));
-    encoded.map_err(|error| error.to_string())?;
-    Ok(frame)
 }

@@ -43,6 +43,14 @@ pub struct FeatureRange {
     pub max: i16,
 }
 
+/// Those that have no bit among the allowed ones.
+pub(crate) fn lacking(allowed: i32, operations: &[&str]) -> Vec<String> {
+    let lacks = |name: &&&str| {
+        operation_code(name).is_none_or(|code| allowed & 1_i32.wrapping_shl(code.unsigned_abs().into()) == 0)
+    };
+    operations.iter().filter(lacks).map(|name| (*name).to_owned()).collect()
+}
+
 impl Client {
     pub async fn describe_cluster(&self) -> AdminResult<ClusterDescription> {
         let request = DescribeClusterRequest::default();
@@ -67,12 +75,7 @@ impl Client {
 
     /// Which of these operations on the cluster we lack, in Kafka's words: CREATE, ALTER, CLUSTER_ACTION …
     pub async fn lacking_on_cluster(&self, operations: &[&str]) -> AdminResult<Vec<String>> {
-        let allowed = self.allowed_on_cluster().await?;
-        let lacks = |name: &&&str| {
-            operation_code(name)
-                .is_none_or(|code| allowed & 1_i32.wrapping_shl(code.unsigned_abs().into()) == 0)
-        };
-        Ok(operations.iter().filter(lacks).map(|name| (*name).to_owned()).collect())
+        Ok(lacking(self.allowed_on_cluster().await?, operations))
     }
 
     /// A bit for each operation that we are allowed.

@@ -16,6 +16,7 @@ mod hidden_topics;
 mod leaders;
 mod log_dirs;
 mod offsets;
+mod probes;
 mod quotas;
 mod reassignments;
 mod routed;
@@ -25,6 +26,7 @@ mod users;
 
 pub use acls::AclEntry;
 pub(in crate::client) use acls::acl_codes;
+pub(crate) use cluster_state::lacking;
 pub use cluster_state::{BrokerDescription, ClusterDescription, FeatureRange, Features};
 pub use configs::{ConfigEntry, ConfigResource, ConfigSource, ResourceConfigs};
 pub use error::{AdminError, AdminResult, Found, Missing, NeededAcl};

@@ -1,11 +1,11 @@
-//! An answer as it is sent: record batches stay where they are, and only what is around them is written anew.
+//! A frame as it is sent: record batches stay where they are, and only what is around them is written anew.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::ops::Range;
 
 use bytes::buf::UninitSlice;
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use kafka_protocol::protocol::buf::ByteBufMut;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
@@ -14,16 +14,50 @@ const PART_MIN_BYTES: usize = 4 << 10;
 /// Given to the kernel at once.
 const SLICES_MAX: usize = 64;
 
-/// A buffer for the codec, with its length in front. What it is told to expect it does not copy: it keeps the owner.
+/// A whole frame, its length in front.
 #[derive(Debug)]
-pub(super) struct Frame {
+pub(super) struct Parts(VecDeque<Bytes>);
+
+impl From<Bytes> for Parts {
+    fn from(frame: Bytes) -> Self {
+        Self(VecDeque::from([frame]))
+    }
+}
+
+impl Parts {
+    pub(super) async fn write(mut self, out: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
+        let parts = &mut self.0;
+        while !parts.is_empty() {
+            let slices: Vec<IoSlice<'_>> =
+                parts.iter().take(SLICES_MAX).map(|part| IoSlice::new(part)).collect();
+            let mut written = out.write_vectored(&slices).await?;
+            if written == 0 && parts.iter().any(|part| !part.is_empty()) {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            while let Some(part) = parts.front_mut() {
+                let done = written.min(part.len());
+                part.advance(done);
+                written -= done;
+                if !part.is_empty() {
+                    break;
+                }
+                parts.pop_front();
+            }
+        }
+        out.flush().await
+    }
+}
+
+/// A buffer for the codec. What it is told to expect it does not copy: it keeps the owner.
+#[derive(Debug)]
+pub(super) struct Gathered {
     parts: Vec<Bytes>,
     parts_bytes: usize,
     tail: BytesMut,
     expected: VecDeque<Bytes>,
 }
 
-impl Frame {
+impl Gathered {
     /// `expected` are those that the codec comes to, in its order.
     pub(super) fn new(expected: impl IntoIterator<Item = Bytes>) -> Self {
         let expected = expected.into_iter().filter(|bytes| bytes.len() >= PART_MIN_BYTES).collect();
@@ -41,34 +75,16 @@ impl Frame {
     }
 
     /// All of it, behind its length.
-    pub(super) async fn write(mut self, out: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
+    pub(super) fn framed(mut self) -> Result<Parts, String> {
         self.close();
-        let length = u32::try_from(self.parts_bytes).map_err(io::Error::other)?;
-        out.write_all(&length.to_be_bytes()).await?;
-        let mut parts: VecDeque<Bytes> = self.parts.into();
-        while !parts.is_empty() {
-            let slices: Vec<IoSlice<'_>> =
-                parts.iter().take(SLICES_MAX).map(|part| IoSlice::new(part)).collect();
-            let mut written = out.write_vectored(&slices).await?;
-            if written == 0 && parts.iter().any(|part| !part.is_empty()) {
-                return Err(io::ErrorKind::WriteZero.into());
-            }
-            while let Some(part) = parts.front_mut() {
-                let done = written.min(part.len());
-                let _ = part.split_to(done);
-                written -= done;
-                if !part.is_empty() {
-                    break;
-                }
-                parts.pop_front();
-            }
-        }
-        Ok(())
+        let length = u32::try_from(self.parts_bytes).map_err(|error| error.to_string())?;
+        let length = Bytes::copy_from_slice(&length.to_be_bytes());
+        Ok(Parts(std::iter::once(length).chain(self.parts).collect()))
     }
 }
 
 // SAFETY: what is written goes into the tail, whose own implementation is handed on.
-unsafe impl BufMut for Frame {
+unsafe impl BufMut for Gathered {
     fn remaining_mut(&self) -> usize {
         self.tail.remaining_mut()
     }
@@ -95,7 +111,7 @@ unsafe impl BufMut for Frame {
     }
 }
 
-impl ByteBufMut for Frame {
+impl ByteBufMut for Gathered {
     fn offset(&self) -> usize {
         self.parts_bytes + self.tail.len()
     }
@@ -134,11 +150,11 @@ mod tests {
             let mut one = BytesMut::new();
             answer.encode(&mut one, version).unwrap();
             let records = answer.responses[0].partitions.iter().filter_map(|p| p.records.clone());
-            let mut frame = Frame::new(records);
+            let mut frame = Gathered::new(records);
             answer.encode(&mut frame, version).unwrap();
             assert!(frame.expected.is_empty() && frame.parts.len() == 6, "version {version}");
             let mut sent = Vec::new();
-            frame.write(&mut sent).await.unwrap();
+            frame.framed().unwrap().write(&mut sent).await.unwrap();
             assert_eq!(sent[..4], u32::try_from(one.len()).unwrap().to_be_bytes(), "version {version}");
             assert!(sent[4..] == one[..], "version {version}");
         }
