@@ -39,6 +39,21 @@ impl Leader {
         let targets = all.iter().map(|led| (led.topic.clone(), led.partition, led.replicas.clone()));
         self.reassign_some(targets.collect()).await?;
         all.iter().filter(|led| led.is_new).for_each(|led| led.state.lock().partition_epoch += 1);
+        let begun = Instant::now();
+        loop {
+            self.follow().await?;
+            if self.is_left_alone().await? {
+                return Ok(());
+            }
+            if begun.elapsed() >= self.patience {
+                tracing::warn!("topics of others are placed on us again and again: some may stay");
+                return Ok(());
+            }
+        }
+    }
+
+    /// Until the followers have all of what we lead, and it is theirs.
+    async fn follow(&self) -> Result<()> {
         let (mut since, mut seen) = (Instant::now(), 0);
         let mut watched = Instant::now();
         loop {
@@ -82,6 +97,27 @@ impl Leader {
             self.check(since, &format!("no follower of {}-{} comes further", first.topic, first.partition))?;
             // A timeout means the same as a notification.
             let _ = tokio::time::timeout(LOOK, self.partitions.progress.notified()).await;
+        }
+    }
+
+    /// Fenced, we are given no topics of others any more. Whether none is on us then; if one is, we are alive again.
+    async fn is_left_alone(&self) -> Result<bool> {
+        self.registration.rest(true).await?;
+        let (begun, us) = (Instant::now(), self.broker_id());
+        loop {
+            let metadata = self.client.metadata(None).await?;
+            // A broker that knows us fenced knows of all that was placed on us before.
+            let is_known = metadata.brokers.iter().any(|broker| broker.node_id == us);
+            if !is_known || begun.elapsed() >= FOREIGN {
+                let mut partitions = metadata.topics.iter().flat_map(|topic| &topic.partitions);
+                if !partitions.any(|partition| partition.replicas.contains(&us)) {
+                    return Ok(true);
+                }
+                self.registration.rest(false).await?;
+                self.partitions.stale.store(true, Ordering::Relaxed);
+                return Ok(false);
+            }
+            tokio::time::sleep(LOOK / 4).await;
         }
     }
 
