@@ -166,6 +166,7 @@ impl Leader {
             BrokerState::default().with_broker_id(BrokerId(id)).with_broker_epoch(epoch)
         };
         let what = format!("handing over {}-{}", led.topic, led.partition);
+        let mut last = ResponseError::InvalidUpdateVersion;
         for _ in 0..EPOCH_TRIES {
             let (leader_epoch, partition_epoch) = {
                 let state = led.state.lock();
@@ -196,10 +197,14 @@ impl Leader {
                     tokio::time::sleep(LOOK).await;
                     self.read_epochs().await?;
                 }
-                // It was done, and the answer was lost.
-                Some(ResponseError::InvalidRequest) if self.is_given(led).await? => {
-                    led.state.lock().handed_over = true;
-                    return Ok(());
+                // It was done, and the answer was lost. Brokers may hear of it a moment later.
+                Some(ResponseError::InvalidRequest) => {
+                    if self.is_given(led).await? {
+                        led.state.lock().handed_over = true;
+                        return Ok(());
+                    }
+                    last = ResponseError::InvalidRequest;
+                    tokio::time::sleep(LOOK).await;
                 }
                 // A follower was fenced, or registered anew: it fetches again.
                 Some(ResponseError::IneligibleReplica) => {
@@ -209,7 +214,7 @@ impl Leader {
                 Some(code) => return Err(ClientError::kafka(what, code)),
             }
         }
-        Err(ClientError::kafka(what, ResponseError::InvalidUpdateVersion))
+        Err(ClientError::kafka(what, last))
     }
 
     /// Whether the cluster says that we have nothing to do with it any more.
