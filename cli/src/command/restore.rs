@@ -98,6 +98,7 @@ async fn plan_and_apply(args: RunArgs) -> Result<Verdict> {
         broker_id: args.broker_id,
         parts: shown::parts(&args.parts)?,
         into_its_source: args.into_its_source,
+        skip_corrupt: args.skip_corrupt,
     };
     let controller = Controller::new(ends.controllers.clone())?;
     let made = plan(&source, &ends.keys, &ends.client, &controller, &wanted).await;

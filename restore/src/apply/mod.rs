@@ -406,5 +406,6 @@ pub(crate) fn facts(planned: &PlannedPartition) -> Facts {
         objects: planned.objects,
         leader_epochs,
         holes: Vec::new(),
+        skipped: planned.skipped.clone(),
     }
 }

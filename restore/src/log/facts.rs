@@ -33,6 +33,8 @@ pub struct Facts {
     pub leader_epochs: LeaderEpochs,
     /// Offsets that the archive does not have, in order.
     pub holes: Vec<Hole>,
+    /// Those of them where what is stored does not hold, and is passed over.
+    pub skipped: Vec<Hole>,
 }
 
 /// Some offsets that are not there.
@@ -47,7 +49,7 @@ pub struct Hole {
 }
 
 /// What one piece says.
-enum Said {
+pub(super) enum Said {
     Segment {
         offsets: (i64, i64),
         base_offset: i64,
@@ -120,7 +122,7 @@ impl Facts {
     }
 
     /// Where it ends.
-    fn take(&mut self, said: Said, begun: &mut bool) -> i64 {
+    pub(super) fn take(&mut self, said: Said, begun: &mut bool) -> i64 {
         match said {
             Said::Segment { offsets: (first, end), base_offset, log_bytes, stored_bytes, epochs } => {
                 if !*begun {
@@ -161,12 +163,12 @@ async fn last_end(log: &ArchivedLog, keys: &Arc<KeyCache>, facts: &Facts, last_s
     Ok(facts.end_offset)
 }
 
-enum Look {
+pub(super) enum Look {
     Expired,
     Failed(crate::Error),
 }
 
-async fn look(log: &ArchivedLog, keys: &KeyCache, piece: &Piece) -> Result<Said, Look> {
+pub(super) async fn look(log: &ArchivedLog, keys: &KeyCache, piece: &Piece) -> Result<Said, Look> {
     let opened = match log.open(piece).await {
         Err(e) if has_expired(piece, &e) => return Err(Look::Expired),
         opened => opened.map_err(|e| Look::Failed(e.into()))?,

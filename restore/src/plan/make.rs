@@ -60,6 +60,8 @@ pub struct Wanted {
     pub parts: StateParts,
     /// Into the cluster that the archive is of.
     pub into_its_source: bool,
+    /// What does not hold in the archive is a hole. For that all of it is read.
+    pub skip_corrupt: bool,
 }
 
 /// Looks at archive and target, and changes neither.
@@ -202,7 +204,7 @@ async fn one_topic(
     let looked = stream::iter(0..count).map(|partition| async move {
         let partition = i32::try_from(partition).unwrap_or(i32::MAX);
         let replicas = placed(brokers, number, partition, factor);
-        partition_of(keys, topic, partition, replicas, reader, journal).await
+        partition_of(keys, topic, partition, replicas, reader, journal, wanted.skip_corrupt).await
     });
     let partitions: Vec<PlannedPartition> = looked.buffered(PARALLEL).try_collect().await?;
     for partition in &partitions {
@@ -279,12 +281,17 @@ async fn partition_of(
     replicas: Vec<i32>,
     reader: &LogReader,
     journal: &JournalView,
+    skip_corrupt: bool,
 ) -> Result<PlannedPartition> {
     let Some(state) = topic.partitions.get(&partition) else {
         return Ok(planned(partition, replicas, Facts::default(), Vec::new()));
     };
     let log = reader.at(state, None, journal)?;
-    let facts = Facts::of(&log, keys, state.log_start_offset.unwrap_or(0)).await?;
+    let start = state.log_start_offset.unwrap_or(0);
+    let facts = match skip_corrupt {
+        true => Facts::of_what_holds(&log, keys, start).await?,
+        false => Facts::of(&log, keys, start).await?,
+    };
     let open = state.open_transactions.iter().map(|t| PlannedTransaction {
         producer_id: t.producer_id,
         producer_epoch: t.producer_epoch,
@@ -311,6 +318,7 @@ fn planned(
         leader_epochs: facts.leader_epochs.entries().iter().map(|e| (e.epoch, e.start_offset)).collect(),
         holes: facts.holes,
         open_transactions,
+        skipped: facts.skipped,
     }
 }
 
