@@ -11,7 +11,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rand::Rng;
 
 use crate::driver::{At, Client, Driver, SegmentState};
-use crate::node::{Listener, Node};
+use crate::node::{Listener, Node, log_dir};
 use crate::ports::free_port;
 use crate::scratch::Scratch;
 use crate::tier::Tier;
@@ -26,6 +26,7 @@ const TIER_LIMIT: Duration = Duration::from_secs(120);
 pub struct ClusterBuilder {
     version: String,
     nodes: u32,
+    disks: u32,
     heap_mib: u32,
     properties: BTreeMap<String, String>,
     rsm: Option<BTreeMap<String, String>>,
@@ -50,6 +51,12 @@ impl ClusterBuilder {
     /// One, or three with replication factor 3 for the internal topics.
     pub fn nodes(mut self, nodes: u32) -> Self {
         self.nodes = nodes;
+        self
+    }
+
+    /// Log directories of each node; one if nothing is said.
+    pub fn disks(mut self, disks: u32) -> Self {
+        self.disks = disks;
         self
     }
 
@@ -132,7 +139,8 @@ impl ClusterBuilder {
             set("node.id", node.to_string());
             set("listeners", bound);
             set("advertised.listeners", advertised);
-            set("log.dirs", dir.join("data").display().to_string());
+            let disks = (0..self.disks).map(|disk| log_dir(&dir, disk).display().to_string());
+            set("log.dirs", disks.collect::<Vec<_>>().join(","));
             let mut node = Node::new(node, port, dir, &self.version, self.heap_mib, properties);
             node.listeners = listeners;
             nodes.push(node);
@@ -232,6 +240,7 @@ impl Cluster {
         ClusterBuilder {
             version: KAFKA_VERSION.to_owned(),
             nodes: 1,
+            disks: 1,
             heap_mib: 512,
             properties: BTreeMap::new(),
             rsm: None,

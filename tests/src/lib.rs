@@ -13,6 +13,7 @@ mod archive;
 mod cache;
 mod cluster;
 mod driver;
+mod dump;
 mod fault;
 mod http;
 mod install;
@@ -25,6 +26,7 @@ pub mod raw_admin;
 mod reference;
 mod registry;
 mod restored;
+mod restoring;
 mod scratch;
 mod suite;
 mod throttle;
@@ -43,6 +45,7 @@ pub use driver::{
     At, Client, Consume, Consumed, Driver, Produce, Produced, SegmentState, TierSegment, TopicInfo,
     Transactions,
 };
+pub use dump::dumped_batches;
 pub use fault::{Fault, ride_out};
 pub use install::{Unavailable, kafka_class_path, kafka_jars, rsm_jar};
 pub use minio::{Bucket, Minio, PASSWORD as MINIO_PASSWORD, REGION as MINIO_REGION, USER as MINIO_USER};
@@ -51,6 +54,10 @@ pub use permissions::{Permission, ResourceName, documented_permissions, document
 pub use reference::reference_pages;
 pub use registry::Registry;
 pub use restored::{same_logs, writers_go_on};
+pub use restoring::{
+    Archived, Restoring, USUAL, active_controller, ended, has_left, is_registered, of_plan, restore_from,
+    write_usual,
+};
 pub use scratch::{Scratch, copy};
 pub use suite::{Shared, Suite};
 pub use throttle::{Throttle, Weather};

@@ -18,6 +18,11 @@ use crate::toxiproxy::Proxy;
 const START_LIMIT: Duration = Duration::from_secs(180);
 const STOP_LIMIT: Duration = Duration::from_secs(90);
 
+/// A log directory of the node whose files are in `dir`.
+pub(crate) fn log_dir(dir: &Path, number: u32) -> PathBuf {
+    if number == 0 { dir.join("data") } else { dir.join(format!("data{number}")) }
+}
+
 #[derive(Debug)]
 pub struct Node {
     pub id: u32,
@@ -213,8 +218,13 @@ impl Node {
         Ok(matching.map(str::to_owned).collect())
     }
 
+    /// The first, and of most nodes the only one.
     pub fn log_dir(&self) -> PathBuf {
-        self.dir.join("data")
+        self.disk(0)
+    }
+
+    pub fn disk(&self, number: u32) -> PathBuf {
+        log_dir(&self.dir, number)
     }
 
     pub fn partition_dir(&self, topic: &str, partition: u32) -> PathBuf {

@@ -3,7 +3,7 @@
 //! It also counts requests by kind, so that a test can say what a segment costs. One request a connection:
 //! slow and simple.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,6 +20,8 @@ pub enum Weather {
     Fair,
     /// Answers 503 to this share of the requests, before they reach the server.
     SlowDown { percent: u32 },
+    /// The same to whatever is asked for the first time since it began.
+    EachOnce,
 }
 
 #[derive(Debug, Default)]
@@ -27,6 +29,8 @@ struct State {
     weather: Weather,
     passed: BTreeMap<String, u64>,
     throttled: u64,
+    /// What was asked for: method, target and range.
+    seen: HashSet<String>,
 }
 
 #[derive(Debug)]
@@ -53,7 +57,9 @@ impl Throttle {
     }
 
     pub fn set(&self, weather: Weather) {
-        self.lock().weather = weather;
+        let mut state = self.lock();
+        state.weather = weather;
+        state.seen.clear();
     }
 
     /// Requests that were let through, by method and kind, e.g. `PUT object` or `GET range`.
@@ -80,11 +86,11 @@ fn serve(client: TcpStream, upstream: u16, state: &Mutex<State>) -> io::Result<(
     }
     let throttled = {
         let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-        let percent = match state.weather {
-            Weather::Fair => 0,
-            Weather::SlowDown { percent } => percent,
+        let throttled = match state.weather {
+            Weather::Fair => false,
+            Weather::SlowDown { percent } => rand::rng().random_range(0..100) < percent,
+            Weather::EachOnce => state.seen.insert(head.what()),
         };
-        let throttled = rand::rng().random_range(0..100) < percent;
         if throttled {
             state.throttled += 1;
         } else {
@@ -160,6 +166,13 @@ impl Head {
             "object"
         };
         format!("{method} {what}")
+    }
+
+    /// What is asked for: the same again has the same.
+    fn what(&self) -> String {
+        let is_range = |line: &&String| line.to_ascii_lowercase().starts_with("range:");
+        let range = self.lines.iter().find(is_range).map_or("", String::as_str);
+        format!("{} {range}", self.lines[0])
     }
 
     fn forwarded(&self) -> String {

@@ -81,6 +81,10 @@ pub(crate) struct RunArgs {
     /// Into the very cluster that the archive is of.
     #[arg(long)]
     pub(crate) into_its_source: bool,
+    /// Leave out what does not hold in the archive, and restore the rest. The plan names each range of offsets that is
+    /// lost with it; to find them, all of the archive is read while planning.
+    #[arg(long)]
+    pub(crate) skip_corrupt: bool,
     /// Plan, show the plan and write it, and change nothing.
     #[arg(long)]
     pub(crate) dry_run: bool,

@@ -105,6 +105,7 @@ async fn with_broker(
         parts: [Part::Groups].into_iter().collect(),
         into_its_source: false,
         reach: Reach { advertised_host: "127.0.0.1".to_owned(), listener: ListenerConfig::default() },
+        skip_corrupt: false,
     };
     let controller = Controller::new(ends.controllers.clone())?;
     let made = plan(&source, &ends.keys, &ends.client, &controller, &wanted).await?;

@@ -105,6 +105,7 @@ async fn plan_and_apply(args: RunArgs) -> Result<Verdict> {
         parts: shown::parts(&args.parts)?,
         into_its_source: args.into_its_source,
         reach,
+        skip_corrupt: args.skip_corrupt,
     };
     let controller = Controller::new(ends.controllers.clone())?;
     let made = plan(&source, &ends.keys, &ends.client, &controller, &wanted).await;

@@ -409,5 +409,6 @@ pub(crate) fn facts(planned: &PlannedPartition) -> Facts {
         leader_epochs,
         holes: Vec::new(),
         observed: Vec::new(),
+        skipped: planned.skipped.clone(),
     }
 }

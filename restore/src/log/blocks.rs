@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use varve_archive::{ArchivedLog, LogStream, PieceContent};
+use varve_archive::{ArchivedLog, ArchivedObject, LogStream, Piece, PieceContent};
 use varve_kafka::protocol::{Batch, Batches, ProtocolError};
 
-use super::facts::Facts;
+use super::damage::Damage;
+use super::facts::{Facts, Hole};
 use crate::error::{Error, Result};
 use crate::history::{KeyCache, TRIES_MAX, has_expired};
 
@@ -66,12 +67,16 @@ pub(crate) struct Blocks {
     given_offset: i64,
     begun: bool,
     object: Option<Open>,
+    damage: Damage,
 }
 
 /// The object that is being read.
 struct Open {
+    object: ArchivedObject,
     name: String,
     stream: LogStream,
+    /// Why it is read frame by frame, if it is.
+    doubt: Option<Error>,
     /// A batch that has begun, and what was gathered with it.
     begun: BytesMut,
     /// With fewer in it there is nothing to take.
@@ -105,7 +110,7 @@ impl Open {
                 let missing = enough.saturating_sub(self.begun.len()).min(piece.len());
                 self.arrived = piece.split_off(missing);
                 self.begun.reserve(enough.saturating_sub(self.begun.len()).min(BLOCK_BYTES));
-            } else {
+            } else if self.doubt.is_none() {
                 enough = enough.max(BLOCK_BYTES);
             }
             self.begun.extend_from_slice(&piece);
@@ -118,7 +123,26 @@ impl Open {
 
 impl Blocks {
     pub(crate) fn new(log: ArchivedLog, keys: Arc<KeyCache>, facts: Facts, offset: i64) -> Self {
-        Self { log, keys, facts, next_offset: offset, given_offset: offset, begun: false, object: None }
+        let damage = Damage::planned(&facts.skipped);
+        Self {
+            log,
+            keys,
+            facts,
+            next_offset: offset,
+            given_offset: offset,
+            begun: false,
+            object: None,
+            damage,
+        }
+    }
+
+    /// As [`Blocks::new`], and whatever does not hold is passed over: [`Blocks::into_found`] tells it.
+    pub(super) fn finding(log: ArchivedLog, keys: Arc<KeyCache>, facts: Facts, offset: i64) -> Self {
+        Self { damage: Damage::finding(), ..Self::new(log, keys, facts, offset) }
+    }
+
+    pub(super) fn into_found(self) -> Vec<Hole> {
+        self.damage.into_found()
     }
 
     pub(crate) fn given_offset(&self) -> i64 {
@@ -136,12 +160,19 @@ impl Blocks {
             }
             let Some(mut open) = self.object.take() else { return Ok(None) };
             let mut block = Block::new(self.given_offset);
-            let more = self.fill(&mut open, &mut block).await?;
+            let more = match self.fill(&mut open, &mut block).await {
+                Err(error) if self.damage.is_passed_over(&error) => {
+                    self.pass_over(open, error).await?;
+                    continue;
+                }
+                more => more?,
+            };
             if more {
                 self.object = Some(open);
             } else {
                 // Offsets that no batch has, up to where the object's count.
                 self.next_offset = self.next_offset.max(open.end_offset);
+                self.damage.ends(self.next_offset)?;
             }
             if !block.bytes.is_empty() {
                 self.given_offset = block.end_offset;
@@ -162,32 +193,78 @@ impl Blocks {
             if piece.first_offset >= self.facts.end_offset {
                 return Ok(false);
             }
-            let opened = match log.open(&piece).await {
-                Err(e) if has_expired(&piece, &e) && tries < TRIES_MAX => {
+            match self.open_piece(&log, &piece).await {
+                Err(Error::Archive(e)) if has_expired(&piece, &e) && tries < TRIES_MAX => {
                     tries += 1;
                     pieces = log.pieces(self.next_offset);
-                    continue;
                 }
-                opened => opened?,
-            };
-            let Some(mut object) = opened else { continue };
-            self.keys.unlock(&mut object).await?;
-            let position = object.position(self.next_offset).await?;
-            let stream = object.read(position, READ_AHEAD)?;
-            let end_offset = piece.end_offset.min(self.facts.end_offset);
-            let name = object.name().to_owned();
-            self.object = Some(Open {
-                name,
-                stream,
-                begun: BytesMut::new(),
-                wanted_bytes: 0,
-                arrived: Bytes::new(),
-                position,
-                end_offset,
-            });
-            return Ok(true);
+                Err(error) if self.damage.is_passed_over(&error) => {
+                    let end = piece.end_offset.min(self.facts.end_offset);
+                    self.damage.begins(self.next_offset.max(piece.first_offset), &error);
+                    self.damage.ends(end)?;
+                    self.next_offset = self.next_offset.max(end);
+                }
+                Ok(None) => {}
+                opened => {
+                    self.object = opened?;
+                    return Ok(true);
+                }
+            }
         }
         Ok(false)
+    }
+
+    async fn open_piece(&mut self, log: &ArchivedLog, piece: &Piece) -> Result<Option<Open>> {
+        let Some(mut object) = log.open(piece).await? else { return Ok(None) };
+        self.keys.unlock(&mut object).await?;
+        let position = match object.position(self.next_offset).await.map_err(Error::from) {
+            // The log may hold where its index does not.
+            Err(error) if self.damage.is_passed_over(&error) => 0,
+            position => position?,
+        };
+        let stream = object.read(position, READ_AHEAD)?;
+        Ok(Some(Open {
+            name: object.name().to_owned(),
+            stream,
+            doubt: None,
+            begun: BytesMut::new(),
+            wanted_bytes: 0,
+            arrived: Bytes::new(),
+            position,
+            end_offset: piece.end_offset.min(self.facts.end_offset),
+            object,
+        }))
+    }
+
+    /// Something of `open` does not hold. First it is read again, frame by frame, up to what does not; then on from
+    /// the next batch behind that.
+    async fn pass_over(&mut self, mut open: Open, error: Error) -> Result<()> {
+        open.begun.clear();
+        (open.arrived, open.wanted_bytes) = (Bytes::new(), 0);
+        if open.doubt.is_none() {
+            open.stream = open.object.read_frames(open.position)?;
+            open.doubt = Some(error);
+            self.object = Some(open);
+            return Ok(());
+        }
+        let frame_bytes = u64::from(open.object.footer().frame_bytes).max(1);
+        let frame = open.stream.position() / frame_bytes;
+        self.damage.begins(self.next_offset, &error);
+        let behind = open.object.position_behind(frame.saturating_add(1).saturating_mul(frame_bytes)).await;
+        match behind.map_err(Error::from) {
+            Ok(Some(position)) => {
+                open.stream = open.object.read(position, READ_AHEAD)?;
+                (open.position, open.doubt) = (position, None);
+                self.object = Some(open);
+            }
+            Err(error) if !self.damage.is_passed_over(&error) => return Err(error),
+            // Nothing tells where the next batch begins.
+            Ok(None) | Err(_) => {
+                self.next_offset = self.next_offset.max(open.end_offset);
+                self.damage.ends(self.next_offset)?;
+            }
+        }
+        Ok(())
     }
 
     /// Whether the object has more.
@@ -207,6 +284,10 @@ impl Blocks {
                     "a whole batch",
                     format!("{} bytes that are none", rest.len()),
                 ));
+            }
+            if is_last && let Some(doubt) = open.doubt.take() {
+                // Each frame holds, and yet not all of them together: who knows which.
+                return Err(Error::unexpected(&open.name, "the same each time it is read", doubt));
             }
             open.begun.extend_from_slice(&rest);
             if is_last {
@@ -248,6 +329,7 @@ impl Blocks {
             self.check(open, &batch)?;
             batch.check_crc().map_err(protocol)?;
             self.begun = true;
+            self.damage.ends(batch.header.base_offset)?;
             block.first_offset = block.first_offset.min(batch.header.base_offset);
             block.end_offset = batch.header.next_offset();
             block.ends.push((batch.header.last_offset(), end - from));

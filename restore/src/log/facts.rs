@@ -37,6 +37,8 @@ pub struct Facts {
     pub holes: Vec<Hole>,
     /// What the archivers saw of the partition, and when; in the order of the offsets.
     pub observed: Vec<Observed>,
+    /// Those of them where what is stored does not hold, and is passed over.
+    pub skipped: Vec<Hole>,
 }
 
 /// Some offsets that are not there.
@@ -51,7 +53,7 @@ pub struct Hole {
 }
 
 /// What one piece says.
-enum Said {
+pub(super) enum Said {
     Segment {
         offsets: (i64, i64),
         base_offset: i64,
@@ -129,7 +131,7 @@ impl Facts {
     }
 
     /// Where it ends.
-    fn take(&mut self, said: Said, begun: &mut bool) -> i64 {
+    pub(super) fn take(&mut self, said: Said, begun: &mut bool) -> i64 {
         match said {
             Said::Segment {
                 offsets: (first, end),
@@ -180,12 +182,17 @@ async fn last_end(log: &ArchivedLog, keys: &Arc<KeyCache>, facts: &Facts, last_s
     Ok(facts.start_offset)
 }
 
-enum Look {
+pub(super) enum Look {
     Expired,
     Failed(crate::Error),
 }
 
-async fn look(log: &ArchivedLog, keys: &KeyCache, piece: &Piece, wanted: &Range<i64>) -> Result<Said, Look> {
+pub(super) async fn look(
+    log: &ArchivedLog,
+    keys: &KeyCache,
+    piece: &Piece,
+    wanted: &Range<i64>,
+) -> Result<Said, Look> {
     let opened = match log.open(piece).await {
         Err(e) if has_expired(piece, &e) => return Err(Look::Expired),
         opened => opened.map_err(|e| Look::Failed(e.into()))?,

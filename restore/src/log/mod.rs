@@ -13,8 +13,10 @@
 
 mod blocks;
 mod budget;
+mod damage;
 mod facts;
 mod producer_ids;
+mod what_holds;
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -112,6 +112,9 @@ pub struct PlannedPartition {
     pub holes: Vec<Hole>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub open_transactions: Vec<PlannedTransaction>,
+    /// Of the holes, those where the archive does not hold.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub skipped: Vec<Hole>,
 }
 
 /// Open at the end of the log: it is aborted there, since its producer is gone.

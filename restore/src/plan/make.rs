@@ -63,6 +63,8 @@ pub struct Wanted {
     /// Into the cluster that the archive is of.
     pub into_its_source: bool,
     pub reach: Reach,
+    /// What does not hold in the archive is a hole. For that all of it is read.
+    pub skip_corrupt: bool,
 }
 
 /// Looks at archive and target, and changes neither.
@@ -154,7 +156,8 @@ async fn topics(
     };
     differences.append(&mut cuts.notes);
     refusals.append(&mut cuts.refusals);
-    let logs = Logs { keys, reader: &reader, journal: &journal, cuts: &cuts, selection };
+    let skip_corrupt = wanted.skip_corrupt;
+    let logs = Logs { keys, reader: &reader, journal: &journal, cuts: &cuts, selection, skip_corrupt };
     let living: BTreeSet<&str> =
         source.topics.iter().filter(|t| !t.is_deleted()).map(|t| t.name.as_str()).collect();
     let mut planned: Vec<PlannedTopic> = Vec::new();

@@ -20,6 +20,8 @@ pub(super) struct Logs<'a> {
     pub(super) journal: &'a JournalView,
     pub(super) cuts: &'a Cuts,
     pub(super) selection: &'a Selection,
+    /// What does not hold is a hole.
+    pub(super) skip_corrupt: bool,
 }
 
 impl Logs<'_> {
@@ -56,7 +58,10 @@ impl Logs<'_> {
         if let Some(since_ms) = self.selection.since_ms {
             start = since(log, self.keys, start..end.min(log.end_offset()), since_ms).await?;
         }
-        let facts = Facts::of(log, self.keys, start..end).await?;
+        let facts = match self.skip_corrupt {
+            true => Facts::of_what_holds(log, self.keys, start..end).await?,
+            false => Facts::of(log, self.keys, start..end).await?,
+        };
         let open = match cut {
             Some(cut) => cut.open.clone(),
             None if end < log.end_offset() => cut_at(log, self.keys, &facts).await?.open,
@@ -91,6 +96,7 @@ fn planned(
         objects: facts.objects,
         leader_epochs: facts.leader_epochs.entries().iter().map(|e| (e.epoch, e.start_offset)).collect(),
         holes: facts.holes,
+        skipped: facts.skipped,
         open_transactions,
     }
 }

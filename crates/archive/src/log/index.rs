@@ -27,6 +27,17 @@ pub(super) fn position(index: &[u8], base_offset: i64, offset: i64, log_bytes: u
     (rest.is_empty() && found < log_bytes.max(1)).then_some(found)
 }
 
+/// The first place at or behind byte `from` of the log at which a batch is known to begin.
+pub(super) fn behind(index: &[u8], from: u64, log_bytes: u64) -> Option<u64> {
+    let (entries, _) = index.as_chunks::<8>();
+    let positions = entries.iter().filter_map(|entry| {
+        let [_, _, _, _, e, f, g, h] = *entry;
+        u64::try_from(i32::from_be_bytes([e, f, g, h])).ok()
+    });
+    let mut behind = positions.filter(|position| (from..log_bytes).contains(position));
+    behind.next()
+}
+
 /// An offset before which no record has `time_ms` or later.
 pub(super) fn offset_at(index: &[u8], base_offset: i64, time_ms: i64) -> Option<i64> {
     let (entries, rest) = index.as_chunks::<12>();
@@ -65,6 +76,14 @@ mod tests {
         assert_eq!(position(&offsets(&[(9, 200), (5, 100)]), 0, 9, 1000), None);
         assert_eq!(position(&offsets(&[(9, 200)]), 0, 9, 200), None);
         assert_eq!(position(&[1, 2, 3], 0, 9, 200), None);
+    }
+
+    #[test]
+    fn the_next_begin_of_a_batch() {
+        let index = offsets(&[(5, 100), (9, 200), (0, 0)]);
+        let at = |from| behind(&index, from, 300);
+        assert_eq!((at(0), at(100), at(101), at(201)), (Some(100), Some(100), Some(200), None));
+        assert_eq!(behind(&index, 101, 200), None);
     }
 
     #[test]

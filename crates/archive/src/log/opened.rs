@@ -110,6 +110,16 @@ impl ArchivedObject {
         Ok(index.and_then(|index| index::position(&index, base, offset, log_bytes)).unwrap_or(0))
     }
 
+    /// The first place at or behind byte `from` of the log at which a batch is known to begin; `None` if the offset
+    /// index tells of none.
+    ///
+    /// # Errors
+    /// Of the store; a section that does not hold.
+    pub async fn position_behind(&self, from: u64) -> Result<Option<u64>> {
+        let index = self.section(ExtentKind::OffsetIndex).await?;
+        Ok(index.and_then(|index| index::behind(&index, from, self.footer().log_bytes)))
+    }
+
     /// An offset before which no record has `time_ms` or later, by the time index: the base offset without one.
     /// `None` if the footer says that there is no such record at all.
     ///
@@ -132,11 +142,26 @@ impl ArchivedObject {
     /// # Errors
     /// [`Error::Invalid`] for a position behind the log's end; an encrypted object that was not unlocked.
     pub fn read(&self, position: u64, read_ahead: usize) -> Result<LogStream> {
+        self.check_position(position)?;
+        Ok(LogStream::new(self.object.clone(), position, read_ahead, self.offsets))
+    }
+
+    /// The same frame by frame, each fetched and checked alone: slow, but everything comes that lies before the first
+    /// frame that does not hold, and there the stream then stands.
+    ///
+    /// # Errors
+    /// As [`ArchivedObject::read`].
+    pub fn read_frames(&self, position: u64) -> Result<LogStream> {
+        self.check_position(position)?;
+        Ok(LogStream::by_frames(self.object.clone(), position, self.offsets))
+    }
+
+    fn check_position(&self, position: u64) -> Result<()> {
         self.at(self.object.check_open())?;
         if position > self.footer().log_bytes {
             let allowed = format!("at most {}", self.footer().log_bytes);
             return self.at(Err(Error::invalid("position in the log", position, allowed)));
         }
-        Ok(LogStream::new(self.object.clone(), position, read_ahead, self.offsets))
+        Ok(())
     }
 }

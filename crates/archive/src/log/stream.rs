@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::{BoxStream, StreamExt};
-use varve_format::Hasher;
+use varve_format::{Extent, Hasher};
 
 use super::object::{OpenObject, Run};
 use crate::error::{Error, Result};
@@ -90,10 +90,31 @@ impl LogStream {
     pub(crate) fn new(object: OpenObject, position: u64, read_ahead: usize, offsets: (i64, i64)) -> Self {
         let footer = &object.head().footer;
         let first = footer.frame_at(position);
-        let begins = first.saturating_mul(footer.frame_bytes.into());
         let chunks = footer.chunks();
         let from = chunks.partition_point(|c| c.first_frame.saturating_add(c.frame_count()) <= first);
         let runs = object.runs(from..chunks.len(), first);
+        Self::of(object, runs, position, read_ahead, offsets)
+    }
+
+    /// In runs of one frame.
+    pub(crate) fn by_frames(object: OpenObject, position: u64, offsets: (i64, i64)) -> Self {
+        let footer = &object.head().footer;
+        let first = footer.frame_at(position);
+        let frames = |(number, chunk): (usize, &Extent)| {
+            let end = chunk.first_frame.saturating_add(chunk.frame_count());
+            let run = move |frame: u64| Run {
+                extents: number..number.saturating_add(1),
+                frames: frame..frame.saturating_add(1),
+            };
+            (chunk.first_frame.max(first)..end).map(run)
+        };
+        let runs = footer.chunks().iter().enumerate().flat_map(frames).collect();
+        Self::of(object, runs, position, 1, offsets)
+    }
+
+    fn of(object: OpenObject, runs: Vec<Run>, position: u64, read_ahead: usize, offsets: (i64, i64)) -> Self {
+        let footer = &object.head().footer;
+        let begins = footer.frame_at(position).saturating_mul(footer.frame_bytes.into());
         let skip = usize::try_from(position.saturating_sub(begins)).unwrap_or(usize::MAX);
         let runs = fetched(&object, runs, read_ahead, true);
         Self { object, runs, ready: VecDeque::new(), position, skip, hasher: None, offsets }

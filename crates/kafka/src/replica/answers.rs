@@ -127,10 +127,12 @@ async fn partition(
         before
     };
     if wanted.last_fetched_epoch >= 0 {
+        // One that is beyond ours can't be held against it: the follower begins anew, as it would with any leader.
+        let Some((epoch, end_offset)) = led.end_of_epoch(wanted.last_fetched_epoch) else {
+            return Err(ResponseError::OffsetOutOfRange);
+        };
         // What it has above was never ours: it cuts that off, and asks again.
-        let ours = led.end_of_epoch(wanted.last_fetched_epoch);
-        if let Some((epoch, end_offset)) = ours.filter(|(e, o)| *e < wanted.last_fetched_epoch || *o < offset)
-        {
+        if epoch < wanted.last_fetched_epoch || end_offset < offset {
             asking.news = true;
             let diverging = Diverging::default().with_epoch(epoch).with_end_offset(end_offset);
             return Ok(answer.with_diverging_epoch(diverging));

@@ -40,6 +40,21 @@ impl Leader {
         let targets = all.iter().map(|led| (led.topic.clone(), led.partition, led.replicas.clone()));
         self.reassign_some(targets.collect()).await?;
         all.iter().filter(|led| led.is_new).for_each(|led| led.state.lock().partition_epoch += 1);
+        let begun = Instant::now();
+        loop {
+            self.follow().await?;
+            if self.is_left_alone().await? {
+                return Ok(());
+            }
+            if begun.elapsed() >= self.patience {
+                tracing::warn!("topics of others are placed on us again and again: some may stay");
+                return Ok(());
+            }
+        }
+    }
+
+    /// Until the followers have all of what we lead, and it is theirs.
+    async fn follow(&self) -> Result<()> {
         let (mut since, mut seen) = (Instant::now(), 0);
         let mut watched = Instant::now();
         loop {
@@ -92,6 +107,27 @@ impl Leader {
         }
     }
 
+    /// Fenced, we are given no topics of others any more. Whether none is on us then; if one is, we are alive again.
+    async fn is_left_alone(&self) -> Result<bool> {
+        self.registration.rest(true).await?;
+        let (begun, us) = (Instant::now(), self.broker_id());
+        loop {
+            let metadata = self.client.metadata(None).await?;
+            // A broker that knows us fenced knows of all that was placed on us before.
+            let is_known = metadata.brokers.iter().any(|broker| broker.node_id == us);
+            if !is_known || begun.elapsed() >= FOREIGN {
+                let mut partitions = metadata.topics.iter().flat_map(|topic| &topic.partitions);
+                if !partitions.any(|partition| partition.replicas.contains(&us)) {
+                    return Ok(true);
+                }
+                self.registration.rest(false).await?;
+                self.partitions.stale.store(true, Ordering::Relaxed);
+                return Ok(false);
+            }
+            tokio::time::sleep(LOOK / 4).await;
+        }
+    }
+
     /// Producer ids up to `last` are given out by no broker any more.
     async fn pass_producer_ids(&self, last: i64) -> Result<()> {
         if last <= self.passed_producer_id.load(Ordering::Relaxed) {
@@ -137,6 +173,7 @@ impl Leader {
             BrokerState::default().with_broker_id(BrokerId(id)).with_broker_epoch(epoch)
         };
         let what = format!("handing over {}-{}", led.topic, led.partition);
+        let mut last = ResponseError::InvalidUpdateVersion;
         for _ in 0..EPOCH_TRIES {
             let (leader_epoch, partition_epoch) = {
                 let state = led.state.lock();
@@ -167,10 +204,14 @@ impl Leader {
                     tokio::time::sleep(LOOK).await;
                     self.read_epochs().await?;
                 }
-                // It was done, and the answer was lost.
-                Some(ResponseError::InvalidRequest) if self.is_given(led).await? => {
-                    led.state.lock().handed_over = true;
-                    return Ok(());
+                // It was done, and the answer was lost. Brokers may hear of it a moment later.
+                Some(ResponseError::InvalidRequest) => {
+                    if self.is_given(led).await? {
+                        led.state.lock().handed_over = true;
+                        return Ok(());
+                    }
+                    last = ResponseError::InvalidRequest;
+                    tokio::time::sleep(LOOK).await;
                 }
                 // A follower was fenced, or registered anew: it fetches again.
                 Some(ResponseError::IneligibleReplica) => {
@@ -180,7 +221,7 @@ impl Leader {
                 Some(code) => return Err(ClientError::kafka(what, code)),
             }
         }
-        Err(ClientError::kafka(what, ResponseError::InvalidUpdateVersion))
+        Err(ClientError::kafka(what, last))
     }
 
     /// Whether the cluster says that we have nothing to do with it any more.

@@ -1,6 +1,7 @@
 //! Being a broker as far as the controller is concerned: registered, alive, and gone in the end.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use kafka_protocol::ResponseError;
@@ -29,6 +30,8 @@ pub(super) struct Registration {
     pub(super) broker_id: i32,
     broker_epoch: i64,
     asking: Mutex<()>,
+    /// We are fenced on purpose, and stay so.
+    rests: AtomicBool,
 }
 
 /// What a heartbeat wants.
@@ -74,7 +77,8 @@ impl Registration {
                 Err(error) => return Err(error),
             }
         };
-        Ok(Self { controller, broker_id, broker_epoch, asking: Mutex::new(()) })
+        let asking = Mutex::new(());
+        Ok(Self { controller, broker_id, broker_epoch, asking, rests: AtomicBool::new(false) })
     }
 
     pub(super) fn broker_epoch(&self) -> i64 {
@@ -88,6 +92,21 @@ impl Registration {
     pub(super) async fn beat(&self, want: Want) -> Result<BrokerHeartbeatResponse> {
         let _alone = self.asking.lock().await;
         self.ask(want).await
+    }
+
+    /// What keeps our session, alive or at rest. Whether the controller has us fenced against our will.
+    pub(super) async fn keep(&self) -> Result<bool> {
+        let _alone = self.asking.lock().await;
+        let rests = self.rests.load(Ordering::Relaxed);
+        let answer = self.ask(if rests { Want::Fence } else { Want::Live }).await?;
+        Ok(answer.is_fenced && !rests)
+    }
+
+    /// At rest we are fenced: no topic is placed on us.
+    pub(super) async fn rest(&self, rests: bool) -> Result<()> {
+        let _alone = self.asking.lock().await;
+        self.rests.store(rests, Ordering::Relaxed);
+        self.ask(if rests { Want::Fence } else { Want::Live }).await.map(drop)
     }
 
     /// Out and in again: each partition that we lead alone gets a leader epoch for either.

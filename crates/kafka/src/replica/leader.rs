@@ -84,7 +84,7 @@ pub struct Leader {
     pub(super) client: Client,
     pub(super) partitions: Arc<Partitions>,
     pub(super) passed_producer_id: AtomicI64,
-    patience: Duration,
+    pub(super) patience: Duration,
     /// Why the controller does not know us any more.
     lost: Arc<Mutex<Option<String>>>,
     beating: AbortHandle,
@@ -246,16 +246,16 @@ async fn beat(
     let mut fenced = false;
     loop {
         tokio::time::sleep(BEAT).await;
-        match registration.beat(Want::Live).await {
-            Ok(answer) => {
-                if answer.is_fenced && !fenced {
+        match registration.keep().await {
+            Ok(is_fenced) => {
+                if is_fenced && !fenced {
                     tracing::warn!("the controller has us fenced: it has not heard of us for too long");
                 }
-                if fenced && !answer.is_fenced {
+                if fenced && !is_fenced {
                     // Out and in again by itself: all leader epochs were raised.
                     partitions.stale.store(true, Ordering::Relaxed);
                 }
-                fenced = answer.is_fenced;
+                fenced = is_fenced;
             }
             Err(error @ ClientError::Kafka { .. }) => {
                 lost.lock().get_or_insert(error.to_string());

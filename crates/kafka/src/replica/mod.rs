@@ -10,6 +10,8 @@
 
 mod answers;
 mod controller;
+#[cfg(test)]
+mod diverging;
 mod entrance;
 mod frames;
 mod gathered;
