@@ -26,9 +26,12 @@ pub(crate) fn parts(names: &[String]) -> Result<StateParts> {
             "groups" => parts.push(Part::Groups),
             "acls" => parts.extend([Part::Acls, Part::Users]),
             "quotas" => parts.push(Part::Quotas),
-            "configs" => parts.extend([Part::Configs, Part::Schemas]),
+            "configs" => parts.push(Part::Configs),
+            "schemas" => parts.push(Part::Schemas),
             "none" if names.len() == 1 => {}
-            other => bail!("--parts: expected groups, acls, quotas, configs or none, found {other:?}"),
+            other => {
+                bail!("--parts: expected groups, acls, quotas, configs, schemas or none, found {other:?}")
+            }
         }
     }
     Ok(parts.into_iter().collect())
@@ -90,6 +93,9 @@ pub(crate) fn plan(plan: &Plan, path: &Path, out: &mut impl Write) -> Result<()>
         let configs: usize = rest.configs.iter().map(|c| c.configs.len()).sum();
         let (acls, quotas, users) = (rest.acls.len(), rest.quotas.len(), rest.users.len());
         writeln!(out, "beside      {acls} ACLs, quotas of {quotas}, {configs} configs, {users} SCRAM users")?;
+    }
+    if let Some(schemas) = &plan.schemas {
+        crate::schemas::planned(schemas, out)?;
     }
     writeln!(out, "retention   none until varve restore release {}", path.display())?;
     for difference in plan.differences.iter().take(SHOWN) {
@@ -161,6 +167,9 @@ impl Report<'_> {
                 "aborted_transactions": applied.aborted_transactions,
                 "groups": groups.collect::<Vec<_>>(),
             });
+            if let Some(schemas) = &applied.schemas {
+                report["applied"]["schemas"] = crate::schemas::json(schemas);
+            }
         }
         if let Some(verified) = self.verified {
             let partitions = verified.partitions.iter().map(|p| {
@@ -176,6 +185,7 @@ impl Report<'_> {
             report["verified"] = json!({
                 "partitions": partitions.collect::<Vec<_>>(),
                 "groups": verified.groups,
+                "schemas": plan.schemas.as_ref().map(|s| s.versions.len()),
                 "bytes": verified.bytes,
                 "findings": verified.findings,
             });
@@ -200,6 +210,9 @@ impl Report<'_> {
                 let why = group.refused.as_deref().unwrap_or_default();
                 writeln!(out, "group {} was not committed: {why}", group.group_id)?;
             }
+            if let Some(schemas) = &applied.schemas {
+                crate::schemas::restored(schemas, out)?;
+            }
             if applied.aborted_transactions > 0 {
                 writeln!(
                     out,
@@ -211,10 +224,14 @@ impl Report<'_> {
         if let Some(verified) = self.verified {
             writeln!(
                 out,
-                "verified    {} partitions are the archive's byte for byte ({} bytes, SHA-256), {} groups",
+                "verified    {} partitions are the archive's byte for byte ({} bytes, SHA-256), {} groups{}",
                 grouped(verified.partitions.len() as u64),
                 grouped(verified.bytes),
-                grouped(verified.groups)
+                grouped(verified.groups),
+                self.plan
+                    .schemas
+                    .as_ref()
+                    .map_or_else(String::new, |s| format!(", {} schemas", grouped(s.versions.len() as u64)))
             )?;
             for finding in &verified.findings {
                 writeln!(out, "differs     {finding}")?;

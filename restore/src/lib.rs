@@ -13,6 +13,7 @@ pub mod log;
 pub mod plan;
 pub mod release;
 pub mod rest;
+pub mod schemas;
 pub mod select;
 pub mod source;
 pub mod users;

@@ -50,10 +50,17 @@ pub(crate) struct RunArgs {
     /// Consumer groups, with * for any characters; by default all with offsets in the topics. May be repeated.
     #[arg(long, value_name = "PATTERN,…", value_delimiter = ',')]
     pub(crate) groups: Vec<String>,
-    /// What comes beside the topics: groups, acls, quotas, configs; by default all of them, and none for none. The
-    /// target's own values stay.
-    #[arg(long, value_name = "PART,…", value_delimiter = ',', default_value = "groups,acls,quotas,configs")]
+    /// What comes beside the topics: groups, acls, quotas, configs, schemas; by default all of them, and none for none.
+    /// The target's own values stay.
+    #[arg(
+        long,
+        value_name = "PART,…",
+        value_delimiter = ',',
+        default_value = "groups,acls,quotas,configs,schemas"
+    )]
     pub(crate) parts: Vec<String>,
+    #[command(flatten)]
+    pub(crate) schemas: SchemaArgs,
     /// Replicas of each partition; by default as they were, and at most the number of brokers.
     #[arg(long, value_name = "N")]
     pub(crate) replication_factor: Option<usize>,
@@ -73,6 +80,20 @@ pub(crate) struct RunArgs {
     pub(crate) how: HowArgs,
     #[command(flatten)]
     pub(crate) access: AccessArgs,
+}
+
+/// What of the archive's Schema Registry, and where.
+#[derive(Debug, Args)]
+pub(crate) struct SchemaArgs {
+    /// The target's Schema Registry: it gets the archive's subjects, with their ids.
+    #[arg(long, value_name = "URL")]
+    pub(crate) schema_registry: Option<String>,
+    /// Its subjects, with * for any characters; by default all. May be repeated.
+    #[arg(long, value_name = "PATTERN,…", value_delimiter = ',', requires = "schema_registry")]
+    pub(crate) subjects: Vec<String>,
+    /// Where the registry has no mode IMPORT: let it give new ids. Records keep the old ones.
+    #[arg(long, requires = "schema_registry")]
+    pub(crate) schema_ids_may_change: bool,
 }
 
 #[derive(Debug, Args)]
@@ -171,6 +192,9 @@ pub(crate) struct AccessArgs {
     /// The same for the controllers; by default none: PLAINTEXT.
     #[arg(long, value_name = "FILE")]
     pub(crate) controller_config: Option<PathBuf>,
+    /// What opens the Schema Registry (schema.registry.user, .password, .ca.file), KEY=VALUE lines.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) schema_registry_config: Option<PathBuf>,
     /// JSON: one object.
     #[arg(long)]
     pub(crate) json: bool,

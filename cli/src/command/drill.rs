@@ -104,6 +104,7 @@ async fn with_broker(
         broker_id: None,
         parts: [Part::Groups].into_iter().collect(),
         into_its_source: false,
+        schemas: None,
     };
     let controller = Controller::new(ends.controllers.clone())?;
     let made = plan(&source, &ends.keys, &ends.client, &controller, &wanted).await?;

@@ -8,13 +8,15 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 use varve_archive::Archive;
+use varve_cluster::SchemaRegistry;
 use varve_format::Id;
 use varve_kafka::client::{Client, ClientConfig};
 use varve_kafka::replica::Controller;
-use varve_restore::apply::{Applied, Apply, ApplyOptions, Stage, cleanup};
+use varve_restore::apply::{Applied, Apply, ApplyOptions, Stage, cleanup, put_modes_back, schemas};
 use varve_restore::history::KeyCache;
 use varve_restore::plan::{Plan, Wanted, plan};
 use varve_restore::release::{release, releases};
+use varve_restore::schemas::WantedSchemas;
 use varve_restore::select::{Patterns, Selection};
 use varve_restore::source::Source;
 use varve_restore::users::passwords;
@@ -22,11 +24,11 @@ use varve_restore::verify::{Verified, verify};
 
 use crate::args::client_config;
 use crate::args::restore::{
-    AccessArgs, ApplyArgs, ChangeArgs, HowArgs, PlannedArgs, RestoreArgs, RestoreCommand, RunArgs,
+    AccessArgs, ApplyArgs, ChangeArgs, HowArgs, PlannedArgs, RestoreArgs, RestoreCommand, RunArgs, SchemaArgs,
 };
 use crate::process::{now_ms, stopped};
 use crate::restore::{self as shown, Report};
-use crate::{Verdict, location, logging, progress};
+use crate::{Verdict, location, logging, progress, registry};
 
 pub(crate) async fn run(args: RestoreArgs) -> Result<Verdict> {
     logging::warnings();
@@ -45,6 +47,8 @@ pub(crate) struct Ends {
     pub(crate) keys: Arc<KeyCache>,
     pub(crate) client: Client,
     pub(crate) controllers: ClientConfig,
+    /// The target's, if there is anything to do with it.
+    pub(crate) registry: Option<SchemaRegistry>,
 }
 
 impl Ends {
@@ -59,12 +63,20 @@ impl Ends {
         let keys = Arc::new(KeyCache::new(&archive, access.keys.ring()?));
         let client = Client::new(client_config(brokers, access.command_config.as_deref())?)?;
         let controllers = client_config(controllers, access.controller_config.as_deref())?;
-        Ok(Self { archive, keys, client, controllers })
+        Ok(Self { archive, keys, client, controllers, registry: None })
     }
 
     async fn of(plan: &Plan, access: &AccessArgs) -> Result<Self> {
         let target = &plan.target;
-        Self::open(&plan.archive.url, &target.bootstrap_servers, &target.controllers, access).await
+        let ends =
+            Self::open(&plan.archive.url, &target.bootstrap_servers, &target.controllers, access).await?;
+        ends.with_registry(plan.schemas.as_ref().map(|s| s.url.as_str()), access)
+    }
+
+    fn with_registry(mut self, url: Option<&str>, access: &AccessArgs) -> Result<Self> {
+        let config = access.schema_registry_config.as_deref();
+        self.registry = url.map(|url| registry::open(url, config)).transpose()?;
+        Ok(self)
     }
 
     /// As the plan has it.
@@ -78,6 +90,7 @@ async fn plan_and_apply(args: RunArgs) -> Result<Verdict> {
     let (from, to) = (args.from.context("--from")?, args.to.context("--to")?);
     let controllers = args.controller.context("--controller")?;
     let ends = Ends::open(&from, &to, &controllers, &args.access).await?;
+    let ends = ends.with_registry(args.schemas.schema_registry.as_deref(), &args.access)?;
     let selection = Selection {
         topics: Patterns::new(&args.what.topics)?,
         without: Patterns::new(&args.what.without)?,
@@ -98,6 +111,7 @@ async fn plan_and_apply(args: RunArgs) -> Result<Verdict> {
         broker_id: args.broker_id,
         parts: shown::parts(&args.parts)?,
         into_its_source: args.into_its_source,
+        schemas: wanted_schemas(&args.parts, args.schemas, ends.registry.as_ref())?,
     };
     let controller = Controller::new(ends.controllers.clone())?;
     let made = plan(&source, &ends.keys, &ends.client, &controller, &wanted).await;
@@ -120,6 +134,24 @@ async fn plan_and_apply(args: RunArgs) -> Result<Verdict> {
         return Ok(Verdict::Clean);
     }
     apply(&made, &path, &source, &ends, &args.how, args.access.json).await
+}
+
+/// `None` without a registry.
+fn wanted_schemas(
+    parts: &[String],
+    args: SchemaArgs,
+    registry: Option<&SchemaRegistry>,
+) -> Result<Option<WantedSchemas>> {
+    let (Some(url), Some(registry)) = (args.schema_registry, registry) else { return Ok(None) };
+    if !parts.iter().any(|part| part == "schemas") {
+        bail!("--schema-registry is for the part schemas, which is not among --parts");
+    }
+    Ok(Some(WantedSchemas {
+        registry: registry.clone(),
+        url,
+        subjects: Patterns::new(&args.subjects)?,
+        ids_may_change: args.schema_ids_may_change,
+    }))
 }
 
 async fn apply_file(args: ApplyArgs) -> Result<Verdict> {
@@ -227,10 +259,12 @@ pub(crate) async fn carry_out(
         client: &ends.client,
         controllers: ends.controllers.clone(),
         options,
+        registry: ends.registry.as_ref(),
     };
     let started_ms = now_ms()?;
     let bar = progress::bytes("copying", plan.totals.replica_bytes);
     let told = |stage: Stage| match stage {
+        Stage::Schemas => bar.set_message("registering schemas"),
         Stage::Creating => bar.set_message("creating topics"),
         Stage::RaisingEpochs => bar.set_message("raising leader epochs"),
         Stage::Copying(at) => {
@@ -254,7 +288,9 @@ pub(crate) async fn carry_out(
                 () = stopped() => bail!("stopped while verifying: varve restore verify {} does it again", path.display()),
             };
             bar.finish_and_clear();
-            Some(verified?)
+            let mut verified = verified?;
+            verified.findings.extend(schemas_differ(plan, path, source, ends).await?);
+            Some(verified)
         }
     };
     Ok(CarriedOut { applied, verified, started_ms, applied_ms, ended_ms: now_ms()? })
@@ -268,7 +304,8 @@ async fn verify_file(args: PlannedArgs) -> Result<Verdict> {
     let bar = progress::bytes("verifying", plan.totals.log_bytes);
     let verified = verify(&plan, &source, &ends.keys, &ends.client, &|bytes| bar.set_position(bytes)).await;
     bar.finish_and_clear();
-    let verified = verified?;
+    let mut verified = verified?;
+    verified.findings.extend(schemas_differ(&plan, &args.plan, &source, &ends).await?);
     let ended_ms = now_ms()?;
     let report = Report {
         plan: &plan,
@@ -287,6 +324,14 @@ async fn verify_file(args: PlannedArgs) -> Result<Verdict> {
     Ok(if report.is_clean() { Verdict::Clean } else { Verdict::Findings })
 }
 
+/// Nothing of a plan without schemas.
+async fn schemas_differ(plan: &Plan, path: &Path, source: &Source, ends: &Ends) -> Result<Vec<String>> {
+    match schemas(plan, path, source, ends.registry.as_ref())? {
+        Some(schemas) => Ok(schemas.differs().await?),
+        None => Ok(Vec::new()),
+    }
+}
+
 async fn clean(args: ChangeArgs) -> Result<Verdict> {
     let plan = read(&args.planned.plan)?;
     let ends = Ends::of(&plan, &args.planned.access).await?;
@@ -294,7 +339,11 @@ async fn clean(args: ChangeArgs) -> Result<Verdict> {
     let first = cleanup(&plan, path, &ends.client, ends.controllers.clone(), true).await?;
     let cleaned = match args.dry_run || !agreed(args.yes, &shown::cleanup_question(&first))? {
         true => first,
-        false => cleanup(&plan, path, &ends.client, ends.controllers.clone(), false).await?,
+        false => {
+            let cleaned = cleanup(&plan, path, &ends.client, ends.controllers.clone(), false).await?;
+            put_modes_back(&plan, path, ends.registry.as_ref()).await?;
+            cleaned
+        }
     };
     let mut out = std::io::stdout().lock();
     if args.planned.access.json {

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::log::Hole;
 use crate::rest::Rest;
+use crate::schemas::PlannedSchemas;
 
 /// Of the file.
 pub const PLAN_VERSION: u32 = 1;
@@ -29,6 +30,9 @@ pub struct Plan {
     pub differences: Vec<String>,
     /// What stands against it. With any, nothing is done.
     pub refusals: Vec<Refusal>,
+    /// What the Schema Registry lacks, if one is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schemas: Option<PlannedSchemas>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -20,6 +20,7 @@ use crate::error::{Error, Result};
 use crate::history::KeyCache;
 use crate::log::Facts;
 use crate::rest::Rest;
+use crate::schemas::{self, WantedSchemas};
 use crate::select::Selection;
 use crate::source::{Source, SourceTopic};
 
@@ -60,6 +61,8 @@ pub struct Wanted {
     pub parts: StateParts,
     /// Into the cluster that the archive is of.
     pub into_its_source: bool,
+    /// The target's Schema Registry.
+    pub schemas: Option<WantedSchemas>,
 }
 
 /// Looks at archive and target, and changes neither.
@@ -102,6 +105,8 @@ pub async fn plan(
         Vec::new()
     };
     let rest = Rest::planned(&source.state, client, &wanted.parts, &mut differences).await?;
+    let (of, parts) = (wanted.schemas.as_ref(), &wanted.parts);
+    let schemas = schemas::planned(&source.state, of, parts, &mut refusals, &mut differences).await;
     refusals.extend(checks::target(client, controller, &settings, &target, &topics).await?);
     Ok(Plan {
         varve_restore_plan: PLAN_VERSION,
@@ -122,6 +127,7 @@ pub async fn plan(
         rest,
         differences,
         refusals,
+        schemas,
     })
 }
 
