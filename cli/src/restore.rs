@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use serde_json::{Value, json};
 use varve_cluster::{Part, StateParts};
 use varve_restore::apply::{Applied, Cleaned};
-use varve_restore::plan::Plan;
+use varve_restore::plan::{ASSUMED_BYTES_PER_SECOND, Plan};
 use varve_restore::release::Release;
 use varve_restore::verify::Verified;
 
@@ -81,6 +81,16 @@ pub(crate) fn plan(plan: &Plan, path: &Path, out: &mut impl Write) -> Result<()>
     if totals.epoch_cycles > 0 {
         writeln!(out, "epochs      raised in {} rounds, of 0.1 to 0.2 s", grouped(totals.epoch_cycles))?;
     }
+    if totals.assumed_fetchers > 0 {
+        writeln!(
+            out,
+            "time        about {} without verifying: {} MiB/s for each of a broker's {} fetchers, 0.15 s a round of epochs, \
+             0.05 s a partition",
+            seconds(totals.expected_seconds),
+            ASSUMED_BYTES_PER_SECOND >> 20,
+            totals.assumed_fetchers
+        )?;
+    }
     let offsets: usize = plan.groups.iter().map(|g| g.offsets.len()).sum();
     writeln!(
         out,
@@ -107,6 +117,22 @@ pub(crate) fn plan(plan: &Plan, path: &Path, out: &mut impl Write) -> Result<()>
     }
     writeln!(out, "plan        {}", path.display())?;
     Ok(())
+}
+
+/// What the throttle makes of the plan's time.
+pub(crate) fn throttled(plan: &Plan, bytes_per_second: Option<u64>, out: &mut impl Write) -> Result<()> {
+    if bytes_per_second.is_some() {
+        writeln!(
+            out,
+            "time        about {} with --throttle",
+            seconds(plan.totals.seconds(bytes_per_second))
+        )?;
+    }
+    Ok(())
+}
+
+fn seconds(seconds: u64) -> String {
+    age(i64::try_from(seconds.saturating_mul(1000)).unwrap_or(i64::MAX))
 }
 
 fn more(out: &mut impl Write, all: usize, what: &str) -> Result<()> {

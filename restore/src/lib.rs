@@ -5,7 +5,9 @@
 //! and [`log`] read the archive.
 
 pub mod apply;
+pub mod at;
 mod brokers;
+mod cold;
 pub mod drill;
 mod error;
 pub mod history;

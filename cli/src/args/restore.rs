@@ -135,8 +135,9 @@ pub(crate) struct DrillArgs {
 /// What of an archive.
 #[derive(Debug, Args)]
 pub(crate) struct WhatArgs {
-    /// The recovery point.
-    #[arg(long, value_name = "latest|N", default_value = "latest", value_parser = snapshot)]
+    /// The recovery point: a snapshot's number, or a time (2026-11-20 14:05, which is UTC, or RFC 3339), for the last
+    /// one that was made at or before it.
+    #[arg(long, value_name = "latest|N|TIME", default_value = "latest", value_parser = snapshot)]
     pub(crate) at: SnapshotArg,
     /// Topics, with * for any characters; by default all. May be repeated.
     #[arg(long, value_name = "PATTERN,…", value_delimiter = ',')]
@@ -235,21 +236,19 @@ pub(crate) struct ChangeArgs {
 pub(crate) enum SnapshotArg {
     Latest,
     Number(u64),
-}
-
-impl SnapshotArg {
-    pub(crate) fn sequence(self) -> Option<u64> {
-        match self {
-            Self::Latest => None,
-            Self::Number(number) => Some(number),
-        }
-    }
+    /// The last one at or before it.
+    Time(i64),
 }
 
 fn snapshot(text: &str) -> anyhow::Result<SnapshotArg> {
     match text {
         "latest" => Ok(SnapshotArg::Latest),
-        number => Ok(SnapshotArg::Number(number.parse().context("expected latest or a snapshot's number")?)),
+        number if number.bytes().all(|b| b.is_ascii_digit()) => {
+            Ok(SnapshotArg::Number(number.parse().context("expected latest or a snapshot's number")?))
+        }
+        time => Ok(SnapshotArg::Time(
+            super::archive::time_ms(time).context("expected latest, a snapshot's number or a time")?,
+        )),
     }
 }
 
@@ -282,6 +281,7 @@ mod tests {
             assert!(bytes(bad).is_err(), "{bad}");
         }
         assert_eq!(snapshot("7").unwrap(), SnapshotArg::Number(7));
+        assert_eq!(snapshot("2023-11-14 22:13").unwrap(), SnapshotArg::Time(1_699_999_980_000));
         assert!(snapshot("newest").is_err());
     }
 }

@@ -13,6 +13,7 @@ use varve_format::Id;
 use varve_kafka::client::{Client, ClientConfig};
 use varve_kafka::replica::Controller;
 use varve_restore::apply::{Applied, Apply, ApplyOptions, Stage, cleanup, put_modes_back, schemas};
+use varve_restore::at::snapshot_at;
 use varve_restore::history::KeyCache;
 use varve_restore::plan::{Plan, Wanted, plan};
 use varve_restore::release::{release, releases};
@@ -24,8 +25,10 @@ use varve_restore::verify::{Verified, verify};
 
 use crate::args::client_config;
 use crate::args::restore::{
-    AccessArgs, ApplyArgs, ChangeArgs, HowArgs, PlannedArgs, RestoreArgs, RestoreCommand, RunArgs, SchemaArgs,
+    AccessArgs, ApplyArgs, ChangeArgs, HowArgs, PlannedArgs, RestoreArgs, RestoreCommand, RunArgs,
+    SchemaArgs, SnapshotArg,
 };
+use crate::output::time;
 use crate::process::{now_ms, stopped};
 use crate::restore::{self as shown, Report};
 use crate::{Verdict, location, logging, progress, registry};
@@ -98,8 +101,8 @@ async fn plan_and_apply(args: RunArgs) -> Result<Verdict> {
         renamed: args.rename.into_iter().collect(),
     };
     let bar = progress::unknown("looking at the archive and the target");
-    let source =
-        Source::open(&ends.archive, args.what.at.sequence(), |name| selection.has_topic(name)).await?;
+    let at = sequence(&ends.archive, args.what.at).await?;
+    let source = Source::open(&ends.archive, at, |name| selection.has_topic(name)).await?;
     let wanted = Wanted {
         restore_id: Id(*uuid::Uuid::new_v4().as_bytes()),
         now_ms: now_ms()?,
@@ -123,6 +126,7 @@ async fn plan_and_apply(args: RunArgs) -> Result<Verdict> {
         println!("{}", serde_json::to_string(&made)?);
     } else if !args.access.json {
         shown::plan(&made, &path, &mut std::io::stdout().lock())?;
+        shown::throttled(&made, args.how.throttle, &mut std::io::stdout().lock())?;
     }
     if let Some(refusal) = made.refusals.first() {
         if args.dry_run {
@@ -134,6 +138,15 @@ async fn plan_and_apply(args: RunArgs) -> Result<Verdict> {
         return Ok(Verdict::Clean);
     }
     apply(&made, &path, &source, &ends, &args.how, args.access.json).await
+}
+
+/// `None` is the latest.
+pub(crate) async fn sequence(archive: &Archive, at: SnapshotArg) -> Result<Option<u64>> {
+    Ok(match at {
+        SnapshotArg::Latest => None,
+        SnapshotArg::Number(number) => Some(number),
+        SnapshotArg::Time(time_ms) => Some(snapshot_at(archive, time_ms, time).await?),
+    })
 }
 
 /// `None` without a registry.
@@ -160,6 +173,7 @@ async fn apply_file(args: ApplyArgs) -> Result<Verdict> {
     let source = ends.source(&plan).await?;
     if !args.access.json {
         shown::plan(&plan, &args.plan, &mut std::io::stdout().lock())?;
+        shown::throttled(&plan, args.how.throttle, &mut std::io::stdout().lock())?;
     }
     if !agreed(args.how.yes, "Apply this plan?")? {
         return Ok(Verdict::Clean);

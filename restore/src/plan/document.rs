@@ -153,6 +153,15 @@ pub struct Totals {
     pub replica_bytes: u64,
     /// Rounds in which leader epochs are raised: 0.1 to 0.2 s each.
     pub epoch_cycles: u64,
+    /// Until all is handed over, about: without a throttle, and without verifying.
+    #[serde(default)]
+    pub expected_seconds: u64,
+    /// Of these, for the copying.
+    #[serde(default)]
+    pub copying_seconds: u64,
+    /// Threads with which a broker copies.
+    #[serde(default)]
+    pub assumed_fetchers: u32,
 }
 
 /// What stands against it, and what to do.

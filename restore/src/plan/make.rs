@@ -15,7 +15,9 @@ use super::document::{
     Mode, PLAN_VERSION, Plan, PlannedArchive, PlannedGroup, PlannedOffset, PlannedPartition, PlannedTarget,
     PlannedTopic, PlannedTransaction, Refusal, Totals,
 };
+use super::time::with_time;
 use crate::brokers::settings_of;
+use crate::cold;
 use crate::error::{Error, Result};
 use crate::history::KeyCache;
 use crate::log::Facts;
@@ -98,7 +100,10 @@ pub async fn plan(
         });
     }
     let mut differences = Vec::new();
-    let topics = topics(source, keys, &target.brokers, wanted, &mut refusals, &mut differences).await?;
+    let topics = match topics(source, keys, &target.brokers, wanted, &mut refusals, &mut differences).await {
+        Ok(topics) => topics,
+        Err(error) => return Err(cold::told(error, &source.archive, &source.partitions()).await),
+    };
     let groups = if wanted.parts.has(Part::Groups) {
         groups(source, &topics, wanted, &mut differences)
     } else {
@@ -120,7 +125,7 @@ pub async fn plan(
             snapshot_created_ms: source.snapshot.record.created_ms,
             cluster_id: source.state.cluster_id.clone(),
         },
-        totals: totals(&topics),
+        totals: with_time(totals(&topics), &topics, &settings),
         target,
         topics,
         groups,

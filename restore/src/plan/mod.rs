@@ -3,9 +3,11 @@
 mod checks;
 mod document;
 mod make;
+mod time;
 
 pub use document::{
     Mode, PLAN_VERSION, Plan, PlannedArchive, PlannedGroup, PlannedOffset, PlannedPartition, PlannedTarget,
     PlannedTopic, PlannedTransaction, Refusal, Totals,
 };
 pub use make::{Wanted, plan};
+pub use time::ASSUMED_BYTES_PER_SECOND;
