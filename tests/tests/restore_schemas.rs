@@ -257,8 +257,7 @@ fn there(scene: &Scene) -> Result<()> {
 
 fn killed(scene: &Scene) -> Result<()> {
     let registry = Registry::with(Import::Kept, SLOWLY)?;
-    let half_way = |name: &str, how: fn(&mut std::process::Child) -> Result<()>| -> Result<()> {
-        let mut command = scene.restore(name, &registry.url(), &[])?;
+    let half_way = |mut command: Command, how: fn(&mut std::process::Child) -> Result<()>| -> Result<()> {
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
         let begun = Instant::now();
         let done = versions(&state(&registry)?).count();
@@ -275,12 +274,12 @@ fn killed(scene: &Scene) -> Result<()> {
         let open = state.subjects.into_iter().filter(|s| s.mode.as_deref() == Some("IMPORT"));
         Ok(open.map(|s| s.subject).collect())
     };
-    half_way("killed", |child| Ok(child.kill()?))?;
+    half_way(scene.restore("killed", &registry.url(), &[])?, |child| Ok(child.kill()?))?;
     ensure!(importing()?.len() == 1, "it was not in the midst: {:?}", importing()?);
     ended(subcommand("cleanup", &scene.plan("killed"), &["--yes"])?, 0)?;
     ensure!(importing()?.is_empty(), "not taken back: {:?}", importing()?);
 
-    half_way("stopped", |child| {
+    half_way(scene.restore("stopped", &registry.url(), &[])?, |child| {
         let pid = i32::try_from(child.id())?;
         // SAFETY: a signal to a child of ours that was not waited for.
         ensure!(unsafe { libc::kill(pid, libc::SIGTERM) } == 0, "no signal");
@@ -288,8 +287,8 @@ fn killed(scene: &Scene) -> Result<()> {
     })?;
     ensure!(importing()?.is_empty(), "not put back: {:?}", importing()?);
 
-    half_way("resumed", |child| Ok(child.kill()?))?;
-    let (out, _) = ended(subcommand("apply", &scene.plan("resumed"), &["--yes", "--json"])?, 0)?;
+    half_way(subcommand("apply", &scene.plan("stopped"), &["--yes"])?, |child| Ok(child.kill()?))?;
+    let (out, _) = ended(subcommand("apply", &scene.plan("stopped"), &["--yes", "--json"])?, 0)?;
     let report = report(&out)?;
     ensure!(report["is_clean"] == true && report["applied"]["schemas"]["registered"] != 0, "{out}");
     ensure!(versions(&state(&registry)?).eq(versions(&scene.source)), "{:#?}", state(&registry)?);

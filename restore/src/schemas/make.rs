@@ -289,6 +289,14 @@ impl<'a> Comparison<'a> {
                 );
             }
         }
+        for (subject, version) in self.versions().into_iter().filter(|(_, v)| v.deleted) {
+            if self.version_there(subject, version.version).is_some_and(|own| !own.deleted) {
+                let number = version.version;
+                differences.push(format!(
+                    "schema {subject}:{number} stays in the Schema Registry; in the archive it is deleted"
+                ));
+            }
+        }
     }
 }
 
