@@ -95,6 +95,9 @@ func (i *importing) register(w http.ResponseWriter, r *http.Request, subject str
 	case given.ID != 0 && mode != "IMPORT":
 		refuse(w, notPermitted, "Subject "+subject+" is not in import mode")
 	case given.ID == 0 || i.ignoresIDs:
+		// The fake takes no members that it does not know.
+		plain, _ := json.Marshal(schema)
+		r.Body = io.NopCloser(bytes.NewReader(plain))
 		i.inner.ServeHTTP(w, r)
 	default:
 		i.take(w, r, subject, given.ID, given.Version, schema)
@@ -110,7 +113,7 @@ func (i *importing) take(w http.ResponseWriter, r *http.Request, subject string,
 				refuse(w, notPermitted, fmt.Sprintf("Overwrite new schema with id %d is not permitted.", id))
 				return
 			}
-			// It gives the schema the id that it has in its other subject, and the next version.
+			// The fake gives the schema the id that it has in its other subject, and the next version.
 			plain, _ := json.Marshal(schema)
 			r.Body = io.NopCloser(bytes.NewReader(plain))
 			i.inner.ServeHTTP(w, r)

@@ -255,44 +255,43 @@ fn there(scene: &Scene) -> Result<()> {
     Ok(())
 }
 
+/// When two more versions are there than before, and another is on its way.
+fn half_way(registry: &Registry, mut command: Command, signal: i32) -> Result<()> {
+    let done = versions(&state(registry)?).count();
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+    let begun = Instant::now();
+    while versions(&state(registry)?).count() < done + 2 {
+        ensure!(begun.elapsed() < LIMIT && child.try_wait()?.is_none(), "it did not come to a half");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let pid = i32::try_from(child.id())?;
+    // SAFETY: a signal to a child of ours that was not waited for.
+    ensure!(unsafe { libc::kill(pid, signal) } == 0, "no signal");
+    child.wait()?;
+    Ok(())
+}
+
+/// Subjects in import mode.
+fn importing(registry: &Registry) -> Result<Vec<String>> {
+    let open = state(registry)?.subjects.into_iter().filter(|s| s.mode.as_deref() == Some("IMPORT"));
+    Ok(open.map(|s| s.subject).collect())
+}
+
 fn killed(scene: &Scene) -> Result<()> {
     let registry = Registry::with(Import::Kept, SLOWLY)?;
-    let half_way = |mut command: Command, how: fn(&mut std::process::Child) -> Result<()>| -> Result<()> {
-        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
-        let begun = Instant::now();
-        let done = versions(&state(&registry)?).count();
-        while versions(&state(&registry)?).count() < done + 2 {
-            ensure!(begun.elapsed() < LIMIT && child.try_wait()?.is_none(), "it did not come to a half");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        how(&mut child)?;
-        child.wait()?;
-        Ok(())
-    };
-    let importing = || -> Result<Vec<String>> {
-        let state = state(&registry)?;
-        let open = state.subjects.into_iter().filter(|s| s.mode.as_deref() == Some("IMPORT"));
-        Ok(open.map(|s| s.subject).collect())
-    };
-    half_way(scene.restore("killed", &registry.url(), &[])?, |child| Ok(child.kill()?))?;
-    ensure!(importing()?.len() == 1, "it was not in the midst: {:?}", importing()?);
+    half_way(&registry, scene.restore("killed", &registry.url(), &[])?, libc::SIGKILL)?;
+    ensure!(importing(&registry)?.len() == 1, "it was not in the midst: {:?}", importing(&registry)?);
     ended(subcommand("cleanup", &scene.plan("killed"), &["--yes"])?, 0)?;
-    ensure!(importing()?.is_empty(), "not taken back: {:?}", importing()?);
+    ensure!(importing(&registry)?.is_empty(), "not taken back: {:?}", importing(&registry)?);
 
-    half_way(scene.restore("stopped", &registry.url(), &[])?, |child| {
-        let pid = i32::try_from(child.id())?;
-        // SAFETY: a signal to a child of ours that was not waited for.
-        ensure!(unsafe { libc::kill(pid, libc::SIGTERM) } == 0, "no signal");
-        Ok(())
-    })?;
-    ensure!(importing()?.is_empty(), "not put back: {:?}", importing()?);
-
-    half_way(subcommand("apply", &scene.plan("stopped"), &["--yes"])?, |child| Ok(child.kill()?))?;
+    let registry = Registry::with(Import::Kept, SLOWLY)?;
+    half_way(&registry, scene.restore("stopped", &registry.url(), &[])?, libc::SIGTERM)?;
+    ensure!(importing(&registry)?.is_empty(), "not put back: {:?}", importing(&registry)?);
+    half_way(&registry, subcommand("apply", &scene.plan("stopped"), &["--yes"])?, libc::SIGKILL)?;
     let (out, _) = ended(subcommand("apply", &scene.plan("stopped"), &["--yes", "--json"])?, 0)?;
     let report = report(&out)?;
     ensure!(report["is_clean"] == true && report["applied"]["schemas"]["registered"] != 0, "{out}");
-    ensure!(versions(&state(&registry)?).eq(versions(&scene.source)), "{:#?}", state(&registry)?);
-    ensure!(importing()?.is_empty(), "left open: {:?}", importing()?);
+    ensure!(state(&registry)? == scene.source, "{:#?}", state(&registry)?);
     Ok(())
 }
 
