@@ -331,7 +331,7 @@ impl KeyArgs {
     }
 }
 
-fn properties_file(path: &std::path::Path) -> anyhow::Result<Vec<(String, String)>> {
+pub(crate) fn properties_file(path: &std::path::Path) -> anyhow::Result<Vec<(String, String)>> {
     let text = std::fs::read_to_string(path).map(Zeroizing::new);
     let text = text.with_context(|| format!("file {}", path.display()))?;
     parse_properties(&text).with_context(|| format!("file {}", path.display()))

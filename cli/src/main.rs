@@ -12,7 +12,9 @@ mod object;
 mod output;
 mod process;
 mod progress;
+mod registry;
 mod restore;
+mod schemas;
 mod scrub;
 mod verify;
 

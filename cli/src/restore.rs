@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use serde_json::{Value, json};
 use varve_cluster::{Part, StateParts};
 use varve_restore::apply::{Applied, Cleaned};
-use varve_restore::plan::Plan;
+use varve_restore::plan::{ASSUMED_BYTES_PER_SECOND, Plan};
 use varve_restore::release::Release;
 use varve_restore::verify::Verified;
 
@@ -26,9 +26,12 @@ pub(crate) fn parts(names: &[String]) -> Result<StateParts> {
             "groups" => parts.push(Part::Groups),
             "acls" => parts.extend([Part::Acls, Part::Users]),
             "quotas" => parts.push(Part::Quotas),
-            "configs" => parts.extend([Part::Configs, Part::Schemas]),
+            "configs" => parts.push(Part::Configs),
+            "schemas" => parts.push(Part::Schemas),
             "none" if names.len() == 1 => {}
-            other => bail!("--parts: expected groups, acls, quotas, configs or none, found {other:?}"),
+            other => {
+                bail!("--parts: expected groups, acls, quotas, configs, schemas or none, found {other:?}")
+            }
         }
     }
     Ok(parts.into_iter().collect())
@@ -81,6 +84,16 @@ pub(crate) fn plan(plan: &Plan, path: &Path, out: &mut impl Write) -> Result<()>
     if totals.epoch_cycles > 0 {
         writeln!(out, "epochs      raised in {} rounds, of 0.1 to 0.2 s", grouped(totals.epoch_cycles))?;
     }
+    if totals.assumed_fetchers > 0 {
+        writeln!(
+            out,
+            "time        about {} without verifying: {} MiB/s for each of a broker's {} fetchers, 0.15 s a round of epochs, \
+             0.05 s a partition",
+            seconds(totals.expected_seconds),
+            ASSUMED_BYTES_PER_SECOND >> 20,
+            totals.assumed_fetchers
+        )?;
+    }
     let offsets: usize = plan.groups.iter().map(|g| g.offsets.len()).sum();
     writeln!(
         out,
@@ -94,6 +107,9 @@ pub(crate) fn plan(plan: &Plan, path: &Path, out: &mut impl Write) -> Result<()>
         let (acls, quotas, users) = (rest.acls.len(), rest.quotas.len(), rest.users.len());
         writeln!(out, "beside      {acls} ACLs, quotas of {quotas}, {configs} configs, {users} SCRAM users")?;
     }
+    if let Some(schemas) = &plan.schemas {
+        crate::schemas::planned(schemas, out)?;
+    }
     writeln!(out, "retention   none until varve restore release {}", path.display())?;
     for difference in plan.differences.iter().take(SHOWN) {
         writeln!(out, "not as it was: {difference}")?;
@@ -104,6 +120,22 @@ pub(crate) fn plan(plan: &Plan, path: &Path, out: &mut impl Write) -> Result<()>
     }
     writeln!(out, "plan        {}", path.display())?;
     Ok(())
+}
+
+/// What the throttle makes of the plan's time.
+pub(crate) fn throttled(plan: &Plan, bytes_per_second: Option<u64>, out: &mut impl Write) -> Result<()> {
+    if bytes_per_second.is_some() {
+        writeln!(
+            out,
+            "time        about {} with --throttle",
+            seconds(plan.totals.seconds(bytes_per_second))
+        )?;
+    }
+    Ok(())
+}
+
+fn seconds(seconds: u64) -> String {
+    age(i64::try_from(seconds.saturating_mul(1000)).unwrap_or(i64::MAX))
 }
 
 fn more(out: &mut impl Write, all: usize, what: &str) -> Result<()> {
@@ -164,6 +196,9 @@ impl Report<'_> {
                 "aborted_transactions": applied.aborted_transactions,
                 "groups": groups.collect::<Vec<_>>(),
             });
+            if let Some(schemas) = &applied.schemas {
+                report["applied"]["schemas"] = crate::schemas::json(schemas);
+            }
         }
         if let Some(verified) = self.verified {
             let partitions = verified.partitions.iter().map(|p| {
@@ -179,6 +214,7 @@ impl Report<'_> {
             report["verified"] = json!({
                 "partitions": partitions.collect::<Vec<_>>(),
                 "groups": verified.groups,
+                "schemas": plan.schemas.as_ref().map(|s| s.versions.len()),
                 "bytes": verified.bytes,
                 "findings": verified.findings,
             });
@@ -203,6 +239,9 @@ impl Report<'_> {
                 let why = group.refused.as_deref().unwrap_or_default();
                 writeln!(out, "group {} was not committed: {why}", group.group_id)?;
             }
+            if let Some(schemas) = &applied.schemas {
+                crate::schemas::restored(schemas, out)?;
+            }
             if applied.aborted_transactions > 0 {
                 writeln!(
                     out,
@@ -214,10 +253,14 @@ impl Report<'_> {
         if let Some(verified) = self.verified {
             writeln!(
                 out,
-                "verified    {} partitions are the archive's byte for byte ({} bytes, SHA-256), {} groups",
+                "verified    {} partitions are the archive's byte for byte ({} bytes, SHA-256), {} groups{}",
                 grouped(verified.partitions.len() as u64),
                 grouped(verified.bytes),
-                grouped(verified.groups)
+                grouped(verified.groups),
+                self.plan
+                    .schemas
+                    .as_ref()
+                    .map_or_else(String::new, |s| format!(", {} schemas", grouped(s.versions.len() as u64)))
             )?;
             for finding in &verified.findings {
                 writeln!(out, "differs     {finding}")?;

@@ -17,6 +17,8 @@ pub enum Error {
     Admin(#[from] AdminError),
     #[error("the target's state: {0}")]
     State(#[from] varve_cluster::StateError),
+    #[error(transparent)]
+    Registry(#[from] varve_cluster::RegistryError),
     #[error("{object}: {source}")]
     Protocol { object: String, source: ProtocolError },
     #[error("{object}: its key can't be had: {detail}")]
@@ -38,6 +40,7 @@ impl Error {
                 matches!(error.kind(), varve_archive::Kind::Retry | varve_archive::Kind::Denied)
             }
             Self::Client(error) => error.is_retriable(),
+            Self::Registry(error) => error.is_retriable(),
             _ => false,
         }
     }

@@ -6,7 +6,9 @@
 
 pub mod apply;
 mod as_of;
+pub mod at;
 mod brokers;
+mod cold;
 pub mod drill;
 mod error;
 pub mod history;
@@ -14,6 +16,7 @@ pub mod log;
 pub mod plan;
 pub mod release;
 pub mod rest;
+pub mod schemas;
 pub mod select;
 pub mod source;
 pub mod users;

@@ -81,12 +81,6 @@ impl Rest {
                 ));
             }
         }
-        if parts.has(Part::Schemas)
-            && let Some(schemas) = &archived.schemas
-        {
-            differences
-                .push(format!("{} subjects of the Schema Registry are not put back", schemas.subjects.len()));
-        }
         Ok(rest)
     }
 

@@ -103,6 +103,12 @@ impl Source {
         Ok(Self { archive: archive.clone(), snapshot, state, topics })
     }
 
+    /// Of all topics.
+    pub fn partitions(&self) -> Vec<(Id, i32)> {
+        let of = |t: &SourceTopic| t.partitions.keys().map(|p| (t.topic_id, *p)).collect::<Vec<_>>();
+        self.topics.iter().flat_map(of).collect()
+    }
+
     /// By its id in Kafka's text form.
     pub fn topic(&self, topic_id: &str) -> Option<&SourceTopic> {
         let id = Id::parse(topic_id).ok()?;

@@ -1,4 +1,5 @@
-// A Schema Registry in memory, twice over the same contents: open, and with TLS and a login.
+// A Schema Registry in memory, twice over the same contents: open, and with TLS and a login. It is without import mode
+// unless it is asked for.
 package main
 
 import (
@@ -20,10 +21,16 @@ func main() {
 		logins = append(logins, value)
 		return nil
 	})
+	modes := flag.String("import", "", "kept, ignored: an import mode, and what it does with ids")
+	delay := flag.Duration("delay", 0, "before each registration, with an import mode")
 	flag.Parse()
 	registry := srfake.NewRegistry()
 	defer registry.Close()
 	handler := registry.Handler()
+	if *modes != "" {
+		ignoresIDs := *modes == "ignored"
+		handler = &importing{registry: registry, inner: handler, ignoresIDs: ignoresIDs, delay: *delay}
+	}
 	if *secure != "" {
 		guarded := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			login := r.Header.Get("Authorization")

@@ -41,7 +41,7 @@ pub(crate) fn toxiproxy() -> Result<PathBuf> {
 pub(crate) fn registry() -> Result<PathBuf> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("registry");
     let mut text = Vec::new();
-    for file in ["main.go", "go.mod", "go.sum"] {
+    for file in ["main.go", "import.go", "go.mod", "go.sum"] {
         text.extend(std::fs::read(source.join(file))?);
     }
     // The name follows from the source, so an edited server is built anew.

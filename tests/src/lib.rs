@@ -52,7 +52,7 @@ pub use minio::{Bucket, Minio, PASSWORD as MINIO_PASSWORD, REGION as MINIO_REGIO
 pub use node::Node;
 pub use permissions::{Permission, ResourceName, documented_permissions, documented_restore_permissions};
 pub use reference::reference_pages;
-pub use registry::Registry;
+pub use registry::{Import, Registry};
 pub use restored::{same_logs, writers_go_on};
 pub use restoring::{
     Archived, Restoring, USUAL, active_controller, ended, has_left, is_registered, of_plan, restore_from,

@@ -17,6 +17,17 @@ use crate::scratch::Scratch;
 use crate::tls::Certificates;
 use crate::{http, install};
 
+/// What a registry does with ids that are given to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Import {
+    /// It has no such mode.
+    Never,
+    /// As Confluent's.
+    Kept,
+    /// It takes the mode, and gives ids of its own.
+    Ignored,
+}
+
 #[derive(Debug)]
 pub struct Registry {
     /// Open to all.
@@ -33,6 +44,11 @@ impl Registry {
     pub const TOKEN: &str = "not-a-token";
 
     pub fn start() -> Result<Self> {
+        Self::with(Import::Never, Duration::ZERO)
+    }
+
+    /// `delay` is that of each registration, of one with an import mode.
+    pub fn with(import: Import, delay: Duration) -> Result<Self> {
         let (port, secure_port) = (free_port()?, free_port()?);
         let scratch = Scratch::new("registry")?;
         let dir = scratch.path();
@@ -45,10 +61,21 @@ impl Registry {
         command.args(["-certificate", "server.pem", "-key", "server.key"]);
         command.args(["-authorization", &format!("Basic {basic}")]);
         command.args(["-authorization", &format!("Bearer {}", Self::TOKEN)]);
+        match import {
+            Import::Never => &mut command,
+            Import::Kept => command.args(["-import", "kept"]),
+            Import::Ignored => command.args(["-import", "ignored"]),
+        };
+        command.args(["-delay", &format!("{}ms", delay.as_millis())]);
         let mut process = Process::start("registry", command, &dir.join("registry.log"))?;
         process
             .wait_ready(Duration::from_secs(20), || http::request("GET", port, "/subjects", "").is_ok())?;
         Ok(Self { port, secure_port, _process: process, scratch })
+    }
+
+    /// Of the open one.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
     }
 
     /// Whom to trust as the one with TLS.
@@ -64,9 +91,11 @@ impl Registry {
         answer["id"].as_i64().context("no id")
     }
 
+    /// Without a subject, the global one.
     pub fn set_compatibility(&self, subject: &str, level: &str) -> Result<()> {
         let body = json!({"compatibility": level}).to_string();
-        http::request("PUT", self.port, &format!("/config/{subject}"), &body).map(drop)
+        let path = format!("/config/{subject}");
+        http::request("PUT", self.port, path.trim_end_matches('/'), &body).map(drop)
     }
 
     pub fn set_mode(&self, subject: &str, mode: &str) -> Result<()> {
@@ -74,7 +103,11 @@ impl Registry {
         http::request("PUT", self.port, &format!("/mode/{subject}"), &body).map(drop)
     }
 
-    /// Softly.
+    pub fn get(&self, path: &str) -> Result<Value> {
+        Ok(serde_json::from_str(&http::request("GET", self.port, path, "")?)?)
+    }
+
+    /// Softly, unless the path ends otherwise.
     pub fn delete(&self, path: &str) -> Result<()> {
         http::request("DELETE", self.port, &format!("/subjects/{path}"), "").map(drop)
     }

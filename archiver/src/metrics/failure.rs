@@ -88,7 +88,9 @@ impl FailureKind {
             Error::Store(error) => match error.kind {
                 StoreKind::Denied => Self::Denied,
                 StoreKind::Truncated => Self::Corrupt,
-                StoreKind::Invalid | StoreKind::Unsupported | StoreKind::InvalidRange => Self::Setting,
+                StoreKind::Invalid | StoreKind::Unsupported | StoreKind::Frozen | StoreKind::InvalidRange => {
+                    Self::Setting
+                }
                 _ => Self::Store,
             },
             Error::Client(error) => Self::of_client(error),

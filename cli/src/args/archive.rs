@@ -224,7 +224,7 @@ fn times(text: &str) -> anyhow::Result<Range<i64>> {
     range(text, i64::MAX, time_ms)
 }
 
-/// RFC 3339, a date (its begin, UTC), or milliseconds since 1970.
+/// RFC 3339, a date (its begin, UTC), a date and a time of day (UTC), or milliseconds since 1970.
 pub(super) fn time_ms(text: &str) -> anyhow::Result<i64> {
     use time::OffsetDateTime;
     use time::format_description::well_known::Rfc3339;
@@ -232,7 +232,12 @@ pub(super) fn time_ms(text: &str) -> anyhow::Result<i64> {
     if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
         return text.parse().context("too large a time");
     }
-    let full = if text.len() == 10 { format!("{text}T00:00:00Z") } else { text.to_owned() };
+    let full = match text.len() {
+        10 => format!("{text}T00:00:00Z"),
+        16 => format!("{text}:00Z"),
+        19 => format!("{text}Z"),
+        _ => text.to_owned(),
+    };
     let parsed = OffsetDateTime::parse(&full, &Rfc3339).with_context(|| {
         format!("expected 2026-11-21T10:00:00Z, 2026-11-21 or milliseconds, found {text:?}")
     })?;
@@ -277,6 +282,10 @@ mod tests {
         assert_eq!(times("2023-11-14T22:13:20Z..1700000000500").unwrap(), ms..ms + 500);
         assert_eq!(times("2023-11-14..").unwrap().start, 1_699_920_000_000);
         assert_eq!(time_ms("2023-11-14T23:13:20.25+01:00").unwrap(), ms + 250);
+        for minute in ["2023-11-14 22:13", "2023-11-14T22:13", "2023-11-14 22:13:00", "2023-11-14 22:13:00Z"]
+        {
+            assert_eq!(time_ms(minute).unwrap(), ms - 20_000, "{minute}");
+        }
         assert!(times("yesterday..").is_err());
     }
 

@@ -68,10 +68,17 @@ pub(crate) struct RunArgs {
     /// Consumer groups, with * for any characters; by default all with offsets in the topics. May be repeated.
     #[arg(long, value_name = "PATTERN,…", value_delimiter = ',')]
     pub(crate) groups: Vec<String>,
-    /// What comes beside the topics: groups, acls, quotas, configs; by default all of them, and none for none. The
-    /// target's own values stay.
-    #[arg(long, value_name = "PART,…", value_delimiter = ',', default_value = "groups,acls,quotas,configs")]
+    /// What comes beside the topics: groups, acls, quotas, configs, schemas; by default all of them, and none for none.
+    /// The target's own values stay.
+    #[arg(
+        long,
+        value_name = "PART,…",
+        value_delimiter = ',',
+        default_value = "groups,acls,quotas,configs,schemas"
+    )]
     pub(crate) parts: Vec<String>,
+    #[command(flatten)]
+    pub(crate) schemas: SchemaArgs,
     /// Replicas of each partition; by default as they were, and at most the number of brokers.
     #[arg(long, value_name = "N")]
     pub(crate) replication_factor: Option<usize>,
@@ -95,6 +102,20 @@ pub(crate) struct RunArgs {
     pub(crate) how: HowArgs,
     #[command(flatten)]
     pub(crate) access: AccessArgs,
+}
+
+/// What of the archive's Schema Registry, and where.
+#[derive(Debug, Args)]
+pub(crate) struct SchemaArgs {
+    /// The target's Schema Registry: it gets the archive's subjects, with their ids.
+    #[arg(long, value_name = "URL")]
+    pub(crate) schema_registry: Option<String>,
+    /// Its subjects, with * for any characters; by default all. May be repeated.
+    #[arg(long, value_name = "PATTERN,…", value_delimiter = ',', requires = "schema_registry")]
+    pub(crate) subjects: Vec<String>,
+    /// Where the registry has no mode IMPORT: let it give new ids. Records keep the old ones.
+    #[arg(long, requires = "schema_registry")]
+    pub(crate) schema_ids_may_change: bool,
 }
 
 #[derive(Debug, Args)]
@@ -136,8 +157,9 @@ pub(crate) struct DrillArgs {
 /// What of an archive.
 #[derive(Debug, Args)]
 pub(crate) struct WhatArgs {
-    /// The recovery point.
-    #[arg(long, value_name = "latest|N", default_value = "latest", value_parser = snapshot)]
+    /// The recovery point: a snapshot's number, or a time (2026-11-20 14:05, which is UTC, or RFC 3339), for the last
+    /// one that was made at or before it.
+    #[arg(long, value_name = "latest|N|TIME", default_value = "latest", value_parser = snapshot)]
     pub(crate) at: SnapshotArg,
     /// Topics, with * for any characters; by default all. May be repeated.
     #[arg(long, value_name = "PATTERN,…", value_delimiter = ',')]
@@ -197,6 +219,9 @@ pub(crate) struct AccessArgs {
     /// The same for the controllers; by default none: PLAINTEXT.
     #[arg(long, value_name = "FILE")]
     pub(crate) controller_config: Option<PathBuf>,
+    /// What opens the Schema Registry (schema.registry.user, .password, .ca.file), KEY=VALUE lines.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) schema_registry_config: Option<PathBuf>,
     /// JSON: one object.
     #[arg(long)]
     pub(crate) json: bool,
@@ -237,21 +262,19 @@ pub(crate) struct ChangeArgs {
 pub(crate) enum SnapshotArg {
     Latest,
     Number(u64),
-}
-
-impl SnapshotArg {
-    pub(crate) fn sequence(self) -> Option<u64> {
-        match self {
-            Self::Latest => None,
-            Self::Number(number) => Some(number),
-        }
-    }
+    /// The last one at or before it.
+    Time(i64),
 }
 
 fn snapshot(text: &str) -> anyhow::Result<SnapshotArg> {
     match text {
         "latest" => Ok(SnapshotArg::Latest),
-        number => Ok(SnapshotArg::Number(number.parse().context("expected latest or a snapshot's number")?)),
+        number if number.bytes().all(|b| b.is_ascii_digit()) => {
+            Ok(SnapshotArg::Number(number.parse().context("expected latest or a snapshot's number")?))
+        }
+        time => Ok(SnapshotArg::Time(
+            super::archive::time_ms(time).context("expected latest, a snapshot's number or a time")?,
+        )),
     }
 }
 
@@ -311,6 +334,7 @@ mod tests {
             assert!(bytes(bad).is_err(), "{bad}");
         }
         assert_eq!(snapshot("7").unwrap(), SnapshotArg::Number(7));
+        assert_eq!(snapshot("2023-11-14 22:13").unwrap(), SnapshotArg::Time(1_699_999_980_000));
         assert!(snapshot("newest").is_err());
     }
 

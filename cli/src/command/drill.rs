@@ -14,7 +14,7 @@ use varve_restore::plan::{Plan, Reach, Wanted, plan};
 use varve_restore::select::{Patterns, Selection};
 use varve_restore::source::Source;
 
-use super::restore::{CarriedOut, Ends, carry_out, write_new};
+use super::restore::{CarriedOut, Ends, carry_out, sequence, write_new};
 use crate::args::restore::{DrillArgs, HowArgs};
 use crate::process::now_ms;
 use crate::{Verdict, logging, progress};
@@ -87,8 +87,8 @@ async fn with_broker(
     let ends = Ends::open(&args.from, &broker.bootstrap_servers, &broker.controllers, &args.access).await?;
     let (topics, without) = (Patterns::new(&args.what.topics)?, Patterns::new(&args.what.without)?);
     let selection = Selection { topics, without, ..Selection::default() };
-    let mut source =
-        Source::open(&ends.archive, args.what.at.sequence(), |name| selection.has_topic(name)).await?;
+    let at = sequence(&ends.archive, args.what.at).await?;
+    let mut source = Source::open(&ends.archive, at, |name| selection.has_topic(name)).await?;
     let all_topics = source.topics.len();
     let living = source.topics.iter().filter(|t| !t.is_deleted()).map(|t| t.name.as_str());
     let drawn = sampled(living, args.sample, args.seed);
@@ -106,6 +106,7 @@ async fn with_broker(
         into_its_source: false,
         reach: Reach { advertised_host: "127.0.0.1".to_owned(), listener: ListenerConfig::default() },
         skip_corrupt: false,
+        schemas: None,
     };
     let controller = Controller::new(ends.controllers.clone())?;
     let made = plan(&source, &ends.keys, &ends.client, &controller, &wanted).await?;

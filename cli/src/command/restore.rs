@@ -9,13 +9,16 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 use varve_archive::Archive;
+use varve_cluster::SchemaRegistry;
 use varve_format::Id;
 use varve_kafka::client::{Client, ClientConfig};
 use varve_kafka::replica::Controller;
-use varve_restore::apply::{Applied, Apply, ApplyOptions, Stage, cleanup};
+use varve_restore::apply::{Applied, Apply, ApplyOptions, Stage, cleanup, put_modes_back, schemas};
+use varve_restore::at::snapshot_at;
 use varve_restore::history::KeyCache;
 use varve_restore::plan::{Plan, Reach, Wanted, plan};
 use varve_restore::release::{release, releases};
+use varve_restore::schemas::WantedSchemas;
 use varve_restore::select::{Patterns, Selection};
 use varve_restore::source::Source;
 use varve_restore::users::passwords;
@@ -23,11 +26,13 @@ use varve_restore::verify::{Verified, verify};
 
 use crate::args::restore::{
     AccessArgs, ApplyArgs, ChangeArgs, HowArgs, PlannedArgs, RestoreArgs, RestoreCommand, RunArgs,
+    SchemaArgs, SnapshotArg,
 };
 use crate::args::{client_config, listener_config};
+use crate::output::time;
 use crate::process::{now_ms, stopped};
 use crate::restore::{self as shown, Report};
-use crate::{Verdict, location, logging, progress};
+use crate::{Verdict, location, logging, progress, registry};
 
 pub(crate) async fn run(args: RestoreArgs) -> Result<Verdict> {
     logging::warnings();
@@ -46,6 +51,8 @@ pub(crate) struct Ends {
     pub(crate) keys: Arc<KeyCache>,
     pub(crate) client: Client,
     pub(crate) controllers: ClientConfig,
+    /// The target's, if there is anything to do with it.
+    pub(crate) registry: Option<SchemaRegistry>,
 }
 
 impl Ends {
@@ -60,12 +67,20 @@ impl Ends {
         let keys = Arc::new(KeyCache::new(&archive, access.keys.ring()?));
         let client = Client::new(client_config(brokers, access.command_config.as_deref())?)?;
         let controllers = client_config(controllers, access.controller_config.as_deref())?;
-        Ok(Self { archive, keys, client, controllers })
+        Ok(Self { archive, keys, client, controllers, registry: None })
     }
 
     async fn of(plan: &Plan, access: &AccessArgs) -> Result<Self> {
         let target = &plan.target;
-        Self::open(&plan.archive.url, &target.bootstrap_servers, &target.controllers, access).await
+        let ends =
+            Self::open(&plan.archive.url, &target.bootstrap_servers, &target.controllers, access).await?;
+        ends.with_registry(plan.schemas.as_ref().map(|s| s.url.as_str()), access)
+    }
+
+    fn with_registry(mut self, url: Option<&str>, access: &AccessArgs) -> Result<Self> {
+        let config = access.schema_registry_config.as_deref();
+        self.registry = url.map(|url| registry::open(url, config)).transpose()?;
+        Ok(self)
     }
 
     /// As the plan has it.
@@ -79,6 +94,7 @@ async fn plan_and_apply(args: RunArgs) -> Result<Verdict> {
     let (from, to) = (args.from.context("--from")?, args.to.context("--to")?);
     let controllers = args.controller.context("--controller")?;
     let ends = Ends::open(&from, &to, &controllers, &args.access).await?;
+    let ends = ends.with_registry(args.schemas.schema_registry.as_deref(), &args.access)?;
     let selection = Selection {
         topics: Patterns::new(&args.what.topics)?,
         without: Patterns::new(&args.what.without)?,
@@ -91,8 +107,8 @@ async fn plan_and_apply(args: RunArgs) -> Result<Verdict> {
     };
     let reach = reach(&args.how, &to)?;
     let bar = progress::unknown("looking at the archive and the target");
-    let source =
-        Source::open(&ends.archive, args.what.at.sequence(), |name| selection.has_topic(name)).await?;
+    let at = sequence(&ends.archive, args.what.at).await?;
+    let source = Source::open(&ends.archive, at, |name| selection.has_topic(name)).await?;
     let wanted = Wanted {
         restore_id: Id(*uuid::Uuid::new_v4().as_bytes()),
         now_ms: now_ms()?,
@@ -106,6 +122,7 @@ async fn plan_and_apply(args: RunArgs) -> Result<Verdict> {
         into_its_source: args.into_its_source,
         reach,
         skip_corrupt: args.skip_corrupt,
+        schemas: wanted_schemas(&args.parts, args.schemas, ends.registry.as_ref())?,
     };
     let controller = Controller::new(ends.controllers.clone())?;
     let made = plan(&source, &ends.keys, &ends.client, &controller, &wanted).await;
@@ -117,6 +134,7 @@ async fn plan_and_apply(args: RunArgs) -> Result<Verdict> {
         println!("{}", serde_json::to_string(&made)?);
     } else if !args.access.json {
         shown::plan(&made, &path, &mut std::io::stdout().lock())?;
+        shown::throttled(&made, args.how.throttle, &mut std::io::stdout().lock())?;
     }
     if let Some(refusal) = made.refusals.first() {
         if args.dry_run {
@@ -138,12 +156,40 @@ fn merged(all: Vec<(String, BTreeSet<i32>)>) -> BTreeMap<String, BTreeSet<i32>> 
     merged
 }
 
+/// `None` is the latest.
+pub(crate) async fn sequence(archive: &Archive, at: SnapshotArg) -> Result<Option<u64>> {
+    Ok(match at {
+        SnapshotArg::Latest => None,
+        SnapshotArg::Number(number) => Some(number),
+        SnapshotArg::Time(time_ms) => Some(snapshot_at(archive, time_ms, time).await?),
+    })
+}
+
+/// `None` without a registry.
+fn wanted_schemas(
+    parts: &[String],
+    args: SchemaArgs,
+    registry: Option<&SchemaRegistry>,
+) -> Result<Option<WantedSchemas>> {
+    let (Some(url), Some(registry)) = (args.schema_registry, registry) else { return Ok(None) };
+    if !parts.iter().any(|part| part == "schemas") {
+        bail!("--schema-registry is for the part schemas, which is not among --parts");
+    }
+    Ok(Some(WantedSchemas {
+        registry: registry.clone(),
+        url,
+        subjects: Patterns::new(&args.subjects)?,
+        ids_may_change: args.schema_ids_may_change,
+    }))
+}
+
 async fn apply_file(args: ApplyArgs) -> Result<Verdict> {
     let plan = read(&args.plan)?;
     let ends = Ends::of(&plan, &args.access).await?;
     let source = ends.source(&plan).await?;
     if !args.access.json {
         shown::plan(&plan, &args.plan, &mut std::io::stdout().lock())?;
+        shown::throttled(&plan, args.how.throttle, &mut std::io::stdout().lock())?;
     }
     if !agreed(args.how.yes, "Apply this plan?")? {
         return Ok(Verdict::Clean);
@@ -240,10 +286,12 @@ pub(crate) async fn carry_out(
         client: &ends.client,
         controllers: ends.controllers.clone(),
         options,
+        registry: ends.registry.as_ref(),
     };
     let started_ms = now_ms()?;
     let bar = progress::bytes("copying", plan.totals.replica_bytes);
     let told = |stage: Stage| match stage {
+        Stage::Schemas => bar.set_message("registering schemas"),
         Stage::Creating => bar.set_message("creating topics"),
         Stage::RaisingEpochs => bar.set_message("raising leader epochs"),
         Stage::Copying(at) => {
@@ -267,7 +315,9 @@ pub(crate) async fn carry_out(
                 () = stopped() => bail!("stopped while verifying: varve restore verify {} does it again", path.display()),
             };
             bar.finish_and_clear();
-            Some(verified?)
+            let mut verified = verified?;
+            verified.findings.extend(schemas_differ(plan, path, source, ends).await?);
+            Some(verified)
         }
     };
     Ok(CarriedOut { applied, verified, started_ms, applied_ms, ended_ms: now_ms()? })
@@ -281,7 +331,8 @@ async fn verify_file(args: PlannedArgs) -> Result<Verdict> {
     let bar = progress::bytes("verifying", plan.totals.log_bytes);
     let verified = verify(&plan, &source, &ends.keys, &ends.client, &|bytes| bar.set_position(bytes)).await;
     bar.finish_and_clear();
-    let verified = verified?;
+    let mut verified = verified?;
+    verified.findings.extend(schemas_differ(&plan, &args.plan, &source, &ends).await?);
     let ended_ms = now_ms()?;
     let report = Report {
         plan: &plan,
@@ -300,6 +351,14 @@ async fn verify_file(args: PlannedArgs) -> Result<Verdict> {
     Ok(if report.is_clean() { Verdict::Clean } else { Verdict::Findings })
 }
 
+/// Nothing of a plan without schemas.
+async fn schemas_differ(plan: &Plan, path: &Path, source: &Source, ends: &Ends) -> Result<Vec<String>> {
+    match schemas(plan, path, source, ends.registry.as_ref())? {
+        Some(schemas) => Ok(schemas.differs().await?),
+        None => Ok(Vec::new()),
+    }
+}
+
 async fn clean(args: ChangeArgs) -> Result<Verdict> {
     let plan = read(&args.planned.plan)?;
     let ends = Ends::of(&plan, &args.planned.access).await?;
@@ -307,7 +366,11 @@ async fn clean(args: ChangeArgs) -> Result<Verdict> {
     let first = cleanup(&plan, path, &ends.client, ends.controllers.clone(), true).await?;
     let cleaned = match args.dry_run || !agreed(args.yes, &shown::cleanup_question(&first))? {
         true => first,
-        false => cleanup(&plan, path, &ends.client, ends.controllers.clone(), false).await?,
+        false => {
+            let cleaned = cleanup(&plan, path, &ends.client, ends.controllers.clone(), false).await?;
+            put_modes_back(&plan, path, ends.registry.as_ref()).await?;
+            cleaned
+        }
     };
     let mut out = std::io::stdout().lock();
     if args.planned.access.json {

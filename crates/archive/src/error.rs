@@ -51,6 +51,7 @@ impl Error {
                 varve_store::Kind::Denied => Kind::Denied,
                 varve_store::Kind::Invalid
                 | varve_store::Kind::Unsupported
+                | varve_store::Kind::Frozen
                 | varve_store::Kind::InvalidRange => Kind::Invalid,
                 _ => Kind::Retry,
             },
@@ -67,6 +68,15 @@ impl Error {
             Self::Requires { .. } | Self::Invalid { .. } => Kind::Invalid,
             Self::Contended { .. } => Kind::Retry,
             Self::Offsets { source, .. } => source.kind(),
+        }
+    }
+
+    /// Whether an object must be thawed before it can be read.
+    pub fn is_frozen(&self) -> bool {
+        match self {
+            Self::Store(e) => e.kind == varve_store::Kind::Frozen,
+            Self::Offsets { source, .. } => source.is_frozen(),
+            _ => false,
         }
     }
 

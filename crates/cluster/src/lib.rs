@@ -3,7 +3,8 @@
 //! docs/CLUSTER-STATE.md specifies the document and the permissions that collecting it needs. [`collect_groups`]
 //! comes first, the log ends that a snapshot waits for follow from it, [`collect_rest`] comes last. Equal states
 //! are equal bytes ([`varve_archive::Record::encode`]). What can't be read is in the document's `missing`, never
-//! silently absent. Nothing is changed on a cluster, so a crash leaves nothing behind.
+//! silently absent. Nothing is changed on a cluster, so a crash leaves nothing behind; a [`SchemaRegistry`] also takes
+//! back what a document has of it.
 
 mod check;
 mod collect;
@@ -15,6 +16,7 @@ mod parts;
 mod read_schemas;
 mod schema_registry;
 mod schemas;
+mod write_schemas;
 
 pub use collect::{StateError, collect, collect_rest};
 pub use diff::{Difference, Item, Kind, diff};
@@ -25,5 +27,7 @@ pub use document::{
 };
 pub use groups::{CollectedGroups, collect_groups};
 pub use parts::{Part, StateParts};
+pub use read_schemas::read_registry;
 pub use schema_registry::{RegistryError, RegistryLogin, RegistrySettings, SchemaRegistry};
 pub use schemas::{RegistryConfig, SchemaReference, SchemaState, SchemaVersion, Subject};
+pub use write_schemas::{IMPORT, NewSchema, Registered};

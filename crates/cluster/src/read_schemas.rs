@@ -29,6 +29,43 @@ enum Read<T> {
     Denied,
 }
 
+/// All that a registry holds, for a comparison with it. With any of it missing it is an error: what is not known would
+/// look like what is not there. Deleted versions that are listed and not given are left out.
+///
+/// # Errors
+/// What is missing, by name.
+pub async fn read_registry(registry: &SchemaRegistry) -> Result<SchemaState, String> {
+    let (state, missing) = read_schemas(registry).await;
+    let missing = missing.into_entries().into_iter().find(|m| m.reason != Reason::Unsupported);
+    match (state, missing) {
+        (Some(state), None) => Ok(state),
+        (_, Some(missing)) => Err(format!("{}: {}", missing.what, missing.error)),
+        (None, None) => Err("it tells nothing".to_owned()),
+    }
+}
+
+pub(super) async fn own_config(
+    registry: &SchemaRegistry,
+    subject: &str,
+) -> Result<Option<RegistryConfig>, RegistryError> {
+    config(registry, &["config", subject], OWN_ALONE, "config", &mut MissingList::default()).await
+}
+
+/// One version; if it may be a deleted one, it is not told whether it is.
+pub(super) async fn version_of(
+    registry: &SchemaRegistry,
+    subject: &str,
+    number: i32,
+    or_deleted: bool,
+) -> Result<Option<SchemaVersion>, RegistryError> {
+    let path = ["subjects", subject, "versions", &number.to_string()];
+    match registry.get::<Version>(&path, if or_deleted { DELETED_TOO } else { "" }).await {
+        Ok(found) => Ok(Some(version(found, number, false))),
+        Err(e) if e.is_not_found() => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
 pub(super) async fn read_schemas(registry: &SchemaRegistry) -> (Option<SchemaState>, MissingList) {
     let mut missing = MissingList::default();
     match read_all(registry, &mut missing).await {
@@ -201,8 +238,9 @@ async fn listed<T: for<'de> Deserialize<'de> + Ord>(
     what: &str,
     missing: &mut MissingList,
 ) -> Result<Option<BTreeSet<T>>, RegistryError> {
-    match read::<BTreeSet<T>>(registry, path, query, what, missing).await? {
-        Read::There(found) => Ok(Some(found)),
+    // Some tell an empty list as null.
+    match read::<Option<BTreeSet<T>>>(registry, path, query, what, missing).await? {
+        Read::There(found) => Ok(Some(found.unwrap_or_default())),
         Read::Absent => Ok(Some(BTreeSet::new())),
         Read::Denied => Ok(None),
     }

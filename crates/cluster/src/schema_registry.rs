@@ -1,4 +1,4 @@
-//! A client of a Schema Registry's REST API: reading alone.
+//! A client of a Schema Registry's REST API.
 //!
 //! One pool of connections; every request has a time limit, every answer a size limit. What may pass (no
 //! connection, no answer in time, 429, 5xx) is asked again until `retry_for` is over. Redirects are not followed:
@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::header::{ACCEPT, AUTHORIZATION, HeaderValue, USER_AGENT};
-use hyper::{Request, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, USER_AGENT};
+use hyper::{Method, Request, StatusCode};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -29,6 +29,7 @@ const MAX_ANSWER_BYTES: usize = 32 << 20;
 /// Of an error's message that we repeat.
 const MAX_MESSAGE_CHARS: usize = 300;
 const ACCEPTED: &str = "application/vnd.schemaregistry.v1+json, application/json";
+const SENT: &str = "application/vnd.schemaregistry.v1+json";
 
 #[derive(Clone, Debug)]
 pub struct RegistrySettings {
@@ -70,17 +71,17 @@ pub enum RegistryError {
     #[error("Schema Registry {url}: {problem}")]
     Config { url: String, problem: String },
 
-    #[error("GET {url}: {status}{message}")]
-    Status { url: String, status: u16, message: String },
+    #[error("{request}: {status}{message}")]
+    Status { request: String, status: u16, message: String },
 
-    #[error("GET {url}: {detail}")]
-    Unreachable { url: String, detail: String },
+    #[error("{request}: {detail}")]
+    Unreachable { request: String, detail: String },
 
-    #[error("GET {url}: an answer of more than {allowed} bytes")]
-    TooLarge { url: String, allowed: usize },
+    #[error("{request}: an answer of more than {allowed} bytes")]
+    TooLarge { request: String, allowed: usize },
 
-    #[error("GET {url}: not the answer of a Schema Registry: {detail}")]
-    Answer { url: String, detail: String },
+    #[error("{request}: not the answer of a Schema Registry: {detail}")]
+    Answer { request: String, detail: String },
 }
 
 impl RegistryError {
@@ -109,7 +110,7 @@ pub struct SchemaRegistry {
     /// `url`, ending with a slash.
     base: String,
     authorization: Option<HeaderValue>,
-    http: Client<HttpsConnector<HttpConnector>, Empty<Bytes>>,
+    http: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
 }
 
 impl fmt::Debug for SchemaRegistry {
@@ -154,18 +155,33 @@ impl SchemaRegistry {
     /// # Errors
     /// [`RegistryError`], when trying again has not helped.
     pub async fn get<T: DeserializeOwned>(&self, segments: &[&str], query: &str) -> Result<T, RegistryError> {
+        self.send(Method::GET, segments, query, None).await
+    }
+
+    /// The answer to any request, with a body of JSON. It may be sent more than once.
+    pub(crate) async fn send<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        segments: &[&str],
+        query: &str,
+        body: Option<&serde_json::Value>,
+    ) -> Result<T, RegistryError> {
         let url = self.address(segments, query);
+        let name = format!("{method} {url}");
+        let body = body.map(|body| Bytes::from(body.to_string()));
         let begun = Instant::now();
         let mut pause = self.settings.retry_backoff;
         loop {
             let timeout = self.settings.request_timeout;
-            let asked = tokio::time::timeout(timeout, self.ask(&url)).await.unwrap_or_else(|_| {
+            let asked = self.ask(&method, &url, body.clone());
+            let asked = tokio::time::timeout(timeout, asked).await.unwrap_or_else(|_| {
                 let detail = format!("no answer within {} ms", timeout.as_millis());
-                Err(RegistryError::Unreachable { url: url.clone(), detail })
+                Err(RegistryError::Unreachable { request: name.clone(), detail })
             });
             let error = match asked {
                 Ok(body) => {
-                    let wrong = |e: serde_json::Error| RegistryError::Answer { url, detail: e.to_string() };
+                    let wrong =
+                        |e: serde_json::Error| RegistryError::Answer { request: name, detail: e.to_string() };
                     return serde_json::from_slice(&body).map_err(wrong);
                 }
                 Err(error) => error,
@@ -205,29 +221,34 @@ impl SchemaRegistry {
         url
     }
 
-    async fn ask(&self, url: &str) -> Result<Bytes, RegistryError> {
-        let unreachable = |detail: String| RegistryError::Unreachable { url: url.to_owned(), detail };
-        let mut request = Request::get(url).header(ACCEPT, ACCEPTED).header(USER_AGENT, "varve");
+    async fn ask(&self, method: &Method, url: &str, body: Option<Bytes>) -> Result<Bytes, RegistryError> {
+        let name = || format!("{method} {url}");
+        let unreachable = |detail: String| RegistryError::Unreachable { request: name(), detail };
+        let mut request =
+            Request::builder().method(method).uri(url).header(ACCEPT, ACCEPTED).header(USER_AGENT, "varve");
+        if body.is_some() {
+            request = request.header(CONTENT_TYPE, SENT);
+        }
         if let Some(authorization) = &self.authorization {
             request = request.header(AUTHORIZATION, authorization.clone());
         }
         let request = request
-            .body(Empty::new())
-            .map_err(|e| RegistryError::Answer { url: url.to_owned(), detail: e.to_string() })?;
+            .body(Full::new(body.unwrap_or_default()))
+            .map_err(|e| RegistryError::Answer { request: name(), detail: e.to_string() })?;
         let response = self.http.request(request).await.map_err(|e| unreachable(chain(&e)))?;
         let status = response.status();
         let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
         let body = match body {
             Ok(body) => body.to_bytes(),
             Err(e) if e.is::<http_body_util::LengthLimitError>() => {
-                return Err(RegistryError::TooLarge { url: url.to_owned(), allowed: MAX_ANSWER_BYTES });
+                return Err(RegistryError::TooLarge { request: name(), allowed: MAX_ANSWER_BYTES });
             }
             Err(e) => return Err(unreachable(chain(e.as_ref()))),
         };
         if status == StatusCode::OK {
             return Ok(body);
         }
-        Err(RegistryError::Status { url: url.to_owned(), status: status.as_u16(), message: message(&body) })
+        Err(RegistryError::Status { request: name(), status: status.as_u16(), message: message(&body) })
     }
 }
 

@@ -24,6 +24,8 @@ pub enum Kind {
     Invalid,
     /// The store does not do this.
     Unsupported,
+    /// The object lies in a storage class from which it must be thawed before it can be read.
+    Frozen,
     /// An answer or a failure that fits none of the others.
     Other,
 }
@@ -76,6 +78,7 @@ impl Kind {
             Kind::InvalidRange => "the range lies outside the object",
             Kind::Invalid => "invalid request or configuration",
             Kind::Unsupported => "not supported by this store",
+            Kind::Frozen => "it must be thawed first (restore-object)",
             Kind::Other => "unexpected answer",
         }
     }

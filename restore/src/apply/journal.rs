@@ -34,6 +34,8 @@ enum Line {
     Group {
         group_id: String,
     },
+    /// The Schema Registry has all of the plan's schemas.
+    Schemas {},
 }
 
 /// What the lines say together.
@@ -44,6 +46,7 @@ pub(super) struct Done {
     pub(super) aborted: BTreeSet<(String, i32, i64)>,
     pub(super) rest: bool,
     pub(super) groups: BTreeSet<String>,
+    pub(super) schemas: bool,
 }
 
 /// See the module.
@@ -103,6 +106,10 @@ impl Journal {
     pub(super) fn group(&self, group_id: &str) -> Result<()> {
         self.write(&Line::Group { group_id: group_id.to_owned() })
     }
+
+    pub(super) fn schemas(&self) -> Result<()> {
+        self.write(&Line::Schemas {})
+    }
 }
 
 fn read(path: &Path, text: &str) -> Result<Done> {
@@ -112,6 +119,7 @@ fn read(path: &Path, text: &str) -> Result<Done> {
         aborted: BTreeSet::new(),
         rest: false,
         groups: BTreeSet::new(),
+        schemas: false,
     };
     for (number, line) in text.lines().enumerate() {
         let odd = |found: String| {
@@ -130,6 +138,7 @@ fn read(path: &Path, text: &str) -> Result<Done> {
             Line::Group { group_id } => {
                 done.groups.insert(group_id);
             }
+            Line::Schemas {} => done.schemas = true,
         }
     }
     Ok(done)

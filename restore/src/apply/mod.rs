@@ -1,6 +1,6 @@
 //! Doing what a plan says.
 //!
-//! Order: the internal topics; we register as a broker; the topics, led by us alone; leader epochs; the real brokers
+//! Order: the Schema Registry; the internal topics; we register as a broker; the topics, led by us alone; leader epochs; the real brokers
 //! copy, and each partition is handed over when they have all of it; we leave; ACLs, quotas, configs and users are
 //! added; transactions that are open at the cut are aborted; groups are committed and read back. Whatever ends it
 //! early, we leave the cluster too.
@@ -11,6 +11,7 @@
 mod cleanup;
 mod groups;
 mod journal;
+mod schemas;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use varve_archive::{JournalView, LogReader};
+use varve_cluster::SchemaRegistry;
 use varve_format::Id;
 use varve_kafka::client::admin::TopicPartition;
 use varve_kafka::client::alter::OpenProducer;
@@ -32,12 +34,14 @@ use crate::error::{Error, Result};
 use crate::history::KeyCache;
 use crate::log::{ArchiveLog, Budget, Facts, ProducerIds};
 use crate::plan::{Plan, PlannedPartition, PlannedTopic, Reach};
+use crate::schemas::Restored;
 use crate::source::Source;
 use journal::{Done, Journal};
 
 pub use cleanup::{Cleaned, cleanup};
 pub use groups::GroupOutcome;
 pub(crate) use groups::differs as groups_differ;
+pub use schemas::{put_modes_back, schemas};
 
 /// Topics that are made together, before it is written down.
 const CREATED_AT_ONCE: usize = 50;
@@ -72,11 +76,14 @@ pub struct Apply<'a> {
     pub client: &'a Client,
     pub controllers: ClientConfig,
     pub options: ApplyOptions,
+    /// The target's, of a plan with schemas.
+    pub registry: Option<&'a SchemaRegistry>,
 }
 
 /// Where it stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
+    Schemas,
     Creating,
     RaisingEpochs,
     Copying(LeaderProgress),
@@ -97,6 +104,8 @@ pub struct Applied {
     pub done_before: usize,
     pub aborted_transactions: usize,
     pub groups: Vec<GroupOutcome>,
+    /// Of a plan with schemas.
+    pub schemas: Option<Restored>,
 }
 
 impl Apply<'_> {
@@ -114,6 +123,7 @@ impl Apply<'_> {
         let journal = Arc::new(journal);
         let mut applied = Applied { is_resumed: !done.topics.is_empty(), ..Applied::default() };
         tokio::pin!(stop);
+        applied.schemas = self.schemas(&journal, &done, stop.as_mut(), told).await?;
         tokio::select! {
             worked = self.work(&journal, &done, &mut applied, told) => worked?,
             () = &mut stop => {

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::log::Hole;
 use crate::rest::Rest;
+use crate::schemas::PlannedSchemas;
 
 /// Of the file.
 pub const PLAN_VERSION: u32 = 1;
@@ -29,6 +30,9 @@ pub struct Plan {
     pub differences: Vec<String>,
     /// What stands against it. With any, nothing is done.
     pub refusals: Vec<Refusal>,
+    /// What the Schema Registry lacks, if one is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schemas: Option<PlannedSchemas>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -162,6 +166,15 @@ pub struct Totals {
     pub replica_bytes: u64,
     /// Rounds in which leader epochs are raised: 0.1 to 0.2 s each.
     pub epoch_cycles: u64,
+    /// Until all is handed over, about: without a throttle, and without verifying.
+    #[serde(default)]
+    pub expected_seconds: u64,
+    /// Of these, for the copying.
+    #[serde(default)]
+    pub copying_seconds: u64,
+    /// Threads with which a broker copies.
+    #[serde(default)]
+    pub assumed_fetchers: u32,
 }
 
 /// What stands against it, and what to do.

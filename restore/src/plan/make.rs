@@ -17,11 +17,14 @@ use super::document::{
 use super::partitions::Logs;
 use super::permissions;
 use super::reach::{self, Reach};
+use super::time::with_time;
 use crate::as_of;
 use crate::brokers::settings_of;
+use crate::cold;
 use crate::error::{Error, Result};
 use crate::history::KeyCache;
 use crate::rest::Rest;
+use crate::schemas::{self, WantedSchemas};
 use crate::select::Selection;
 use crate::source::{Source, SourceTopic};
 
@@ -65,6 +68,8 @@ pub struct Wanted {
     pub reach: Reach,
     /// What does not hold in the archive is a hole. For that all of it is read.
     pub skip_corrupt: bool,
+    /// The target's Schema Registry.
+    pub schemas: Option<WantedSchemas>,
 }
 
 /// Looks at archive and target, and changes neither.
@@ -102,7 +107,10 @@ pub async fn plan(
         });
     }
     let mut differences = Vec::new();
-    let topics = topics(source, keys, &target.brokers, wanted, &mut refusals, &mut differences).await?;
+    let topics = match topics(source, keys, &target.brokers, wanted, &mut refusals, &mut differences).await {
+        Ok(topics) => topics,
+        Err(error) => return Err(cold::told(error, &source.archive, &source.partitions()).await),
+    };
     let groups = if wanted.parts.has(Part::Groups) {
         groups(source, &topics, wanted, &mut differences)
     } else {
@@ -111,6 +119,8 @@ pub async fn plan(
     let rest = Rest::planned(&source.state, client, &wanted.parts, &mut differences).await?;
     refusals.extend(permissions::to_restore(client, &topics, &groups, &rest).await?);
     refusals.extend(checks::target(client, controller, &settings, &target, &topics, &wanted.reach).await?);
+    let (of, parts) = (wanted.schemas.as_ref(), &wanted.parts);
+    let schemas = schemas::planned(&source.state, of, parts, &mut refusals, &mut differences).await;
     Ok(Plan {
         varve_restore_plan: PLAN_VERSION,
         restore_id: wanted.restore_id.to_string(),
@@ -124,13 +134,14 @@ pub async fn plan(
             cluster_id: source.state.cluster_id.clone(),
             as_of_ms: wanted.selection.as_of_ms,
         },
-        totals: totals(&topics),
+        totals: with_time(totals(&topics), &topics, &settings),
         target,
         topics,
         groups,
         rest,
         differences,
         refusals,
+        schemas,
     })
 }
 

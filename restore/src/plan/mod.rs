@@ -6,6 +6,7 @@ mod make;
 mod partitions;
 mod permissions;
 mod reach;
+mod time;
 
 pub use document::{
     Mode, PLAN_VERSION, Plan, PlannedArchive, PlannedGroup, PlannedOffset, PlannedPartition, PlannedTarget,
@@ -13,3 +14,4 @@ pub use document::{
 };
 pub use make::{Wanted, plan};
 pub use reach::Reach;
+pub use time::ASSUMED_BYTES_PER_SECOND;

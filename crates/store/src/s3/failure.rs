@@ -149,7 +149,7 @@ fn meaning(status: u16, code: &str) -> (Kind, Passing, bool) {
         }
         "InvalidRange" => return (Kind::InvalidRange, Never, false),
         "PreconditionFailed" => return (Kind::AlreadyExists, Never, false),
-        "InvalidObjectState" => return (Kind::Unsupported, Never, false),
+        "InvalidObjectState" => return (Kind::Frozen, Never, false),
         "AccessDenied"
         | "ExpiredToken"
         | "InvalidAccessKeyId"
@@ -229,6 +229,7 @@ mod tests {
             (400, "InvalidArgument", Kind::Invalid, Passing::Never),
             (301, "PermanentRedirect", Kind::Invalid, Passing::Never),
             (501, "NotImplemented", Kind::Unsupported, Passing::Never),
+            (403, "InvalidObjectState", Kind::Frozen, Passing::Never),
             (507, "XMinioStorageFull", Kind::NoSpace, Passing::Never),
         ] {
             let (found, passes, _) = meaning(status, code);
