@@ -13,7 +13,7 @@ use varve_kafka::client::{Client, ClientConfig};
 use varve_kafka::replica::Controller;
 use varve_restore::apply::{Applied, Apply, ApplyOptions, Stage, cleanup};
 use varve_restore::history::KeyCache;
-use varve_restore::plan::{Plan, Wanted, plan};
+use varve_restore::plan::{Mode, Plan, Wanted, plan};
 use varve_restore::release::{release, releases};
 use varve_restore::select::{Patterns, Selection};
 use varve_restore::source::Source;
@@ -22,7 +22,7 @@ use varve_restore::verify::{Verified, verify};
 
 use crate::args::client_config;
 use crate::args::restore::{
-    AccessArgs, ApplyArgs, ChangeArgs, HowArgs, PlannedArgs, RestoreArgs, RestoreCommand, RunArgs,
+    AccessArgs, ApplyArgs, ChangeArgs, HowArgs, ModeArg, PlannedArgs, RestoreArgs, RestoreCommand, RunArgs,
 };
 use crate::process::{now_ms, stopped};
 use crate::restore::{self as shown, Report};
@@ -58,7 +58,11 @@ impl Ends {
         let archive = Archive::open(store, "").await?;
         let keys = Arc::new(KeyCache::new(&archive, access.keys.ring()?));
         let client = Client::new(client_config(brokers, access.command_config.as_deref())?)?;
-        let controllers = client_config(controllers, access.controller_config.as_deref())?;
+        // Without controllers nobody asks them.
+        let controllers = match controllers.is_empty() {
+            true => client.config().clone(),
+            false => client_config(controllers, access.controller_config.as_deref())?,
+        };
         Ok(Self { archive, keys, client, controllers })
     }
 
@@ -76,7 +80,12 @@ impl Ends {
 
 async fn plan_and_apply(args: RunArgs) -> Result<Verdict> {
     let (from, to) = (args.from.context("--from")?, args.to.context("--to")?);
-    let controllers = args.controller.context("--controller")?;
+    let mode = match (args.mode, &args.controller) {
+        (Some(ModeArg::Leader), None) => bail!("--mode leader needs --controller"),
+        (Some(ModeArg::Leader), _) | (None, Some(_)) => Mode::Leader,
+        (Some(ModeArg::Produce), _) | (None, None) => Mode::Produce,
+    };
+    let controllers = args.controller.filter(|_| mode == Mode::Leader).unwrap_or_default();
     let ends = Ends::open(&from, &to, &controllers, &args.access).await?;
     let selection = Selection {
         topics: Patterns::new(&args.what.topics)?,
@@ -98,6 +107,8 @@ async fn plan_and_apply(args: RunArgs) -> Result<Verdict> {
         broker_id: args.broker_id,
         parts: shown::parts(&args.parts)?,
         into_its_source: args.into_its_source,
+        mode,
+        filler_max: args.filler_max,
     };
     let controller = Controller::new(ends.controllers.clone())?;
     let made = plan(&source, &ends.keys, &ends.client, &controller, &wanted).await;
@@ -229,7 +240,8 @@ pub(crate) async fn carry_out(
         options,
     };
     let started_ms = now_ms()?;
-    let bar = progress::bytes("copying", plan.totals.replica_bytes);
+    let all = if plan.is_produced() { plan.totals.log_bytes } else { plan.totals.replica_bytes };
+    let bar = progress::bytes("copying", all);
     let told = |stage: Stage| match stage {
         Stage::Creating => bar.set_message("creating topics"),
         Stage::RaisingEpochs => bar.set_message("raising leader epochs"),
@@ -250,7 +262,7 @@ pub(crate) async fn carry_out(
             let bar = progress::bytes("verifying", plan.totals.log_bytes);
             let told = |bytes| bar.set_position(bytes);
             let verified = tokio::select! {
-                verified = verify(plan, source, &ends.keys, &ends.client, &told) => verified,
+                verified = verify(plan, path, source, &ends.keys, &ends.client, &told) => verified,
                 () = stopped() => bail!("stopped while verifying: varve restore verify {} does it again", path.display()),
             };
             bar.finish_and_clear();
@@ -266,7 +278,8 @@ async fn verify_file(args: PlannedArgs) -> Result<Verdict> {
     let source = ends.source(&plan).await?;
     let started_ms = now_ms()?;
     let bar = progress::bytes("verifying", plan.totals.log_bytes);
-    let verified = verify(&plan, &source, &ends.keys, &ends.client, &|bytes| bar.set_position(bytes)).await;
+    let verified =
+        verify(&plan, &args.plan, &source, &ends.keys, &ends.client, &|bytes| bar.set_position(bytes)).await;
     bar.finish_and_clear();
     let verified = verified?;
     let ended_ms = now_ms()?;

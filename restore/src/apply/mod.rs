@@ -11,6 +11,7 @@
 mod cleanup;
 mod groups;
 mod journal;
+pub(crate) mod produce;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -97,6 +98,8 @@ pub struct Applied {
     pub done_before: usize,
     pub aborted_transactions: usize,
     pub groups: Vec<GroupOutcome>,
+    /// What should be known of it.
+    pub notes: Vec<String>,
 }
 
 impl Apply<'_> {
@@ -118,7 +121,9 @@ impl Apply<'_> {
             worked = self.work(&journal, &done, &mut applied, told) => worked?,
             () = &mut stop => {
                 // Whatever was registered is taken back, and nothing else is begun.
-                self.unregister().await?;
+                if !self.plan.is_produced() {
+                    self.unregister().await?;
+                }
                 return Err(Error::refused("stopped", "varve restore apply goes on, varve restore cleanup takes back"));
             }
         }
@@ -132,6 +137,9 @@ impl Apply<'_> {
         applied: &mut Applied,
         told: &(dyn Fn(Stage) + Sync),
     ) -> Result<()> {
+        if self.plan.is_produced() {
+            return self.produce(journal, done, applied, told).await;
+        }
         if self.left(done).await? {
             self.client.make_internal_topics().await?;
             let leader = self.register(done).await?;

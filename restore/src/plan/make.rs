@@ -60,6 +60,9 @@ pub struct Wanted {
     pub parts: StateParts,
     /// Into the cluster that the archive is of.
     pub into_its_source: bool,
+    pub mode: Mode,
+    /// In mode produce: offsets that may be taken and deleted before a partition's first record.
+    pub filler_max: u64,
 }
 
 /// Looks at archive and target, and changes neither.
@@ -79,12 +82,17 @@ pub async fn plan(
     let Some(broker) = brokers.first() else {
         return Err(Error::refused("the target has no broker", "start one"));
     };
-    let settings = settings_of(client, *broker).await?;
+    let produced = wanted.mode == Mode::Produce;
+    let settings = match settings_of(client, *broker).await {
+        // Who runs the target may not tell.
+        Err(Error::Admin(error)) if produced && error.is_not_authorized() => BTreeMap::new(),
+        settings => settings?,
+    };
     let target = PlannedTarget {
         bootstrap_servers: wanted.bootstrap_servers.clone(),
         controllers: wanted.controllers.clone(),
         cluster_id: cluster.cluster_id.clone(),
-        broker_id: wanted.broker_id.unwrap_or_else(|| free_id(&brokers)),
+        broker_id: if produced { -1 } else { wanted.broker_id.unwrap_or_else(|| free_id(&brokers)) },
         brokers,
         listener_name: checks::listener_name(&settings),
     };
@@ -95,14 +103,22 @@ pub async fn plan(
         });
     }
     let mut differences = Vec::new();
-    let topics = topics(source, keys, &target.brokers, wanted, &mut refusals, &mut differences).await?;
+    let mut topics = topics(source, keys, &target.brokers, wanted, &mut refusals, &mut differences).await?;
+    if produced {
+        let notes = (&mut differences, &mut refusals);
+        crate::produce::planned(source, keys, client, &settings, wanted.filler_max, &mut topics, notes)
+            .await?;
+    }
     let groups = if wanted.parts.has(Part::Groups) {
         groups(source, &topics, wanted, &mut differences)
     } else {
         Vec::new()
     };
     let rest = Rest::planned(&source.state, client, &wanted.parts, &mut differences).await?;
-    refusals.extend(checks::target(client, controller, &settings, &target, &topics).await?);
+    refusals.extend(match produced {
+        true => checks::produced(client, &topics).await?,
+        false => checks::target(client, controller, &settings, &target, &topics).await?,
+    });
     Ok(Plan {
         varve_restore_plan: PLAN_VERSION,
         restore_id: wanted.restore_id.to_string(),
@@ -205,7 +221,7 @@ async fn one_topic(
         partition_of(keys, topic, partition, replicas, reader, journal).await
     });
     let partitions: Vec<PlannedPartition> = looked.buffered(PARALLEL).try_collect().await?;
-    for partition in &partitions {
+    for partition in partitions.iter().filter(|_| wanted.mode == Mode::Leader) {
         different(topic, partition, differences);
     }
     for state in topic.partitions.values() {
@@ -311,6 +327,7 @@ fn planned(
         leader_epochs: facts.leader_epochs.entries().iter().map(|e| (e.epoch, e.start_offset)).collect(),
         holes: facts.holes,
         open_transactions,
+        produce: None,
     }
 }
 
@@ -371,7 +388,9 @@ fn groups(
                 topic: planned.target.clone(),
                 partition: committed.partition,
                 offset: committed.offset.min(end),
-                leader_epoch: committed.leader_epoch.filter(|_| committed.offset <= end),
+                leader_epoch: committed
+                    .leader_epoch
+                    .filter(|_| committed.offset <= end && wanted.mode == Mode::Leader),
                 metadata: committed.metadata.clone().unwrap_or_default(),
             });
         }
