@@ -51,11 +51,14 @@ pub(crate) fn plan(plan: &Plan, path: &Path, out: &mut impl Write) -> Result<()>
         writeln!(out, "as of       {}", time(as_of_ms))?;
     }
     writeln!(out, "to          {}, cluster {}", target.bootstrap_servers, target.cluster_id)?;
-    writeln!(
-        out,
-        "how         as broker {}, leader of what it restores; brokers {:?} copy from it",
-        target.broker_id, target.brokers
-    )?;
+    match plan.is_produced() {
+        true => writeln!(out, "how         by a producer: committed records, each once")?,
+        false => writeln!(
+            out,
+            "how         as broker {}, leader of what it restores; brokers {:?} copy from it",
+            target.broker_id, target.brokers
+        )?,
+    }
     let mut table = Table::new(&["topic", "as", ">partitions", ">replicas", ">bytes", ">offsets"]);
     for topic in plan.topics.iter().take(SHOWN) {
         let sum = |f: fn(&varve_restore::plan::PlannedPartition) -> u64| {
@@ -194,6 +197,7 @@ impl Report<'_> {
                 "copying_ms": u64::try_from(applied.copying.as_millis()).unwrap_or(u64::MAX),
                 "partitions_done_before": applied.done_before,
                 "aborted_transactions": applied.aborted_transactions,
+                "notes": applied.notes,
                 "groups": groups.collect::<Vec<_>>(),
             });
             if let Some(schemas) = &applied.schemas {
@@ -242,6 +246,9 @@ impl Report<'_> {
             if let Some(schemas) = &applied.schemas {
                 crate::schemas::restored(schemas, out)?;
             }
+            for note in &applied.notes {
+                writeln!(out, "note        {note}")?;
+            }
             if applied.aborted_transactions > 0 {
                 writeln!(
                     out,
@@ -251,9 +258,10 @@ impl Report<'_> {
             }
         }
         if let Some(verified) = self.verified {
+            let how = if self.plan.is_produced() { "record by record" } else { "byte for byte" };
             writeln!(
                 out,
-                "verified    {} partitions are the archive's byte for byte ({} bytes, SHA-256), {} groups{}",
+                "verified    {} partitions are the archive's {how} ({} bytes, SHA-256), {} groups{}",
                 grouped(verified.partitions.len() as u64),
                 grouped(verified.bytes),
                 grouped(verified.groups),
@@ -276,7 +284,7 @@ pub(crate) fn cleanup_question(cleaned: &Cleaned) -> String {
 }
 
 pub(crate) fn cleaned(cleaned: &Cleaned, out: &mut impl Write) -> Result<()> {
-    let verb = if cleaned.is_unregistered { "deleted" } else { "would go" };
+    let verb = if cleaned.is_done { "deleted" } else { "would go" };
     for topic in &cleaned.topics {
         writeln!(out, "{verb:<11} {topic}")?;
     }

@@ -14,6 +14,7 @@ mod error;
 pub mod history;
 pub mod log;
 pub mod plan;
+mod produce;
 pub mod release;
 pub mod rest;
 pub mod schemas;

@@ -1,6 +1,7 @@
 //! The target read back, and compared with the archive.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -43,11 +44,15 @@ pub struct VerifiedPartition {
 /// Of archive and target. What differs is a finding.
 pub async fn verify(
     plan: &Plan,
+    plan_file: &Path,
     source: &Source,
     keys: &Arc<KeyCache>,
     client: &Client,
     told: &(dyn Fn(u64) + Sync),
 ) -> Result<Verified> {
+    if plan.is_produced() {
+        return crate::apply::produce::verify(plan, plan_file, source, keys, client, told).await;
+    }
     let (reader, journal) = source.reader().await?;
     let mut verified = Verified::default();
     for topic in &plan.topics {

@@ -4,6 +4,7 @@
 //! `cargo xtask bench archive`: a topic archived, against fetching it and writing it to a file.
 //! `cargo xtask bench scale`: what thousands of quiet and of idle partitions cost an archiver.
 //! `cargo xtask bench restore`: an archive restored, against a replica that catches up from a real broker.
+//! `cargo xtask bench produce`: an archive restored by a producer, against a lean loop that sends the same batches.
 //! `cargo xtask bench verify`: an archive verified and read, against reading and hashing its files.
 
 mod archive;
@@ -11,6 +12,7 @@ mod copies;
 mod lean;
 mod measure;
 mod memory;
+mod produce;
 mod reads;
 mod restore;
 mod scale;
@@ -36,6 +38,8 @@ enum Bench {
     Scale(scale::Args),
     /// Restoring an archive into a cluster.
     Restore(restore::Args),
+    /// Restoring an archive by a producer.
+    Produce(produce::Args),
     /// Verifying and reading an archive.
     Verify(verify::Args),
 }
@@ -47,6 +51,7 @@ fn main() -> ExitCode {
         Bench::Archive(args) => archive::run(&args),
         Bench::Scale(args) => scale::run(&args),
         Bench::Restore(args) => restore::run(&args),
+        Bench::Produce(args) => produce::run(&args),
         Bench::Verify(args) => verify::run(&args),
     };
     match outcome {

@@ -76,7 +76,7 @@ final class ConsumeCommands {
         Ledger.Sequence sequence = reading.sequence;
         out.put("count", sequence.count).put("bytes", reading.bytes).put("first", sequence.first).put("last", sequence.last);
         out.put("position", position).put("end", end).put("complete", complete);
-        out.put("digest", sequence.hex()).put("mismatch", mismatch).put("error", error);
+        out.put("digest", sequence.hex()).put("content", sequence.contentHex()).put("mismatch", mismatch).put("error", error);
         out.put("elapsed_ms", (System.nanoTime() - started) / 1_000_000);
     }
 

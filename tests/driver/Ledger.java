@@ -56,9 +56,10 @@ final class Ledger {
         }
     }
 
-    /** A digest over a sequence of records; equal for equal sequences of (offset, hash). */
+    /** A digest over a sequence of records, equal for equal sequences of (offset, hash), and one over the hashes alone. */
     static final class Sequence {
         private final MessageDigest digest = sha256();
+        private final MessageDigest content = sha256();
         long count;
         long first = -1;
         long last = -1;
@@ -66,6 +67,7 @@ final class Ledger {
         void add(long offset, byte[] hash) {
             digest.update(longBytes(offset));
             digest.update(hash);
+            content.update(hash);
             count++;
             first = first < 0 ? offset : first;
             last = offset;
@@ -73,6 +75,10 @@ final class Ledger {
 
         String hex() {
             return HexFormat.of().formatHex(digest.digest());
+        }
+
+        String contentHex() {
+            return HexFormat.of().formatHex(content.digest());
         }
     }
 

@@ -205,6 +205,8 @@ pub struct Consumed {
     /// Whether the end was reached in time.
     pub complete: bool,
     pub digest: String,
+    /// The same without offsets.
+    pub content: String,
     /// How what was read differs from what was acknowledged.
     pub mismatch: Option<String>,
     /// The last error of a fetch, which the consumer may have overcome.

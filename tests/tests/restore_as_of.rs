@@ -36,7 +36,7 @@ struct Source {
 impl Source {
     fn make() -> Result<Self> {
         let cluster = Cluster::builder().start()?;
-        let (kafka, client) = (cluster.client(), plain_client(&cluster.bootstrap())?);
+        let kafka = cluster.client();
         for topic in TOPICS {
             kafka.create_topic(topic, 2, 1, &[])?;
         }
@@ -45,19 +45,20 @@ impl Source {
         let archive = ArchiveDir::new(scratch.path(), &cluster.bootstrap(), extra)?;
         let running = archive.start(&scratch.path().join("archive.log"), &[])?;
         write(&cluster, 0, None)?;
-        runtime()?.block_on(commit(&client, GROUP, &["plain"], 300, ""))?;
+        commit_at(&cluster, 300)?;
         // It is looked at before and after.
         sleep(Duration::from_secs(3));
-        let between = TopicLogs::read(&client, &TOPICS)?;
+        let between = TopicLogs::read(&plain_client(&cluster.bootstrap())?, &TOPICS)?;
         let between_ms = now_ms()?;
         sleep(Duration::from_secs(3));
         // What comes behind claims to be older.
         write(&cluster, 1, Some(1_700_000_000_000))?;
-        runtime()?.block_on(commit(&client, GROUP, &["plain"], 1100, ""))?;
+        commit_at(&cluster, 1100)?;
         sleep(Duration::from_secs(3));
         ensure!(running.terminate()?.success(), "the archiver failed");
         archive.run_once(&[])?;
-        Ok(Self { between_ms, between, all: TopicLogs::read(&client, &TOPICS)?, archive, scratch })
+        let all = TopicLogs::read(&plain_client(&cluster.bootstrap())?, &TOPICS)?;
+        Ok(Self { between_ms, between, all, archive, scratch })
     }
 
     fn plan(&self, name: &str) -> PathBuf {
@@ -93,6 +94,12 @@ fn write(cluster: &Cluster, round: u64, timestamp_from: Option<u64>) -> Result<(
         kafka.produce_transactions("transactional", &transactions)?;
     }
     Ok(())
+}
+
+/// Connections end with the runtime that opened them: a client of its own.
+fn commit_at(cluster: &Cluster, offset: i64) -> Result<()> {
+    let client = plain_client(&cluster.bootstrap())?;
+    runtime()?.block_on(commit(&client, GROUP, &["plain"], offset, ""))
 }
 
 fn now_ms() -> Result<i64> {

@@ -44,9 +44,17 @@ pub(crate) struct RunArgs {
     /// Brokers of the target.
     #[arg(long, value_name = "HOST:PORT,…", required = true)]
     pub(crate) to: Option<String>,
-    /// Controllers of the target, at their CONTROLLER listener.
-    #[arg(long, value_name = "HOST:PORT,…", required = true)]
+    /// Controllers of the target, at their CONTROLLER listener. Without them a producer writes the records.
+    #[arg(long, value_name = "HOST:PORT,…")]
     pub(crate) controller: Option<String>,
+    /// How: as the partitions' leader, byte for byte (the default with --controller), or by a producer (the default
+    /// without it).
+    #[arg(long, value_enum)]
+    pub(crate) mode: Option<ModeArg>,
+    /// In mode produce: a partition whose first offset is at most this keeps its offsets, if each has a record. So many
+    /// are taken by small records, which are deleted again.
+    #[arg(long, value_name = "OFFSETS", default_value_t = 1_000_000)]
+    pub(crate) filler_max: u64,
     #[command(flatten)]
     pub(crate) what: WhatArgs,
     /// A topic's new name. May be repeated.
@@ -256,6 +264,12 @@ pub(crate) struct ChangeArgs {
     /// Go ahead without asking.
     #[arg(short, long)]
     pub(crate) yes: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum ModeArg {
+    Leader,
+    Produce,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -103,6 +103,8 @@ async fn with_broker(
         replication_factor: Some(1),
         broker_id: None,
         parts: [Part::Groups].into_iter().collect(),
+        mode: varve_restore::plan::Mode::Leader,
+        filler_max: 0,
         into_its_source: false,
         reach: Reach { advertised_host: "127.0.0.1".to_owned(), listener: ListenerConfig::default() },
         skip_corrupt: false,

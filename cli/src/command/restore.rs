@@ -16,7 +16,7 @@ use varve_kafka::replica::Controller;
 use varve_restore::apply::{Applied, Apply, ApplyOptions, Stage, cleanup, put_modes_back, schemas};
 use varve_restore::at::snapshot_at;
 use varve_restore::history::KeyCache;
-use varve_restore::plan::{Plan, Reach, Wanted, plan};
+use varve_restore::plan::{Mode, Plan, Reach, Wanted, plan};
 use varve_restore::release::{release, releases};
 use varve_restore::schemas::WantedSchemas;
 use varve_restore::select::{Patterns, Selection};
@@ -25,7 +25,7 @@ use varve_restore::users::passwords;
 use varve_restore::verify::{Verified, verify};
 
 use crate::args::restore::{
-    AccessArgs, ApplyArgs, ChangeArgs, HowArgs, PlannedArgs, RestoreArgs, RestoreCommand, RunArgs,
+    AccessArgs, ApplyArgs, ChangeArgs, HowArgs, ModeArg, PlannedArgs, RestoreArgs, RestoreCommand, RunArgs,
     SchemaArgs, SnapshotArg,
 };
 use crate::args::{client_config, listener_config};
@@ -66,7 +66,11 @@ impl Ends {
         let archive = Archive::open(store, "").await?;
         let keys = Arc::new(KeyCache::new(&archive, access.keys.ring()?));
         let client = Client::new(client_config(brokers, access.command_config.as_deref())?)?;
-        let controllers = client_config(controllers, access.controller_config.as_deref())?;
+        // Without controllers nobody asks them.
+        let controllers = match controllers.is_empty() {
+            true => client.config().clone(),
+            false => client_config(controllers, access.controller_config.as_deref())?,
+        };
         Ok(Self { archive, keys, client, controllers, registry: None })
     }
 
@@ -92,7 +96,12 @@ impl Ends {
 
 async fn plan_and_apply(args: RunArgs) -> Result<Verdict> {
     let (from, to) = (args.from.context("--from")?, args.to.context("--to")?);
-    let controllers = args.controller.context("--controller")?;
+    let mode = match (args.mode, &args.controller) {
+        (Some(ModeArg::Leader), None) => bail!("--mode leader needs --controller"),
+        (Some(ModeArg::Leader), _) | (None, Some(_)) => Mode::Leader,
+        (Some(ModeArg::Produce), _) | (None, None) => Mode::Produce,
+    };
+    let controllers = args.controller.filter(|_| mode == Mode::Leader).unwrap_or_default();
     let ends = Ends::open(&from, &to, &controllers, &args.access).await?;
     let ends = ends.with_registry(args.schemas.schema_registry.as_deref(), &args.access)?;
     let selection = Selection {
@@ -123,6 +132,8 @@ async fn plan_and_apply(args: RunArgs) -> Result<Verdict> {
         reach,
         skip_corrupt: args.skip_corrupt,
         schemas: wanted_schemas(&args.parts, args.schemas, ends.registry.as_ref())?,
+        mode,
+        filler_max: args.filler_max,
     };
     let controller = Controller::new(ends.controllers.clone())?;
     let made = plan(&source, &ends.keys, &ends.client, &controller, &wanted).await;
@@ -289,7 +300,8 @@ pub(crate) async fn carry_out(
         registry: ends.registry.as_ref(),
     };
     let started_ms = now_ms()?;
-    let bar = progress::bytes("copying", plan.totals.replica_bytes);
+    let all = if plan.is_produced() { plan.totals.log_bytes } else { plan.totals.replica_bytes };
+    let bar = progress::bytes("copying", all);
     let told = |stage: Stage| match stage {
         Stage::Schemas => bar.set_message("registering schemas"),
         Stage::Creating => bar.set_message("creating topics"),
@@ -311,7 +323,7 @@ pub(crate) async fn carry_out(
             let bar = progress::bytes("verifying", plan.totals.log_bytes);
             let told = |bytes| bar.set_position(bytes);
             let verified = tokio::select! {
-                verified = verify(plan, source, &ends.keys, &ends.client, &told) => verified,
+                verified = verify(plan, path, source, &ends.keys, &ends.client, &told) => verified,
                 () = stopped() => bail!("stopped while verifying: varve restore verify {} does it again", path.display()),
             };
             bar.finish_and_clear();
@@ -329,7 +341,8 @@ async fn verify_file(args: PlannedArgs) -> Result<Verdict> {
     let source = ends.source(&plan).await?;
     let started_ms = now_ms()?;
     let bar = progress::bytes("verifying", plan.totals.log_bytes);
-    let verified = verify(&plan, &source, &ends.keys, &ends.client, &|bytes| bar.set_position(bytes)).await;
+    let verified =
+        verify(&plan, &args.plan, &source, &ends.keys, &ends.client, &|bytes| bar.set_position(bytes)).await;
     bar.finish_and_clear();
     let mut verified = verified?;
     verified.findings.extend(schemas_differ(&plan, &args.plan, &source, &ends).await?);

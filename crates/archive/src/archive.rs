@@ -13,6 +13,7 @@ use crate::names::{self, TopicName};
 use crate::oldest::Displaced;
 use crate::partition::Partition;
 use crate::record::archive::ArchiveRecord;
+use crate::record::restore::RestoreRecord;
 use crate::record::topic::TopicRecord;
 use crate::record::upgrade::UpgradeRecord;
 use crate::shelf::{Created, Shelf};
@@ -163,6 +164,34 @@ impl Archive {
             return Ok(Some(record));
         }
         Err(Error::mistaken(self.shelf.place(&name), topic_id, record.topic_id))
+    }
+
+    /// A part of the map of a restore's offsets.
+    ///
+    /// # Errors
+    /// [`Error::Mistaken`] where there is another one.
+    pub async fn keep_map(&self, restore_id: Id, part: u32, lines: Bytes) -> Result<()> {
+        self.keep(&names::restore_map(restore_id, part), lines).await
+    }
+
+    /// Says that the map is whole: its parts come before.
+    ///
+    /// # Errors
+    /// As [`Archive::keep_map`].
+    pub async fn keep_restore(&self, restore: &RestoreRecord) -> Result<()> {
+        let name = names::restore(restore.restore_id);
+        let bytes = restore.encode().map_err(self.shelf.damaged(&name))?;
+        self.keep(&name, Bytes::from(bytes)).await
+    }
+
+    async fn keep(&self, name: &str, bytes: Bytes) -> Result<()> {
+        match self.shelf.create(name, bytes).await? {
+            Created::Ours => Ok(()),
+            Created::Other(found) => {
+                let found = format!("{} bytes of another", found.len());
+                Err(Error::mistaken(self.shelf.place(name), "what this restore has", found))
+            }
+        }
     }
 
     /// The next topic behind `after` in the order of names: found by skips, one request or two for each,

@@ -11,6 +11,7 @@ pub const MANIFESTS: &str = "manifests/";
 pub const JOURNAL: &str = "journal/";
 pub const PRUNED: &str = "pruned/";
 pub const UPGRADES: &str = "upgrades/";
+pub const RESTORES: &str = "restores/";
 pub const PROBE: &str = "probe/";
 pub const KEYS: &str = "keys/";
 /// Sorts behind every character of a name: to list from it is to skip all that begins with what stands before.
@@ -62,6 +63,15 @@ pub fn pruned(sequence: u64) -> String {
 
 pub fn upgrade(number: u32) -> String {
     format!("{UPGRADES}{number:010}.json")
+}
+
+/// Of a restore that gave records other offsets.
+pub fn restore(restore_id: Id) -> String {
+    format!("{RESTORES}{restore_id}/about.json")
+}
+
+pub fn restore_map(restore_id: Id, part: u32) -> String {
+    format!("{RESTORES}{restore_id}/{part:010}.map")
 }
 
 /// What a store is tried with before it is written to.

@@ -18,6 +18,8 @@ pub struct Cleaned {
     pub kept: Vec<String>,
     /// Our broker id is not known to the cluster any more.
     pub is_unregistered: bool,
+    /// It was done, and not only said.
+    pub is_done: bool,
 }
 
 /// Deletes topics of this restore of which any partition was not handed over, and unregisters our id. With `dry_run`
@@ -32,6 +34,9 @@ pub async fn cleanup(
     controllers: ClientConfig,
     dry_run: bool,
 ) -> Result<Cleaned> {
+    if plan.is_produced() {
+        return super::produce::cleanup(plan, plan_file, client, dry_run).await;
+    }
     let (us, done) = (plan.target.broker_id, journal::done(plan_file)?);
     let metadata = client.metadata(None).await?;
     let mut cleaned = Cleaned::default();
@@ -54,6 +59,7 @@ pub async fn cleanup(
     if !dry_run {
         unregister(&Controller::new(controllers)?, us).await?;
         cleaned.is_unregistered = true;
+        cleaned.is_done = true;
     }
     Ok(cleaned)
 }

@@ -11,6 +11,7 @@
 mod cleanup;
 mod groups;
 mod journal;
+pub(crate) mod produce;
 mod schemas;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -106,6 +107,8 @@ pub struct Applied {
     pub groups: Vec<GroupOutcome>,
     /// Of a plan with schemas.
     pub schemas: Option<Restored>,
+    /// What should be known of it.
+    pub notes: Vec<String>,
 }
 
 impl Apply<'_> {
@@ -128,7 +131,9 @@ impl Apply<'_> {
             worked = self.work(&journal, &done, &mut applied, told) => worked?,
             () = &mut stop => {
                 // Whatever was registered is taken back, and nothing else is begun.
-                self.unregister().await?;
+                if !self.plan.is_produced() {
+                    self.unregister().await?;
+                }
                 return Err(Error::refused("stopped", "varve restore apply goes on, varve restore cleanup takes back"));
             }
         }
@@ -142,6 +147,9 @@ impl Apply<'_> {
         applied: &mut Applied,
         told: &(dyn Fn(Stage) + Sync),
     ) -> Result<()> {
+        if self.plan.is_produced() {
+            return self.produce(journal, done, applied, told).await;
+        }
         if self.left(done).await? {
             self.options.reach.check(self.client, &self.plan.target).await?;
             self.client.make_internal_topics().await?;

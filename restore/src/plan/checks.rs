@@ -71,6 +71,17 @@ pub(super) async fn target(
     Ok(found)
 }
 
+/// The same for a target that is only produced to.
+pub(super) async fn produced(client: &Client, topics: &[PlannedTopic]) -> Result<Vec<Refusal>> {
+    let mut found = Vec::new();
+    exist(&client.metadata(None).await?, topics, &mut found);
+    // Who runs it may not tell what room there is.
+    if let Err(error) = space(client, topics, &mut found).await {
+        tracing::info!(%error, "the target's room is not known");
+    }
+    Ok(found)
+}
+
 fn exist(metadata: &ClusterMetadata, topics: &[PlannedTopic], found: &mut Vec<Refusal>) {
     let mut wanted: BTreeMap<&str, &str> = BTreeMap::new();
     for topic in topics {

@@ -92,6 +92,8 @@ pub struct PlannedTopic {
 pub enum Mode {
     /// Brokers copy from us as from a leader: byte for byte.
     Leader,
+    /// A producer writes the committed records.
+    Produce,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -119,6 +121,36 @@ pub struct PlannedPartition {
     /// Of the holes, those where the archive does not hold.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub skipped: Vec<Hole>,
+    /// In mode produce.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub produce: Option<PlannedProduce>,
+}
+
+/// What a producer writes of a partition.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlannedProduce {
+    pub offsets: Offsets,
+    /// Offsets from 0 on that are taken and deleted first, so that the others stay what they are.
+    pub filler: i64,
+    /// That are written.
+    pub records: u64,
+    /// Of transactions that were aborted, or are open at the end: they are left out.
+    pub aborted_records: u64,
+    pub markers: u64,
+    /// Batches that can't be sent in the bytes that they are in.
+    pub remade_batches: u64,
+    pub largest_batch_bytes: u64,
+    pub first_timestamp_ms: i64,
+}
+
+/// Whether records keep their offsets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Offsets {
+    Equal,
+    /// They are counted anew, from 0 on.
+    Mapped,
 }
 
 /// Open at the end of the log: it is aborted there, since its producer is gone.
@@ -186,6 +218,11 @@ pub struct Refusal {
 }
 
 impl Plan {
+    /// Whether a producer writes it; else brokers copy it.
+    pub fn is_produced(&self) -> bool {
+        self.topics.iter().any(|topic| topic.mode == Mode::Produce)
+    }
+
     /// Of all partitions, with where they go.
     pub fn partitions(&self) -> impl Iterator<Item = (&PlannedTopic, &PlannedPartition)> {
         self.topics.iter().flat_map(|topic| topic.partitions.iter().map(move |p| (topic, p)))

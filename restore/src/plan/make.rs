@@ -70,6 +70,9 @@ pub struct Wanted {
     pub skip_corrupt: bool,
     /// The target's Schema Registry.
     pub schemas: Option<WantedSchemas>,
+    pub mode: Mode,
+    /// In mode produce: offsets that may be taken and deleted before a partition's first record.
+    pub filler_max: u64,
 }
 
 /// Looks at archive and target, and changes neither.
@@ -89,13 +92,20 @@ pub async fn plan(
     let Some(broker) = brokers.first() else {
         return Err(Error::refused("the target has no broker", "start one"));
     };
-    permissions::to_look(client).await?;
-    let settings = settings_of(client, *broker).await?;
+    let produced = wanted.mode == Mode::Produce;
+    if !produced {
+        permissions::to_look(client).await?;
+    }
+    let settings = match settings_of(client, *broker).await {
+        // Who runs the target may not tell.
+        Err(Error::Admin(error)) if produced && error.is_not_authorized() => BTreeMap::new(),
+        settings => settings?,
+    };
     let target = PlannedTarget {
         bootstrap_servers: wanted.bootstrap_servers.clone(),
         controllers: wanted.controllers.clone(),
         cluster_id: cluster.cluster_id.clone(),
-        broker_id: wanted.broker_id.unwrap_or_else(|| free_id(&brokers)),
+        broker_id: if produced { -1 } else { wanted.broker_id.unwrap_or_else(|| free_id(&brokers)) },
         brokers,
         listener_protocol: reach::listener_protocol(&settings),
         listener_name: reach::listener_name(&settings),
@@ -107,18 +117,29 @@ pub async fn plan(
         });
     }
     let mut differences = Vec::new();
-    let topics = match topics(source, keys, &target.brokers, wanted, &mut refusals, &mut differences).await {
-        Ok(topics) => topics,
-        Err(error) => return Err(cold::told(error, &source.archive, &source.partitions()).await),
-    };
+    let mut topics =
+        match topics(source, keys, &target.brokers, wanted, &mut refusals, &mut differences).await {
+            Ok(topics) => topics,
+            Err(error) => return Err(cold::told(error, &source.archive, &source.partitions()).await),
+        };
+    if produced {
+        let notes = (&mut differences, &mut refusals);
+        crate::produce::planned(source, keys, client, &settings, wanted.filler_max, &mut topics, notes)
+            .await?;
+    }
     let groups = if wanted.parts.has(Part::Groups) {
         groups(source, &topics, wanted, &mut differences)
     } else {
         Vec::new()
     };
     let rest = Rest::planned(&source.state, client, &wanted.parts, &mut differences).await?;
-    refusals.extend(permissions::to_restore(client, &topics, &groups, &rest).await?);
-    refusals.extend(checks::target(client, controller, &settings, &target, &topics, &wanted.reach).await?);
+    if !produced {
+        refusals.extend(permissions::to_restore(client, &topics, &groups, &rest).await?);
+    }
+    refusals.extend(match produced {
+        true => checks::produced(client, &topics).await?,
+        false => checks::target(client, controller, &settings, &target, &topics, &wanted.reach).await?,
+    });
     let (of, parts) = (wanted.schemas.as_ref(), &wanted.parts);
     let schemas = schemas::planned(&source.state, of, parts, &mut refusals, &mut differences).await;
     Ok(Plan {
@@ -231,7 +252,7 @@ async fn one_topic(
         logs.partition(topic, partition, replicas).await
     });
     let partitions: Vec<PlannedPartition> = looked.buffered(PARALLEL).try_collect().await?;
-    for partition in &partitions {
+    for partition in partitions.iter().filter(|_| wanted.mode == Mode::Leader) {
         different(topic, partition, differences);
         if !wanted.selection.has_partition(&topic.name, partition.partition) {
             differences.push(format!(
@@ -365,7 +386,9 @@ fn groups(
                 topic: planned.target.clone(),
                 partition: committed.partition,
                 offset: committed.offset.min(end),
-                leader_epoch: committed.leader_epoch.filter(|_| committed.offset <= end),
+                leader_epoch: committed
+                    .leader_epoch
+                    .filter(|_| committed.offset <= end && wanted.mode == Mode::Leader),
                 metadata: committed.metadata.clone().unwrap_or_default(),
             });
         }

@@ -9,8 +9,8 @@ mod reach;
 mod time;
 
 pub use document::{
-    Mode, PLAN_VERSION, Plan, PlannedArchive, PlannedGroup, PlannedOffset, PlannedPartition, PlannedTarget,
-    PlannedTopic, PlannedTransaction, Refusal, Totals,
+    Mode, Offsets, PLAN_VERSION, Plan, PlannedArchive, PlannedGroup, PlannedOffset, PlannedPartition,
+    PlannedProduce, PlannedTarget, PlannedTopic, PlannedTransaction, Refusal, Totals,
 };
 pub use make::{Wanted, plan};
 pub use reach::Reach;

@@ -97,6 +97,7 @@ fn planned(
         leader_epochs: facts.leader_epochs.entries().iter().map(|e| (e.epoch, e.start_offset)).collect(),
         holes: facts.holes,
         skipped: facts.skipped,
+        produce: None,
         open_transactions,
     }
 }

@@ -10,6 +10,7 @@ pub mod more;
 pub mod node;
 pub mod object;
 pub mod pruned;
+pub mod restore;
 pub mod signature;
 pub mod snapshot;
 pub mod state;

@@ -13,8 +13,15 @@ use crate::names;
 use crate::oldest::Displaced;
 
 /// Where names are that last.
-const LASTING: [&str; 6] =
-    [names::ARCHIVE, names::TOPICS, names::SNAPSHOTS, names::MANIFESTS, names::PRUNED, names::UPGRADES];
+const LASTING: [&str; 7] = [
+    names::ARCHIVE,
+    names::TOPICS,
+    names::SNAPSHOTS,
+    names::MANIFESTS,
+    names::PRUNED,
+    names::UPGRADES,
+    names::RESTORES,
+];
 
 /// What was found displaced before anything was read.
 #[derive(Debug, Default)]

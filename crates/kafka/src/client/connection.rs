@@ -207,6 +207,15 @@ impl Connection {
 
     /// The caller chose the version, by [`Connection::version`].
     pub async fn call_version<R: Request>(&self, request: R, version: i16) -> Result<R::Response> {
+        self.begin(request, version).await?.await
+    }
+
+    /// Sends it, behind what was begun before, and gives what waits for its answer.
+    pub(crate) async fn begin<R: Request>(
+        &self,
+        request: R,
+        version: i16,
+    ) -> Result<impl Future<Output = Result<R::Response>> + Send + use<R>> {
         let shared = &self.shared;
         let id = shared.next_id.fetch_add(1, Ordering::Relaxed) & i32::MAX;
         let frame = self.encode(&request, version, id)?;
@@ -218,26 +227,32 @@ impl Connection {
             }
             state.calls.insert(id, sender);
         }
-        let exchange = async {
-            // A failed send means that the writer has ended; the answer's channel then ends too.
-            if shared.frames.send(frame).await.is_err() {
-                shared.waiting.end(Ended::Closed("it was closed".to_owned()));
-            }
-            answer.await
-        };
-        match tokio::time::timeout(shared.request_timeout, exchange).await {
-            Ok(Ok(body)) => self.decode::<R>(body, version),
-            Ok(Err(_)) => {
-                let why = shared.waiting.0.lock().ended.clone();
-                Err(self.ended(why.unwrap_or_else(|| Ended::Closed("it was closed".to_owned()))))
-            }
-            Err(_) => {
-                let timeout_ms = shared.request_timeout.as_millis() as u64;
-                shared.waiting.end(Ended::Closed("a request timed out on it".to_owned()));
-                let request = request_name::<R>();
-                Err(ClientError::Timeout { broker: shared.broker.clone(), request, timeout_ms })
-            }
+        let deadline = tokio::time::Instant::now() + shared.request_timeout;
+        match tokio::time::timeout_at(deadline, shared.frames.send(frame)).await {
+            Ok(Ok(())) => {}
+            // The writer has ended; the answer's channel then ends too.
+            Ok(Err(_)) => shared.waiting.end(Ended::Closed("it was closed".to_owned())),
+            Err(_) => return Err(self.timed_out::<R>()),
         }
+        let connection = self.clone();
+        Ok(async move {
+            match tokio::time::timeout_at(deadline, answer).await {
+                Ok(Ok(body)) => connection.decode::<R>(body, version),
+                Ok(Err(_)) => {
+                    let why = connection.shared.waiting.0.lock().ended.clone();
+                    Err(connection.ended(why.unwrap_or_else(|| Ended::Closed("it was closed".to_owned()))))
+                }
+                Err(_) => Err(connection.timed_out::<R>()),
+            }
+        })
+    }
+
+    /// Whatever comes now would be another request's: the connection is over.
+    fn timed_out<R: Request>(&self) -> ClientError {
+        let shared = &self.shared;
+        let timeout_ms = shared.request_timeout.as_millis() as u64;
+        shared.waiting.end(Ended::Closed("a request timed out on it".to_owned()));
+        ClientError::Timeout { broker: shared.broker.clone(), request: request_name::<R>(), timeout_ms }
     }
 
     fn encode<R: Request>(&self, request: &R, version: i16, id: i32) -> Result<Bytes> {
@@ -246,7 +261,9 @@ impl Connection {
             .with_request_api_version(version)
             .with_correlation_id(id)
             .with_client_id(Some(self.shared.client_id.clone()));
-        let mut frame = BytesMut::with_capacity(256);
+        // Its records are copied once, and not again each time that the frame grows.
+        let size = request.compute_size(version).unwrap_or(0);
+        let mut frame = BytesMut::with_capacity(size.saturating_add(256));
         frame.extend_from_slice(&[0; 4]);
         let encoded = header
             .encode(&mut frame, R::header_version(version))

@@ -6,6 +6,7 @@
 
 mod batch;
 mod batches;
+mod compress;
 mod control;
 mod cursor;
 mod decompress;
@@ -13,6 +14,7 @@ mod error;
 mod hash_order;
 mod leader_epochs;
 mod offset_index;
+mod produced;
 mod producer_snapshot;
 mod producer_state;
 mod record;
@@ -31,6 +33,7 @@ pub use control::{ControlRecord, ControlType};
 pub use error::{ProtocolError, Result};
 pub use leader_epochs::{EpochEntry, LeaderEpochs, parse_leader_epochs};
 pub use offset_index::{OFFSET_INDEX_ENTRY_BYTES, OffsetIndexEntry, parse_offset_index};
+pub use produced::{Sequence, batch_of};
 pub use producer_snapshot::{ProducerEntry, encode_producer_snapshot, parse_producer_snapshot};
 pub use producer_state::{OpenTransaction, ProducerExpiry};
 pub use record::{Header, Record, Records};

@@ -5,11 +5,14 @@
 
 mod acls;
 mod configs;
+mod new_topics;
 mod offsets;
 mod quotas;
+mod records;
 mod topics;
 mod transactions;
 mod users;
 
 pub use configs::ConfigChange;
+pub use new_topics::NewTopic;
 pub use transactions::OpenProducer;
