@@ -11,8 +11,8 @@ use varve_kafka::client::admin::{ConfigResource, ConfigSource};
 use varve_kafka::client::{Client, ClientConfig};
 use varve_tests::raw_admin::{commit, set_config, set_quota};
 use varve_tests::{
-    ArchiveDir, Cluster, KAFKA_VERSION, KAFKA_VERSIONS, Produce, Scratch, Shared, Suite, TopicLogs,
-    Transactions, copy, kafka_jars, plain_client, runtime, same_logs, varve, writers_go_on,
+    ArchiveDir, Cluster, KAFKA_VERSION, KAFKA_VERSIONS, Look, Produce, Scratch, Shared, Suite, TopicLogs,
+    Transactions, copy, eventually, kafka_jars, plain_client, runtime, same_logs, varve, writers_go_on,
 };
 
 const TOPICS: [&str; 5] = ["plain", "transactional", "trimmed", "compacted", "empty"];
@@ -137,8 +137,12 @@ fn same(source: &Source, cluster: &Cluster) -> Result<()> {
     same_logs(&source.logs, &TopicLogs::read(&plain_client(&cluster.bootstrap())?, &TOPICS)?)
 }
 
-/// Nobody knows of us any more.
+/// Nobody knows of us any more. Brokers hear of it a moment later than the controller.
 fn left(cluster: &Cluster) -> Result<()> {
+    eventually("we have left", LIMIT, || has_left(cluster).map(Look::Done))
+}
+
+fn has_left(cluster: &Cluster) -> Result<()> {
     let client = plain_client(&cluster.bootstrap())?;
     let metadata = runtime()?.block_on(client.metadata(None))?;
     let us = |id: &i32| *id >= 990_000;
