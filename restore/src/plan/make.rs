@@ -16,6 +16,7 @@ use super::document::{
 };
 use super::partitions::Logs;
 use super::permissions;
+use super::placement::Placement;
 use super::reach::{self, Reach};
 use super::time::with_time;
 use crate::as_of;
@@ -117,11 +118,11 @@ pub async fn plan(
         });
     }
     let mut differences = Vec::new();
-    let mut topics =
-        match topics(source, keys, &target.brokers, wanted, &mut refusals, &mut differences).await {
-            Ok(topics) => topics,
-            Err(error) => return Err(cold::told(error, &source.archive, &source.partitions()).await),
-        };
+    let placement = Placement::new(cluster.brokers.into_iter().map(|b| (b.node_id, b.rack)));
+    let mut topics = match topics(source, keys, &placement, wanted, &mut refusals, &mut differences).await {
+        Ok(topics) => topics,
+        Err(error) => return Err(cold::told(error, &source.archive, &source.partitions()).await),
+    };
     if produced {
         let notes = (&mut differences, &mut refusals);
         crate::produce::planned(source, keys, client, &settings, wanted.filler_max, &mut topics, notes)
@@ -175,7 +176,7 @@ fn free_id(brokers: &[i32]) -> i32 {
 async fn topics(
     source: &Source,
     keys: &Arc<KeyCache>,
-    brokers: &[i32],
+    placement: &Placement,
     wanted: &Wanted,
     refusals: &mut Vec<Refusal>,
     differences: &mut Vec<String>,
@@ -215,7 +216,7 @@ async fn topics(
             continue;
         }
         let number = planned.len();
-        planned.push(one_topic(source, topic, &logs, brokers, number, wanted, differences).await?);
+        planned.push(one_topic(source, topic, &logs, placement, number, wanted, differences).await?);
     }
     if planned.is_empty() {
         refusals.push(Refusal {
@@ -230,14 +231,14 @@ async fn one_topic(
     source: &Source,
     topic: &SourceTopic,
     logs: &Logs<'_>,
-    brokers: &[i32],
+    placement: &Placement,
     number: usize,
     wanted: &Wanted,
     differences: &mut Vec<String>,
 ) -> Result<PlannedTopic> {
     let described = topic.described.as_ref();
     let archived = described.and_then(|t| t.replicas.first()).map_or(1, Vec::len);
-    let factor = wanted.replication_factor.unwrap_or(archived).clamp(1, brokers.len());
+    let factor = wanted.replication_factor.unwrap_or(archived).clamp(1, placement.brokers());
     if factor < wanted.replication_factor.unwrap_or(archived) {
         differences.push(format!(
             "topic {} gets {factor} replicas instead of {}: the target has no more brokers",
@@ -248,7 +249,7 @@ async fn one_topic(
     let count = topic.partition_count();
     let looked = stream::iter(0..count).map(|partition| async move {
         let partition = i32::try_from(partition).unwrap_or(i32::MAX);
-        let replicas = placed(brokers, number, partition, factor);
+        let replicas = placement.of(number, partition, factor);
         logs.partition(topic, partition, replicas).await
     });
     let partitions: Vec<PlannedPartition> = looked.buffered(PARALLEL).try_collect().await?;
@@ -321,12 +322,6 @@ async fn one_topic(
 
 fn own((name, value): (&String, &String)) -> (String, String) {
     (name.clone(), value.clone())
-}
-
-/// Each broker leads something, and what one topic's partitions share is not always the same brokers.
-fn placed(brokers: &[i32], topic: usize, partition: i32, factor: usize) -> Vec<i32> {
-    let from = (topic + partition.unsigned_abs() as usize).checked_rem(brokers.len()).unwrap_or(0);
-    brokers.iter().copied().cycle().skip(from).take(factor).collect()
 }
 
 fn different(topic: &SourceTopic, partition: &PlannedPartition, differences: &mut Vec<String>) {

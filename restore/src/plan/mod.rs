@@ -5,6 +5,7 @@ mod document;
 mod make;
 mod partitions;
 mod permissions;
+mod placement;
 mod reach;
 mod time;
 
