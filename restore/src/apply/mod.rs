@@ -17,6 +17,7 @@ mod schemas;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -127,47 +128,50 @@ impl Apply<'_> {
         let mut applied = Applied { is_resumed: !done.topics.is_empty(), ..Applied::default() };
         tokio::pin!(stop);
         applied.schemas = self.schemas(&journal, &done, stop.as_mut(), told).await?;
-        tokio::select! {
-            worked = self.work(&journal, &done, &mut applied, told) => worked?,
-            () = &mut stop => {
-                // Whatever was registered is taken back, and nothing else is begun.
-                if !self.plan.is_produced() {
-                    self.unregister().await?;
-                }
-                return Err(Error::refused("stopped", "varve restore apply goes on, varve restore cleanup takes back"));
-            }
+        if self.plan.is_produced() {
+            until(stop.as_mut(), self.produce(&journal, &done, &mut applied, told)).await?;
+            return Ok(applied);
         }
+        let leader = tokio::select! {
+            leader = self.leader(&done, &mut applied) => leader?,
+            () = &mut stop => {
+                // It may have come as far as registering.
+                self.unregister().await?;
+                return Err(stopped());
+            }
+        };
+        if let Some(leader) = leader {
+            let leading = self.lead(&leader, &journal, &done, &mut applied, told);
+            let outcome = until(stop.as_mut(), leading).await;
+            applied.served_bytes = leader.progress().served_bytes;
+            leave(leader, outcome).await?;
+        }
+        until(stop.as_mut(), self.behind(&journal, &done, &mut applied, told)).await?;
         Ok(applied)
     }
 
-    async fn work(
+    /// `None` if all was handed over before.
+    async fn leader(&self, done: &Done, applied: &mut Applied) -> Result<Option<Leader>> {
+        if !self.left(done).await? {
+            applied.done_before = self.plan.partitions().count();
+            // An earlier apply may have ended just before.
+            self.unregister().await?;
+            return Ok(None);
+        }
+        self.options.reach.check(self.client, &self.plan.target).await?;
+        self.client.make_internal_topics().await?;
+        Ok(Some(self.register(done).await?))
+    }
+
+    /// What comes when the logs are there.
+    async fn behind(
         &self,
-        journal: &Arc<Journal>,
+        journal: &Journal,
         done: &Done,
         applied: &mut Applied,
         told: &(dyn Fn(Stage) + Sync),
     ) -> Result<()> {
-        if self.plan.is_produced() {
-            return self.produce(journal, done, applied, told).await;
-        }
-        if self.left(done).await? {
-            self.options.reach.check(self.client, &self.plan.target).await?;
-            self.client.make_internal_topics().await?;
-            let leader = self.register(done).await?;
-            let outcome = self.lead(&leader, journal, done, applied, told).await;
-            applied.served_bytes = leader.progress().served_bytes;
-            let left = leader.leave().await;
-            if let (Err(_), Err(error)) = (&outcome, &left) {
-                tracing::error!(%error, "our registration could not be taken back: varve restore cleanup does it");
-            }
-            outcome?;
-            left?;
-            self.led().await?;
-        } else {
-            applied.done_before = self.plan.partitions().count();
-            // An earlier apply may have ended just before.
-            self.unregister().await?;
-        }
+        self.led().await?;
         told(Stage::Rest);
         if !done.rest {
             self.plan.rest.apply(self.client, &self.options.passwords).await?;
@@ -366,6 +370,36 @@ impl Apply<'_> {
         }
         Ok(aborted)
     }
+}
+
+/// The outcome, or that it was stopped.
+async fn until<T>(
+    stop: Pin<&mut impl Future<Output = ()>>,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    tokio::select! {
+        outcome = work => outcome,
+        () = stop => Err(stopped()),
+    }
+}
+
+fn stopped() -> Error {
+    Error::refused("stopped", "varve restore apply goes on, varve restore cleanup takes back")
+}
+
+/// Whatever came of it, the cluster forgets us.
+async fn leave(leader: Leader, outcome: Result<()>) -> Result<()> {
+    if outcome.is_err()
+        && let Err(error) = leader.hand_back().await
+    {
+        tracing::warn!(%error, "topics of others that were placed on us may stay without a leader: reassign them");
+    }
+    let left = leader.leave().await;
+    if let (Err(_), Err(error)) = (&outcome, &left) {
+        tracing::error!(%error, "our registration could not be taken back: varve restore cleanup does it");
+    }
+    outcome?;
+    Ok(left?)
 }
 
 async fn create(leader: &Leader, topics: Vec<RestoredTopic>, journal: &Journal) -> Result<()> {

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use varve_cluster::{SchemaRegistry, SchemaState};
 
 use super::journal::{self, Done, Journal};
-use super::{Apply, Stage};
+use super::{Apply, Stage, stopped};
 use crate::error::{Error, Result};
 use crate::plan::Plan;
 use crate::schemas::{Restored, Schemas};
@@ -32,7 +32,7 @@ impl Apply<'_> {
             restored = schemas.restore() => restored?,
             () = stop => {
                 schemas.put_back().await?;
-                return Err(Error::refused("stopped", "varve restore apply goes on, varve restore cleanup takes back"));
+                return Err(stopped());
             }
         };
         journal.schemas()?;

@@ -21,6 +21,8 @@ use crate::client::{ClientError, Result};
 const LOOK: Duration = Duration::from_millis(200);
 /// What others have on us at the end is waited for so long.
 const FOREIGN: Duration = Duration::from_secs(30);
+/// The same where something went wrong, or somebody waits.
+const BACK: Duration = Duration::from_secs(10);
 /// Topics of others are looked for so often.
 const WATCH: Duration = Duration::from_secs(2);
 /// Partition epochs that are tried upward from the one that was counted.
@@ -104,6 +106,31 @@ impl Leader {
             self.check(since, &what)?;
             // A timeout means the same as a notification.
             let _ = tokio::time::timeout(LOOK, self.partitions.progress.notified()).await;
+        }
+    }
+
+    /// For an end before the end: what others have on us goes to brokers that stay. It takes some seconds at most.
+    ///
+    /// # Errors
+    /// Of the controller.
+    pub async fn hand_back(&self) -> Result<()> {
+        let begun = Instant::now();
+        loop {
+            if self.partitions.stale.swap(false, Ordering::Relaxed) {
+                self.read_epochs().await?;
+            }
+            let is_new = self.give_back().await? > 0;
+            let mut left = self.partitions.all();
+            left.retain(|led| led.is_foreign && !led.state.lock().handed_over);
+            if (left.is_empty() && !is_new) || begun.elapsed() >= BACK {
+                return Ok(());
+            }
+            for led in &left {
+                if let Some(followers) = led.caught_up() {
+                    self.give(led, &followers).await?;
+                }
+            }
+            tokio::time::sleep(LOOK).await;
         }
     }
 
