@@ -1,7 +1,7 @@
 //! `varve restore` on real clusters: byte for byte, with the same offsets, groups and log starts; after a kill too.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -9,7 +9,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
 use varve_kafka::client::admin::{ConfigResource, ConfigSource};
 use varve_kafka::client::{Client, ClientConfig};
-use varve_tests::raw_admin::{commit, set_config, set_quota};
+use varve_tests::raw_admin::{commit, create_topics, set_config, set_quota};
 use varve_tests::{
     ArchiveDir, Cluster, KAFKA_VERSION, KAFKA_VERSIONS, Look, Produce, Scratch, Shared, Suite, TopicLogs,
     Transactions, copy, eventually, kafka_jars, plain_client, runtime, same_logs, varve, writers_go_on,
@@ -37,6 +37,7 @@ fn main() -> ExitCode {
             whole(source, KAFKA_VERSION, 3)
         })
         .test_with(&new, "a_kill_at_any_point_is_resumed", killed)
+        .test_with(&new, "stopped_it_leaves_the_cluster_and_goes_on", stopped)
         .test_with(&new, "what_was_begun_is_taken_back", taken_back)
         .test_with(&new, "what_stands_against_it_is_told_before", refused)
         .test_with(&new, "a_damaged_object_stops_it_by_name", damaged)
@@ -243,19 +244,47 @@ fn killed(source: &Source) -> Result<()> {
     left(&cluster)
 }
 
-fn taken_back(source: &Source) -> Result<()> {
-    let cluster = Cluster::builder().start()?;
-    let plan = source.plan("taken-back");
-    let mut command = source.restore(&cluster, &plan, &["--throttle", "100KiB"])?;
+/// An apply that has come so far that all topics are there.
+fn begun(source: &Source, cluster: &Cluster, plan: &Path) -> Result<Child> {
+    let mut command = source.restore(cluster, plan, &["--throttle", "100KiB"])?;
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
     let client = plain_client(&cluster.bootstrap())?;
     let begun = Instant::now();
-    // Some of it is there.
     while runtime()?.block_on(client.list_topics())?.iter().filter(|t| !t.is_internal).count() < TOPICS.len()
     {
         ensure!(begun.elapsed() < LIMIT && child.try_wait()?.is_none(), "it did not begin");
         std::thread::sleep(Duration::from_millis(50));
     }
+    Ok(child)
+}
+
+/// Topics of others that were placed on us meanwhile go to those that stay.
+fn stopped(source: &Source) -> Result<()> {
+    let cluster = Cluster::builder().start()?;
+    let plan = source.plan("stopped");
+    let mut child = begun(source, &cluster, &plan)?;
+    let names: Vec<String> = (0..12).map(|number| format!("other-{number}")).collect();
+    let client = plain_client(&cluster.bootstrap())?;
+    runtime()?.block_on(create_topics(&client, &names))?;
+    let interrupted = Command::new("kill").args(["-INT", &child.id().to_string()]).status()?;
+    ensure!(interrupted.success() && !child.wait()?.success(), "it was not stopped");
+    let client = plain_client(&cluster.bootstrap())?;
+    let metadata = runtime()?.block_on(client.metadata(None))?;
+    ensure!(metadata.brokers.iter().all(|b| b.node_id < 990_000), "{:?}", metadata.brokers);
+    let others: Vec<_> = metadata.topics.iter().filter(|t| names.contains(&t.name)).collect();
+    ensure!(others.len() == names.len(), "{others:?}");
+    for partition in others.iter().flat_map(|topic| &topic.partitions) {
+        ensure!(partition.leader_id == Some(1) && partition.replicas == [1], "{partition:?}");
+    }
+    ended(subcommand("apply", &plan, &["--yes"])?, 0)?;
+    same(source, &cluster)?;
+    left(&cluster)
+}
+
+fn taken_back(source: &Source) -> Result<()> {
+    let cluster = Cluster::builder().start()?;
+    let plan = source.plan("taken-back");
+    let mut child = begun(source, &cluster, &plan)?;
     child.kill()?;
     child.wait()?;
     let (out, _) = ended(subcommand("cleanup", &plan, &["--yes"])?, 0)?;
