@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use varve_archive::{ArchivedLog, ArchivedObject, LogStream, Piece, PieceContent};
-use varve_kafka::protocol::{Batch, Batches, ProtocolError};
+use varve_kafka::protocol::{BATCH_HEADER_BYTES, Batch, Batches, ProtocolError};
 
 use super::damage::Damage;
 use super::facts::{Facts, Hole};
@@ -104,7 +104,8 @@ impl Open {
             if is_large && self.begun.is_empty() {
                 return Ok((piece, false));
             }
-            let mut enough = self.wanted_bytes;
+            // One byte more than what it was not enough with, at least.
+            let mut enough = self.wanted_bytes.max(self.begun.len() + 1);
             if is_large {
                 // No more of it than the batch that has begun.
                 let missing = enough.saturating_sub(self.begun.len()).min(piece.len());
@@ -310,7 +311,8 @@ impl Blocks {
         for batch in Batches::new(all.clone(), open.position) {
             let batch = match batch {
                 Err(ProtocolError::Truncated { needed, .. }) => {
-                    open.wanted_bytes = usize::try_from(needed).unwrap_or(usize::MAX);
+                    // Of a header that is cut, it is what one field of it needs.
+                    open.wanted_bytes = usize::try_from(needed).unwrap_or(usize::MAX).max(BATCH_HEADER_BYTES);
                     break;
                 }
                 batch => batch.map_err(protocol)?,
