@@ -12,7 +12,8 @@ use varve_kafka::client::{Client, ClientConfig};
 use varve_tests::raw_admin::{commit, create_topics, set_config, set_quota};
 use varve_tests::{
     ArchiveDir, Cluster, KAFKA_VERSION, KAFKA_VERSIONS, Look, Produce, Scratch, Shared, Suite, TopicLogs,
-    Transactions, copy, eventually, kafka_jars, plain_client, runtime, same_logs, varve, writers_go_on,
+    Transactions, copy, ended, eventually, has_left, kafka_jars, of_plan, plain_client, runtime, same_logs,
+    varve, writers_go_on,
 };
 
 const TOPICS: [&str; 5] = ["plain", "transactional", "trimmed", "compacted", "empty"];
@@ -119,21 +120,6 @@ impl Source {
     }
 }
 
-/// What it printed; it must have ended with this code.
-fn ended(mut command: Command, code: i32) -> Result<(String, String)> {
-    let output = command.output()?;
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let (out, err) = (text(&output.stdout), text(&output.stderr));
-    ensure!(output.status.code() == Some(code), "{command:?}: {}\n{out}\n{err}", output.status);
-    Ok((out, err))
-}
-
-fn subcommand(name: &str, plan: &Path, extra: &[&str]) -> Result<Command> {
-    let mut command = Command::new(varve()?);
-    command.args(["restore", name]).arg(plan).args(extra);
-    Ok(command)
-}
-
 fn same(source: &Source, cluster: &Cluster) -> Result<()> {
     same_logs(&source.logs, &TopicLogs::read(&plain_client(&cluster.bootstrap())?, &TOPICS)?)
 }
@@ -141,18 +127,6 @@ fn same(source: &Source, cluster: &Cluster) -> Result<()> {
 /// Nobody knows of us any more. Brokers hear of it a moment later than the controller.
 fn left(cluster: &Cluster) -> Result<()> {
     eventually("we have left", LIMIT, || has_left(cluster).map(Look::Done))
-}
-
-fn has_left(cluster: &Cluster) -> Result<()> {
-    let client = plain_client(&cluster.bootstrap())?;
-    let metadata = runtime()?.block_on(client.metadata(None))?;
-    let us = |id: &i32| *id >= 990_000;
-    ensure!(metadata.brokers.iter().all(|b| !us(&b.node_id)), "{:?}", metadata.brokers);
-    let partitions = metadata.topics.iter().flat_map(|t| &t.partitions);
-    for partition in partitions {
-        ensure!(!partition.replicas.iter().any(us) && partition.leader_id.is_some(), "{partition:?}");
-    }
-    Ok(())
 }
 
 fn whole(source: &Source, version: &str, nodes: u32) -> Result<()> {
@@ -194,19 +168,19 @@ fn whole(source: &Source, version: &str, nodes: u32) -> Result<()> {
     };
     ensure!(policy("compacted", "cleanup.policy")?.as_deref() == Some("delete"), "compacted too early");
     ensure!(policy("plain", "retention.ms")?.as_deref() == Some("-1"), "retention too early");
-    let (shown, _) = ended(subcommand("release", &plan, &["--dry-run"])?, 0)?;
+    let (shown, _) = ended(of_plan("release", &plan, &["--dry-run"])?, 0)?;
     ensure!(
         shown.contains("compacted again") && policy("plain", "retention.ms")?.as_deref() == Some("-1"),
         "{shown}"
     );
-    ended(subcommand("release", &plan, &["--yes"])?, 0)?;
+    ended(of_plan("release", &plan, &["--yes"])?, 0)?;
     ensure!(policy("compacted", "cleanup.policy")?.as_deref() == Some("compact"), "not released");
     ensure!(policy("plain", "retention.ms")?.as_deref() == Some("3600000"), "not released");
     ensure!(policy("plain", "retention.bytes")?.is_none(), "not released");
 
     writers_go_on(&cluster, &source.logs, &["plain", "trimmed", "empty"], "transactional")?;
     // A second time there is nothing to do, and nothing is done.
-    let (out, _) = ended(subcommand("apply", &plan, &["--yes", "--json", "--no-verify"])?, 0)?;
+    let (out, _) = ended(of_plan("apply", &plan, &["--yes", "--json", "--no-verify"])?, 0)?;
     let report: serde_json::Value = serde_json::from_str(&out)?;
     ensure!(report["applied"]["served_bytes"] == 0, "{out}");
     Ok(())
@@ -224,7 +198,7 @@ fn killed(source: &Source) -> Result<()> {
     let (begun, mut done) = (Instant::now(), 0);
     while done < kills {
         let throttle = ["--yes", "--json", "--no-verify", "--throttle", "400KiB"];
-        let mut command = subcommand("apply", &plan, &throttle)?;
+        let mut command = of_plan("apply", &plan, &throttle)?;
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
         std::thread::sleep(Duration::from_millis(random.random_range(50..4000)));
         let over = child.try_wait()?;
@@ -237,7 +211,7 @@ fn killed(source: &Source) -> Result<()> {
         ensure!(begun.elapsed() < LIMIT * 10, "it takes for ever");
     }
     println!("killed {done} times");
-    let (out, _) = ended(subcommand("apply", &plan, &["--yes", "--json"])?, 0)?;
+    let (out, _) = ended(of_plan("apply", &plan, &["--yes", "--json"])?, 0)?;
     let report: serde_json::Value = serde_json::from_str(&out)?;
     ensure!(report["is_clean"] == true && report["applied"]["is_resumed"] == true, "{out}");
     same(source, &cluster)?;
@@ -276,7 +250,7 @@ fn stopped(source: &Source) -> Result<()> {
     for partition in others.iter().flat_map(|topic| &topic.partitions) {
         ensure!(partition.leader_id == Some(1) && partition.replicas == [1], "{partition:?}");
     }
-    ended(subcommand("apply", &plan, &["--yes"])?, 0)?;
+    ended(of_plan("apply", &plan, &["--yes"])?, 0)?;
     same(source, &cluster)?;
     left(&cluster)
 }
@@ -287,7 +261,7 @@ fn taken_back(source: &Source) -> Result<()> {
     let mut child = begun(source, &cluster, &plan)?;
     child.kill()?;
     child.wait()?;
-    let (out, _) = ended(subcommand("cleanup", &plan, &["--yes"])?, 0)?;
+    let (out, _) = ended(of_plan("cleanup", &plan, &["--yes"])?, 0)?;
     ensure!(out.contains("deleted") && out.contains("not known to the cluster"), "{out}");
     left(&cluster)?;
     let again = source.plan("taken-back-again");
@@ -348,7 +322,7 @@ fn damaged(source: &Source) -> Result<()> {
     let (_, err) = ended(command, 2)?;
     let name = object.file_name().and_then(|n| n.to_str()).context("a name")?;
     ensure!(err.contains(name) && err.contains("varve restore cleanup"), "{err}");
-    ended(subcommand("cleanup", &dir.path().join("a.plan"), &["--yes"])?, 0)?;
+    ended(of_plan("cleanup", &dir.path().join("a.plan"), &["--yes"])?, 0)?;
     left(&cluster)
 }
 

@@ -12,7 +12,7 @@ use rand::{Rng as _, SeedableRng as _};
 use varve_tests::raw_admin::commit;
 use varve_tests::{
     ArchiveDir, At, Client as Kafka, Cluster, Consume, KAFKA_VERSION, Look, Produce, Scratch, Shared, Suite,
-    Transactions, eventually, plain_client, runtime, varve,
+    Transactions, ended, eventually, of_plan, plain_client, runtime, varve,
 };
 
 const OLDEST: &str = "3.9.2";
@@ -169,21 +169,6 @@ fn compacted(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-/// What it printed; it must have ended with this code.
-fn ended(mut command: Command, code: i32) -> Result<(String, String)> {
-    let output = command.output()?;
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let (out, err) = (text(&output.stdout), text(&output.stderr));
-    ensure!(output.status.code() == Some(code), "{command:?}: {}\n{out}\n{err}", output.status);
-    Ok((out, err))
-}
-
-fn subcommand(name: &str, plan: &Path, extra: &[&str]) -> Result<Command> {
-    let mut command = Command::new(varve()?);
-    command.args(["restore", name]).arg(plan).args(extra);
-    Ok(command)
-}
-
 /// All that there is, which is what was committed.
 fn same(source: &Source, cluster: &Cluster) -> Result<()> {
     let kafka = cluster.client();
@@ -219,9 +204,9 @@ fn whole(source: &Source, version: &str) -> Result<()> {
     ensure!(kafka.offset("trimmed", 0, At::Earliest)? == i64::try_from(TRIMMED)?, "it starts elsewhere");
     ensure!(kafka.offset("trimmed", 1, At::Earliest)? == 0, "it is not mapped");
     // A second time there is nothing to do, and nothing is done.
-    let (out, _) = ended(subcommand("apply", &plan, &["--yes", "--json"])?, 0)?;
+    let (out, _) = ended(of_plan("apply", &plan, &["--yes", "--json"])?, 0)?;
     ensure!(json(&out)?["applied"]["served_bytes"] == 0, "{out}");
-    let (shown, _) = ended(subcommand("release", &plan, &["--yes"])?, 0)?;
+    let (shown, _) = ended(of_plan("release", &plan, &["--yes"])?, 0)?;
     ensure!(shown.contains("compacted again"), "{shown}");
     let written = kafka.produce("plain", &Produce { count: 10, ..Produce::default() })?;
     ensure!(written.first == 10_000, "{written:?}");
@@ -312,7 +297,7 @@ fn killed(source: &Source) -> Result<()> {
     ended(source.restore(&cluster, &plan, &["--dry-run"])?, 0)?;
     let mut done = 0;
     while done < kills {
-        let mut command = subcommand("apply", &plan, &["--yes", "--no-verify", "--throttle", "2MiB"])?;
+        let mut command = of_plan("apply", &plan, &["--yes", "--no-verify", "--throttle", "2MiB"])?;
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
         std::thread::sleep(Duration::from_millis(random.random_range(50..1500)));
         let over = child.try_wait()?;
@@ -328,7 +313,7 @@ fn killed(source: &Source) -> Result<()> {
         done += 1;
     }
     println!("killed {done} times");
-    let (out, _) = ended(subcommand("apply", &plan, &["--yes", "--json"])?, 0)?;
+    let (out, _) = ended(of_plan("apply", &plan, &["--yes", "--json"])?, 0)?;
     let report = json(&out)?;
     ensure!(report["is_clean"] == true && report["applied"]["is_resumed"] == true, "{out}");
     same(source, &cluster)?;
@@ -355,9 +340,9 @@ fn foreign(source: &Source) -> Result<()> {
     begun(source, &cluster, &plan)?;
     let kafka = cluster.client();
     kafka.produce("plain", &Produce { count: 3, ..Produce::default() })?;
-    let (_, err) = ended(subcommand("apply", &plan, &["--yes"])?, 2)?;
+    let (_, err) = ended(of_plan("apply", &plan, &["--yes"])?, 2)?;
     ensure!(err.contains("somebody else writes into plain-0 at offset"), "{err}");
-    let deleted = ended(subcommand("cleanup", &plan, &["--yes"])?, 0)?.0;
+    let deleted = ended(of_plan("cleanup", &plan, &["--yes"])?, 0)?.0;
     ensure!(deleted.contains("plain"), "{deleted}");
 
     // While it runs.
@@ -393,7 +378,7 @@ fn taken_back(source: &Source) -> Result<()> {
     let cluster = Cluster::builder().start()?;
     let plan = source.plan("taken-back");
     begun(source, &cluster, &plan)?;
-    let (out, _) = ended(subcommand("cleanup", &plan, &["--yes"])?, 0)?;
+    let (out, _) = ended(of_plan("cleanup", &plan, &["--yes"])?, 0)?;
     ensure!(out.contains("deleted     plain"), "{out}");
     let again = source.plan("taken-back-again");
     ended(source.restore(&cluster, &again, &["--no-verify"])?, 0)?;

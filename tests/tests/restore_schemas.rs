@@ -1,7 +1,7 @@
 //! The Schema Registry's subjects, restored: with their ids where a registry has an import mode, by a map of ids where
 //! it has none; into one that has some already; after a kill too.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,9 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use url::Url;
 use varve_cluster::{RegistrySettings, SchemaRegistry, SchemaState, SchemaVersion, read_registry};
-use varve_tests::{ArchiveDir, Cluster, Import, Registry, Scratch, Shared, Suite, runtime, varve};
+use varve_tests::{
+    ArchiveDir, Cluster, Import, Registry, Scratch, Shared, Suite, ended, of_plan, runtime, varve,
+};
 
 const TOPIC: &str = "orders";
 const MONEY: &str =
@@ -113,21 +115,6 @@ fn versions(state: &SchemaState) -> impl Iterator<Item = (&str, &SchemaVersion)>
     state.subjects.iter().flat_map(|s| s.versions.iter().map(move |v| (s.subject.as_str(), v)))
 }
 
-/// What it printed; it must have ended with this code.
-fn ended(mut command: Command, code: i32) -> Result<(String, String)> {
-    let output = command.output()?;
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let (out, err) = (text(&output.stdout), text(&output.stderr));
-    ensure!(output.status.code() == Some(code), "{command:?}: {}\n{out}\n{err}", output.status);
-    Ok((out, err))
-}
-
-fn subcommand(name: &str, plan: &Path, extra: &[&str]) -> Result<Command> {
-    let mut command = Command::new(varve()?);
-    command.args(["restore", name]).arg(plan).args(extra);
-    Ok(command)
-}
-
 fn report(out: &str) -> Result<Value> {
     serde_json::from_str(out).with_context(|| out.to_owned())
 }
@@ -161,11 +148,11 @@ fn kept(scene: &Scene) -> Result<()> {
     ensure!(schemas["registered"] == VERSIONS && schemas["ids"] == json!([]), "{out}");
     let restored = state(&registry)?;
     ensure!(restored == scene.source, "{restored:#?}\nis not\n{:#?}", scene.source);
-    ended(subcommand("verify", &scene.plan("kept"), &config)?, 0)?;
+    ended(of_plan("verify", &scene.plan("kept"), &config)?, 0)?;
 
     // A second time there is nothing to do, also for a new plan.
     let again = [&config[..], &["--yes", "--no-verify", "--json"]].concat();
-    let (out, _) = ended(subcommand("apply", &scene.plan("kept"), &again)?, 0)?;
+    let (out, _) = ended(of_plan("apply", &scene.plan("kept"), &again)?, 0)?;
     ensure!(report(&out)?["applied"]["schemas"]["registered"] == 0, "{out}");
     let (out, _) = ended(scene.restore("kept-again", &url, &[&config[..], &["--dry-run"]].concat())?, 0)?;
     ensure!(out.contains("0 versions to register with their ids, 10 there already"), "{out}");
@@ -173,7 +160,7 @@ fn kept(scene: &Scene) -> Result<()> {
     registry.set_compatibility("an-order", "NONE")?;
     registry.set_mode("p", "READONLY")?;
     registry.delete("j/versions/1")?;
-    let (out, _) = ended(subcommand("verify", &scene.plan("kept"), &config)?, 1)?;
+    let (out, _) = ended(of_plan("verify", &scene.plan("kept"), &config)?, 1)?;
     ensure!(out.contains("compatibility of subject an-order: expected FORWARD, found NONE"), "{out}");
     ensure!(out.contains("schema j:1") && out.contains("is deleted in the Schema Registry"), "{out}");
     Ok(())
@@ -212,11 +199,11 @@ fn mapped(scene: &Scene) -> Result<()> {
         ensure!(here.deleted == version.deleted, "{mapped}: {here:?}");
     }
     ensure!(ids.iter().any(|m| m["id"] != m["new_id"]), "all ids stayed by chance");
-    ended(subcommand("verify", &scene.plan("mapped"), &[])?, 0)?;
+    ended(of_plan("verify", &scene.plan("mapped"), &[])?, 0)?;
     // Of a registry that is not empty the settings stay.
     ensure!(restored.config == before.config, "{:?}", restored.config);
     std::fs::remove_file(&file)?;
-    let (out, _) = ended(subcommand("verify", &scene.plan("mapped"), &[])?, 1)?;
+    let (out, _) = ended(of_plan("verify", &scene.plan("mapped"), &[])?, 1)?;
     ensure!(out.contains("is not in the map of ids"), "{out}");
     Ok(())
 }
@@ -281,14 +268,14 @@ fn killed(scene: &Scene) -> Result<()> {
     let registry = Registry::with(Import::Kept, SLOWLY)?;
     half_way(&registry, scene.restore("killed", &registry.url(), &[])?, libc::SIGKILL)?;
     ensure!(importing(&registry)?.len() == 1, "it was not in the midst: {:?}", importing(&registry)?);
-    ended(subcommand("cleanup", &scene.plan("killed"), &["--yes"])?, 0)?;
+    ended(of_plan("cleanup", &scene.plan("killed"), &["--yes"])?, 0)?;
     ensure!(importing(&registry)?.is_empty(), "not taken back: {:?}", importing(&registry)?);
 
     let registry = Registry::with(Import::Kept, SLOWLY)?;
     half_way(&registry, scene.restore("stopped", &registry.url(), &[])?, libc::SIGTERM)?;
     ensure!(importing(&registry)?.is_empty(), "not put back: {:?}", importing(&registry)?);
-    half_way(&registry, subcommand("apply", &scene.plan("stopped"), &["--yes"])?, libc::SIGKILL)?;
-    let (out, _) = ended(subcommand("apply", &scene.plan("stopped"), &["--yes", "--json"])?, 0)?;
+    half_way(&registry, of_plan("apply", &scene.plan("stopped"), &["--yes"])?, libc::SIGKILL)?;
+    let (out, _) = ended(of_plan("apply", &scene.plan("stopped"), &["--yes", "--json"])?, 0)?;
     let report = report(&out)?;
     ensure!(report["is_clean"] == true && report["applied"]["schemas"]["registered"] != 0, "{out}");
     ensure!(state(&registry)? == scene.source, "{:#?}", state(&registry)?);

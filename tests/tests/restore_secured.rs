@@ -1,7 +1,7 @@
 //! `varve restore` into clusters whose brokers reach each other, and us, by TLS and SASL: what is given is enough, what
 //! lacks or does not fit is told, and nothing is left behind.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
@@ -10,8 +10,8 @@ use varve_kafka::client::{Client, ClientConfig};
 use varve_tests::raw_admin::{allow, commit, disallow, set_config, set_quota};
 use varve_tests::{
     ArchiveDir, Certificates, Cluster, ClusterBuilder, Look, Permission, Produce, ResourceName, Scratch,
-    Shared, Suite, TopicLogs, Transactions, documented_restore_permissions, eventually, plain_client,
-    runtime, same_logs, varve,
+    Shared, Suite, TopicLogs, Transactions, documented_restore_permissions, eventually, of_plan,
+    plain_client, runtime, same_logs, varve,
 };
 
 const TOPICS: [&str; 2] = ["plain", "transactional"];
@@ -126,21 +126,12 @@ fn with_certificates(mut builder: ClusterBuilder, certificates: &Certificates) -
 }
 
 /// What it printed; it must have ended with this code.
-fn ended(mut command: Command, code: i32) -> Result<(String, String)> {
-    let output = command.output()?;
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let (out, err) = (text(&output.stdout), text(&output.stderr));
-    ensure!(output.status.code() == Some(code), "{command:?}: {}\n{out}\n{err}", output.status);
+fn ended(command: Command, code: i32) -> Result<(String, String)> {
+    let (out, err) = varve_tests::ended(command, code)?;
     for secret in [PASSWORD, "wrong-4712", "PRIVATE KEY"] {
-        ensure!(!format!("{out}{err}").contains(secret), "{command:?}: a secret is told\n{out}\n{err}");
+        ensure!(!format!("{out}{err}").contains(secret), "a secret is told\n{out}\n{err}");
     }
     Ok((out, err))
-}
-
-fn subcommand(name: &str, plan: &Path, extra: &[&str]) -> Result<Command> {
-    let mut command = Command::new(varve()?);
-    command.args(["restore", name]).arg(plan).args(extra);
-    Ok(command)
 }
 
 /// A client of the listener by which brokers reach each other: it alone tells of us.
@@ -200,7 +191,7 @@ fn by_mutual_tls(source: &Source) -> Result<()> {
     ensure!(err.contains("WARN") && err.contains("peer=127.0.0.1"), "{err}");
     ensure!(begun.elapsed() < LIMIT, "told after {:?}", begun.elapsed());
     let (out, _) = ended(
-        subcommand("cleanup", &source.plan("tls-untrusted"), &[&["--yes"][..], &controllers].concat())?,
+        of_plan("cleanup", &source.plan("tls-untrusted"), &[&["--yes"][..], &controllers].concat())?,
         0,
     )?;
     ensure!(out.contains("deleted"), "{out}");
@@ -243,7 +234,7 @@ fn by_scram(source: &Source) -> Result<()> {
     child.kill()?;
     child.wait()?;
     // Its session is alive still, and is waited for.
-    let (out, _) = ended(subcommand("apply", &plan, &[&listener[..], &["--yes", "--json"]].concat())?, 0)?;
+    let (out, _) = ended(of_plan("apply", &plan, &[&listener[..], &["--yes", "--json"]].concat())?, 0)?;
     let report: serde_json::Value = serde_json::from_str(&out)?;
     ensure!(report["is_clean"] == true && report["applied"]["is_resumed"] == true, "{out}");
     source.same(&cluster)?;
@@ -309,7 +300,7 @@ fn by_plain(source: &Source) -> Result<()> {
     ensure!(err.contains("brokers can't copy from us: 127.0.0.1: its login failed"), "{err}");
     ensure!(err.contains("sasl.password") && err.contains("varve restore cleanup"), "{err}");
     let yes = [&access[..], &["--yes"]].concat();
-    ended(subcommand("cleanup", &source.plan("plain-wrong"), &yes)?, 0)?;
+    ended(of_plan("cleanup", &source.plan("plain-wrong"), &yes)?, 0)?;
     left(&inside(&cluster, &client)?, 1, 0)?;
 
     let (out, _) = ended(restore("plain", &right, &["--json"])?, 0)?;
@@ -317,7 +308,7 @@ fn by_plain(source: &Source) -> Result<()> {
     ensure!(report["is_clean"] == true, "{out}");
     source.same(&cluster)?;
     left(&inside(&cluster, &client)?, 1, TOPICS.len())?;
-    ended(subcommand("release", &source.plan("plain"), &yes)?, 0)?;
+    ended(of_plan("release", &source.plan("plain"), &yes)?, 0)?;
     Ok(())
 }
 
