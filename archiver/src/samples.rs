@@ -27,9 +27,11 @@ impl Samples {
             last.time_ms = last.time_ms.max(sample.time_ms);
             return;
         }
-        let soon = |last: &Observed| sample.time_ms.saturating_sub(last.time_ms) < clock::SECOND_MS;
-        if self.0.last().is_some_and(soon) {
-            return;
+        // The newest counts as long as nothing comes behind it; before it, one a second.
+        if let [.., before, last] = self.0.as_slice()
+            && last.time_ms.saturating_sub(before.time_ms) < clock::SECOND_MS
+        {
+            self.0.pop();
         }
         self.0.push(sample);
         if self.0.len() > MAX {
@@ -74,7 +76,9 @@ mod tests {
             samples.push(sample(second * 1000, 7));
         }
         samples.push(sample(999_500, 8));
-        assert_eq!(samples.0, [sample(0, 7), sample(999_000, 7)]);
+        assert_eq!(samples.0, [sample(0, 7), sample(999_000, 7), sample(999_500, 8)]);
+        samples.push(sample(999_600, 9));
+        assert_eq!(samples.0, [sample(0, 7), sample(999_000, 7), sample(999_600, 9)]);
         for second in 1000..2000 {
             samples.push(sample(second * 1000, second));
         }

@@ -1,10 +1,11 @@
 //! What holds of topics that were brought into another cluster.
 
 use anyhow::{Result, ensure};
+use varve_kafka::client::OffsetSpec;
 
-use crate::archive::{RawLog, TopicLogs};
+use crate::archive::{RawLog, TopicLogs, plain_client, runtime};
 use crate::cluster::Cluster;
-use crate::driver::{At, Produce, Transactions};
+use crate::driver::{Produce, Transactions};
 
 /// Offsets and batches are the very same.
 pub fn same_logs(source: &[TopicLogs], copy: &[TopicLogs]) -> Result<()> {
@@ -44,7 +45,9 @@ pub fn writers_go_on(
         partition: 0,
     };
     kafka.produce_transactions(transactional, &transactions)?;
-    let end = kafka.offset(transactional, 0, At::Latest)?;
+    let client = plain_client(&cluster.bootstrap())?;
+    let ends = runtime()?.block_on(client.list_offsets(transactional, &[0], OffsetSpec::Latest))?;
+    let end = ends.get(&0).copied().flatten().unwrap_or(-1);
     for logs in source.iter().filter(|logs| logs.topic == transactional) {
         ensure!(end > logs.logs[&0].end_offset, "no transaction came through");
     }

@@ -51,7 +51,11 @@ impl Source {
         let between = TopicLogs::read(&plain_client(&cluster.bootstrap())?, &TOPICS)?;
         let between_ms = now_ms()?;
         sleep(Duration::from_secs(3));
-        // What comes behind claims to be older.
+        // The archive sees that something has come, and what comes behind that claims to be older.
+        for partition in 0..2 {
+            kafka.produce("plain", &Produce { partition, count: 1, seed: 99, ..Produce::default() })?;
+        }
+        sleep(Duration::from_secs(2));
         write(&cluster, 1, Some(1_700_000_000_000))?;
         commit_at(&cluster, 1100)?;
         sleep(Duration::from_secs(3));

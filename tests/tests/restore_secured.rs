@@ -23,6 +23,9 @@ const GROUP: i8 = 32;
 const PASSWORD: &str = "pencil-4711";
 const LIMIT: Duration = Duration::from_secs(60);
 
+/// On the cluster, and implied by no other.
+const OPERATIONS: [&str; 4] = ["ClusterAction", "Create", "Alter", "IdempotentWrite"];
+
 fn main() -> ExitCode {
     let source = Shared::new(Source::make);
     Suite::new()
@@ -289,7 +292,9 @@ fn by_plain(source: &Source) -> Result<()> {
     let (out, _) = ended(restore("plain-scram", &scram, &["--dry-run"])?, 1)?;
     ensure!(out.contains("log in by PLAIN; --listener-config has SCRAM-SHA-256"), "{out}");
     let right = source.file("plain-right", &[by, login[0], login[1]])?;
-    for (row, permission) in table.iter().enumerate() {
+    // Others imply each other: who may alter configs or read may describe.
+    let alone = table.iter().filter(|permission| OPERATIONS.contains(&permission.operation.as_str()));
+    for (row, permission) in alone.enumerate() {
         grant(&cluster, permission, false)?;
         one_lacks(permission, restore(&format!("plain-without-{row}"), &right, &["--dry-run"])?)?;
         grant(&cluster, permission, true)?;

