@@ -14,7 +14,7 @@ use varve_tests::{
 
 const TOPICS: [&str; 2] = ["plain", "transactional"];
 const GROUP: &str = "billing";
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(180);
 
 fn main() -> ExitCode {
     let source = Shared::new(Source::make);
@@ -121,8 +121,8 @@ fn as_of(source: &Source) -> Result<()> {
     ensure!(source.between[0].logs[&0].end_offset < source.all[0].logs[&0].end_offset, "nothing came behind");
     let committed = runtime()?.block_on(client.committed_offsets(&[GROUP.to_owned()]))?.whole()?;
     let offsets: Vec<i64> = committed[0].offsets.iter().map(|o| o.offset).collect();
-    let ends: Vec<i64> = source.between[0].logs.values().map(|log| log.end_offset.min(1100)).collect();
-    ensure!(offsets == ends, "{offsets:?}, not {ends:?}");
+    // It had read on in the first partition, and is back at the cut.
+    ensure!(offsets == [source.between[0].logs[&0].end_offset], "{offsets:?}");
     ensure!(begun.elapsed() < LIMIT, "it took {:?}", begun.elapsed());
     Ok(())
 }
