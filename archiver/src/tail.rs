@@ -110,10 +110,8 @@ pub(crate) struct Tail {
     pub(crate) holes: u32,
     pub(crate) rest_until: Option<Instant>,
     pub(crate) log_start_offset: i64,
-    pub(crate) high_watermark: i64,
-    pub(crate) last_stable_offset: i64,
-    /// When that was seen.
-    pub(crate) observed_ms: i64,
+    /// By the last answer.
+    pub(crate) observed: Observed,
     /// Of what is in no segment.
     pub(crate) samples: Samples,
 }
@@ -146,9 +144,7 @@ impl Tail {
             holes: 0,
             rest_until: None,
             log_start_offset: 0,
-            high_watermark: 0,
-            last_stable_offset: 0,
-            observed_ms: 0,
+            observed: Observed::default(),
             samples: Samples::default(),
         }
     }
@@ -171,9 +167,7 @@ impl Tail {
 
     /// Where it stood when an answer came.
     pub(crate) fn observe(&mut self, observed: Observed) {
-        self.observed_ms = observed.time_ms;
-        self.high_watermark = observed.high_watermark;
-        self.last_stable_offset = observed.last_stable_offset;
+        self.observed = observed;
         self.samples.push(observed);
     }
 

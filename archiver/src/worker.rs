@@ -397,7 +397,8 @@ impl Worker {
             tail.next_offset = batches.next_offset;
             tail.open = open;
         }
-        if tail.next_offset == tail.high_watermark && tail.high_watermark == tail.last_stable_offset {
+        let Observed { high_watermark, last_stable_offset, .. } = tail.observed;
+        if tail.next_offset == high_watermark && high_watermark == last_stable_offset {
             tail.open.get_or_insert_default();
             self.shared.progress.nothing_open(key, tail.next_offset);
         }
@@ -549,7 +550,7 @@ impl Worker {
         tail.saving = true;
         tail.held_since = None;
         let bytes = tail.saved.bytes + tail.unsaved().len();
-        let observed_ms = tail.observed_ms;
+        let observed_ms = tail.observed.time_ms;
         let saved = Saved { bytes, end_offset: tail.next_offset, epoch, observed_ms };
         let room = self.shared.memory.try_room(object.len()).unwrap_or_else(|| self.shared.memory.no_room());
         let (answer, answered) = oneshot::channel();

@@ -10,7 +10,7 @@ use varve_format::{DigestAlgorithm, Hasher};
 use varve_kafka::client::{Client, OffsetSpec};
 use varve_kafka::protocol::Batches;
 
-use crate::apply::{facts, groups_differ};
+use crate::apply::{facts, groups_differ, produce};
 use crate::error::{Error, Result};
 use crate::history::KeyCache;
 use crate::log::{Block, Blocks};
@@ -50,9 +50,29 @@ pub async fn verify(
     client: &Client,
     told: &(dyn Fn(u64) + Sync),
 ) -> Result<Verified> {
-    if plan.is_produced() {
-        return crate::apply::produce::verify(plan, plan_file, source, keys, client, told).await;
+    let (mut verified, groups) = if plan.is_produced() {
+        produce::verify(plan, plan_file, source, keys, client, told).await?
+    } else {
+        (led(plan, source, keys, client, told).await?, plan.groups.clone())
+    };
+    verified.findings.extend(plan.rest.differs(client).await?);
+    for group in &groups {
+        if let Some(odd) = groups_differ(client, group).await? {
+            verified.findings.push(format!("group {}: {odd}", group.group_id));
+        }
+        verified.groups += 1;
     }
+    Ok(verified)
+}
+
+/// What was restored in mode leader.
+async fn led(
+    plan: &Plan,
+    source: &Source,
+    keys: &Arc<KeyCache>,
+    client: &Client,
+    told: &(dyn Fn(u64) + Sync),
+) -> Result<Verified> {
     let (reader, journal) = source.reader().await?;
     let mut verified = Verified::default();
     for topic in &plan.topics {
@@ -86,13 +106,6 @@ pub async fn verify(
             }
         }
     }
-    verified.findings.extend(plan.rest.differs(client).await?);
-    for group in &plan.groups {
-        if let Some(odd) = groups_differ(client, group).await? {
-            verified.findings.push(format!("group {}: {odd}", group.group_id));
-        }
-        verified.groups += 1;
-    }
     Ok(verified)
 }
 
@@ -115,17 +128,20 @@ async fn offsets(topic: &PlannedTopic, client: &Client, verified: &mut Verified)
     Ok(())
 }
 
-struct Sum {
-    bytes: u64,
+/// Of one side.
+pub(crate) struct Sum {
+    pub(crate) bytes: u64,
     hasher: Option<Hasher>,
 }
 
-impl Sum {
-    fn new() -> Self {
+impl Default for Sum {
+    fn default() -> Self {
         Self { bytes: 0, hasher: DigestAlgorithm::Sha256.hasher() }
     }
+}
 
-    fn add(&mut self, bytes: &[u8]) {
+impl Sum {
+    pub(crate) fn add(&mut self, bytes: &[u8]) {
         self.bytes = self.bytes.saturating_add(bytes.len() as u64);
         if let Some(hasher) = &mut self.hasher {
             hasher.update(bytes);
@@ -133,7 +149,7 @@ impl Sum {
     }
 
     /// As hexadecimal digits.
-    fn end(self) -> String {
+    pub(crate) fn end(self) -> String {
         self.hasher.map_or_else(String::new, |hasher| hasher.finish().to_string())
     }
 }
@@ -146,7 +162,7 @@ async fn target(
     told: &(dyn Fn(u64) + Sync),
 ) -> Result<BTreeMap<i32, (u64, String)>> {
     let ends: BTreeMap<i32, i64> = topic.partitions.iter().map(|p| (p.partition, p.end_offset)).collect();
-    let mut sums: BTreeMap<i32, Sum> = ends.keys().map(|n| (*n, Sum::new())).collect();
+    let mut sums: BTreeMap<i32, Sum> = ends.keys().map(|n| (*n, Sum::default())).collect();
     let (mut reader, mut bytes) = (client.read_topic_to_end(&topic.target).await?, before);
     while let Some(batches) = reader.next().await? {
         let Some(sum) = sums.get_mut(&batches.partition) else { continue };
@@ -181,7 +197,7 @@ async fn archived(
     keys: &Arc<KeyCache>,
     (reader, journal): (&LogReader, &JournalView),
 ) -> Result<Sum> {
-    let mut sum = Sum::new();
+    let mut sum = Sum::default();
     let Some(state) = topic.and_then(|t| t.partitions.get(&partition.partition)) else { return Ok(sum) };
     let log = reader.at(state, None, journal)?;
     let mut blocks = Blocks::new(log, Arc::clone(keys), facts(partition), partition.base_offset);

@@ -15,6 +15,7 @@ mod memory;
 mod produce;
 mod reads;
 mod restore;
+mod restored;
 mod scale;
 mod segment;
 mod stage;

@@ -32,7 +32,7 @@ pub struct EpochStart {
 }
 
 /// What was seen of the partition, and when: point-in-time restore goes by these, not by record timestamps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Observed {
     pub time_ms: i64,
     pub high_watermark: i64,

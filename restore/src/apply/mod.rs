@@ -145,6 +145,7 @@ impl Apply<'_> {
             let outcome = until(stop.as_mut(), leading).await;
             applied.served_bytes = leader.progress().served_bytes;
             leave(leader, outcome).await?;
+            until(stop.as_mut(), self.led()).await?;
         }
         until(stop.as_mut(), self.behind(&journal, &done, &mut applied, told)).await?;
         Ok(applied)
@@ -171,7 +172,6 @@ impl Apply<'_> {
         applied: &mut Applied,
         told: &(dyn Fn(Stage) + Sync),
     ) -> Result<()> {
-        self.led().await?;
         told(Stage::Rest);
         if !done.rest {
             self.plan.rest.apply(self.client, &self.options.passwords).await?;

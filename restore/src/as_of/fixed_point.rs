@@ -17,6 +17,13 @@ pub(super) struct Part {
     pub(super) end: Option<End>,
 }
 
+impl Part {
+    /// Whether a cut there would leave it without its end.
+    pub(super) fn is_open_at(&self, cut: i64) -> bool {
+        self.first_offset < cut && self.end.is_none_or(|end| end.end_offset > cut)
+    }
+}
+
 /// A transaction marker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct End {
@@ -66,34 +73,27 @@ pub(super) fn settle(partitions: &mut [Partition]) -> (Vec<Pull>, Vec<Half>) {
     loop {
         let mut has_moved = false;
         for transaction in &transactions {
-            let ends: Vec<(usize, End)> = transaction
-                .iter()
-                .filter_map(|(p, at)| Some((*p, partitions.get(*p)?.parts.get(*at)?.end?)))
-                .collect();
-            let is_in = |(p, end): &(usize, End)| partitions.get(*p).is_some_and(|p| end.end_offset <= p.cut);
+            let of = |(p, at): &Place| {
+                let part = partitions.get(*p)?.parts.get(*at)?;
+                Some((*p, part.producer_id, part.end?.end_offset))
+            };
+            let ends: Vec<(usize, i64, i64)> = transaction.iter().filter_map(of).collect();
+            let is_in = |(p, _, end): &(usize, i64, i64)| partitions.get(*p).is_some_and(|p| *end <= p.cut);
             if !ends.iter().any(is_in) {
                 continue;
             }
-            for (number, end) in ends {
-                let is_sure = is_numbered(partitions, transaction);
-                let Some(partition) = partitions.get_mut(number) else { continue };
-                let Some(producer_id) = producer_of(partition, end) else { continue };
-                if end.end_offset > partition.cut {
-                    let (from, to) = (partition.cut, end.end_offset);
-                    pulls.push(Pull { partition: number, from, to, producer_id, is_sure });
-                    partition.cut = to;
-                    has_moved = true;
-                }
+            let is_sure = is_numbered(partitions, transaction);
+            for (number, producer_id, to) in ends {
+                let Some(partition) = partitions.get_mut(number).filter(|p| to > p.cut) else { continue };
+                pulls.push(Pull { partition: number, from: partition.cut, to, producer_id, is_sure });
+                partition.cut = to;
+                has_moved = true;
             }
         }
         if !has_moved {
             return (pulls, halves(partitions));
         }
     }
-}
-
-fn producer_of(partition: &Partition, end: End) -> Option<i64> {
-    partition.parts.iter().find(|part| part.end == Some(end)).map(|part| part.producer_id)
 }
 
 /// Whether no other transaction of the producer has the epoch of this one's markers.

@@ -83,13 +83,13 @@ pub(crate) async fn cuts(
     selection: &Selection,
     time_ms: i64,
 ) -> Result<Cuts> {
-    let partitions = source.topics.iter().flat_map(|topic| topic.partitions.keys().map(move |n| (topic, *n)));
+    let partitions =
+        source.topics.iter().flat_map(|topic| topic.partitions.values().map(move |p| (topic, p)));
     let created_ms = source.snapshot.record.created_ms;
-    let wanted = partitions.filter(|(topic, number)| selection.has_partition(&topic.name, *number));
+    let wanted = partitions.filter(|(topic, state)| selection.has_partition(&topic.name, state.partition));
     let looks = stream::iter(wanted.collect::<Vec<_>>())
-        .map(|(topic, number)| look(keys, topic, number, archive, (time_ms, created_ms)));
-    let looked: Vec<Looked> =
-        looks.buffered(PARALLEL).try_filter_map(|l| async { Ok(l) }).try_collect().await?;
+        .map(|(topic, state)| look(keys, topic, state, archive, (time_ms, created_ms)));
+    let looked: Vec<Looked> = looks.buffered(PARALLEL).try_collect().await?;
     let from: Vec<i64> = looked.iter().map(|l| l.first_open(time_ms)).collect();
     let mut found = scan(&looked, keys, &from, time_ms).await?;
     // What is open at a cut may have been committed elsewhere long before.
@@ -126,11 +126,10 @@ pub(crate) async fn cut_at(log: &ArchivedLog, keys: &KeyCache, facts: &Facts) ->
 async fn look(
     keys: &Arc<KeyCache>,
     topic: &SourceTopic,
-    number: i32,
+    state: &PartitionState,
     (reader, journal): (&LogReader, &JournalView),
     (time_ms, created_ms): (i64, i64),
-) -> Result<Option<Looked>> {
-    let Some(state) = topic.partitions.get(&number) else { return Ok(None) };
+) -> Result<Looked> {
     let log = reader.at(state, None, journal)?;
     let facts = Facts::of(&log, keys, state.log_start_offset.unwrap_or(0)..i64::MAX).await?;
     let offsets = facts.start_offset..facts.end_offset;
@@ -138,8 +137,9 @@ async fn look(
     observed.extend(at_snapshot(state, created_ms));
     let samples = Samples::new(observed, time_ms);
     let unsure = samples.unsure(time_ms, &offsets);
-    let name = format!("{}-{number}", topic.name);
-    Ok(Some(Looked { topic_id: topic.topic_id, partition: number, name, log, samples, offsets, unsure }))
+    let partition = state.partition;
+    let name = format!("{}-{partition}", topic.name);
+    Ok(Looked { topic_id: topic.topic_id, partition, name, log, samples, offsets, unsure })
 }
 
 /// A snapshot looks at the log's end too.
@@ -165,10 +165,8 @@ async fn scan(
 /// When the first of those began that are open at a cut and are committed behind it.
 fn open_since(looked: &[Looked], found: &[(Transactions, i64)]) -> Option<i64> {
     let begun = looked.iter().zip(found).flat_map(|(looked, (found, cut))| {
-        let is_cut =
-            |part: &&Part| part.first_offset < *cut && part.end.is_none_or(|end| end.end_offset > *cut);
         let parts = found.parts();
-        let times = parts.iter().filter(is_cut).map(|part| {
+        let times = parts.iter().filter(|part| part.is_open_at(*cut)).map(|part| {
             // Never seen without it: it may be as old as the log.
             looked.samples.time_before(part.first_offset).unwrap_or(i64::MIN)
         });
@@ -178,10 +176,9 @@ fn open_since(looked: &[Looked], found: &[(Transactions, i64)]) -> Option<i64> {
 }
 
 fn open_at(parts: &[Part], cut: i64) -> Vec<PlannedTransaction> {
-    let is_open = |part: &&Part| part.first_offset < cut && part.end.is_none_or(|end| end.end_offset > cut);
     let mut open: Vec<PlannedTransaction> = parts
         .iter()
-        .filter(is_open)
+        .filter(|part| part.is_open_at(cut))
         .map(|part| PlannedTransaction {
             producer_id: part.producer_id,
             producer_epoch: part.producer_epoch,

@@ -4,14 +4,11 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use varve_archive::ArchivedLog;
-use varve_kafka::protocol::{Batch, ControlRecord, ControlType, ProtocolError};
+use varve_kafka::protocol::{Batch, ControlType, ProtocolError};
 
 use super::fixed_point::{End, Part};
 use crate::error::{Error, Result};
 use crate::history::{Event, History, KeyCache};
-
-/// Of a marker's record, unpacked.
-const MARKER_MAX_BYTES: usize = 64 << 10;
 
 /// What was found from some offset on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -40,19 +37,13 @@ impl Transactions {
             self.open.entry(producer_id).or_insert(begun);
             return Ok(());
         }
-        let Some(record) = batch.records(MARKER_MAX_BYTES)?.next().transpose()? else { return Ok(()) };
-        let (key, value) = (record.key.unwrap_or_default(), record.value.unwrap_or_default());
-        let is_commit = match ControlRecord::parse(&key, &value)?.control_type {
+        let Some((control, time_ms)) = batch.control()? else { return Ok(()) };
+        let is_commit = match control.control_type {
             ControlType::Commit => true,
             ControlType::Abort => false,
             _ => return Ok(()),
         };
-        let end = End {
-            end_offset: header.next_offset(),
-            producer_epoch,
-            is_commit,
-            time_ms: header.max_timestamp_ms,
-        };
+        let end = End { end_offset: header.next_offset(), producer_epoch, is_commit, time_ms };
         let part = self.open.remove(&producer_id).unwrap_or(begun);
         self.ended.push(Part { end: Some(end), ..part });
         Ok(())

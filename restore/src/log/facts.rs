@@ -10,7 +10,7 @@ use varve_format::Observed;
 use varve_kafka::protocol::LeaderEpochs;
 
 use super::blocks::Blocks;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::history::{History, KeyCache, TRIES_MAX, has_expired, reason};
 
 /// Footers that are fetched at once.
@@ -72,51 +72,9 @@ impl Facts {
     /// # Errors
     /// Of the archive: each object's footer is read, and held against what the snapshot says.
     pub async fn of(log: &ArchivedLog, keys: &Arc<KeyCache>, offsets: Range<i64>) -> Result<Self> {
-        let limit = offsets.end.min(log.end_offset());
-        let mut facts = Self { start_offset: offsets.start.max(log.start_offset()), ..Self::default() };
-        let wanted = facts.start_offset..limit;
-        let (mut at, mut begun, mut tries, mut last_segment) = (facts.start_offset, false, 0, 0);
-        let mut pieces = log.pieces(at);
-        loop {
-            let mut some = Vec::new();
-            while some.len() < PIECES {
-                let Some(piece) = pieces.next().await?.filter(|piece| piece.first_offset < limit) else {
-                    break;
-                };
-                some.push(piece);
-            }
-            let last = some.len() < PIECES;
-            let looks = stream::iter(&some).map(|piece| look(log, keys, piece, &wanted));
-            let said: Vec<Said> = match looks.buffered(PARALLEL).try_collect().await {
-                Ok(said) => said,
-                Err(Look::Expired) if tries < TRIES_MAX => {
-                    tries += 1;
-                    pieces = log.pieces(at);
-                    continue;
-                }
-                Err(Look::Expired) => {
-                    return Err(crate::Error::unexpected("the journal", "bundles or objects", "neither"));
-                }
-                Err(Look::Failed(error)) => return Err(error),
-            };
-            for said in said {
-                if let Said::Segment { offsets, .. } = &said {
-                    last_segment = offsets.0;
-                }
-                at = at.max(facts.take(said, &mut begun));
-            }
-            if last {
-                break;
-            }
-        }
-        facts.end_offset = facts.end_offset.max(facts.start_offset);
-        if !begun {
-            // Nothing but holes: whoever writes goes on behind them.
-            facts.start_offset = facts.start_offset.max(limit);
-            facts.end_offset = facts.start_offset;
-        }
+        let (mut facts, last_segment) = footers(log, keys, offsets, |_, error| Err(error)).await?;
         facts.leader_epochs.truncate_from_start(facts.start_offset);
-        if begun {
+        if let Some(last_segment) = last_segment {
             facts.end_offset = last_end(log, keys, &facts, last_segment).await?;
         }
         if facts.base_offset < facts.start_offset && facts.objects > 0 {
@@ -131,7 +89,7 @@ impl Facts {
     }
 
     /// Where it ends.
-    pub(super) fn take(&mut self, said: Said, begun: &mut bool) -> i64 {
+    fn take(&mut self, said: Said, begun: bool) -> i64 {
         match said {
             Said::Segment {
                 offsets: (first, end),
@@ -141,8 +99,7 @@ impl Facts {
                 epochs,
                 observed,
             } => {
-                if !*begun {
-                    *begun = true;
+                if !begun {
                     self.start_offset = self.start_offset.max(first);
                     self.base_offset = base_offset;
                 }
@@ -165,6 +122,61 @@ impl Facts {
     }
 }
 
+/// What the footers of these offsets say together, and where the last segment begins; `None` without one. Of a piece
+/// that can't be looked at `otherwise` says it.
+pub(super) async fn footers(
+    log: &ArchivedLog,
+    keys: &KeyCache,
+    offsets: Range<i64>,
+    otherwise: impl Fn(&Piece, Error) -> Result<Said>,
+) -> Result<(Facts, Option<i64>)> {
+    let wanted = offsets.start.max(log.start_offset())..offsets.end.min(log.end_offset());
+    let mut facts = Facts { start_offset: wanted.start, ..Facts::default() };
+    let (mut at, mut tries, mut last_segment) = (wanted.start, 0, None);
+    let mut pieces = log.pieces(at);
+    loop {
+        let mut some = Vec::new();
+        while some.len() < PIECES {
+            let Some(piece) = pieces.next().await?.filter(|piece| piece.first_offset < wanted.end) else {
+                break;
+            };
+            some.push(piece);
+        }
+        let last = some.len() < PIECES;
+        let looks = stream::iter(&some).map(async |piece| match look(log, keys, piece, &wanted).await {
+            Err(Look::Failed(error)) => otherwise(piece, error).map_err(Look::Failed),
+            looked => looked,
+        });
+        let said: Vec<Said> = match looks.buffered(PARALLEL).try_collect().await {
+            Ok(said) => said,
+            Err(Look::Expired) if tries < TRIES_MAX => {
+                tries += 1;
+                pieces = log.pieces(at);
+                continue;
+            }
+            Err(Look::Expired) => {
+                return Err(Error::unexpected("the journal", "bundles or objects", "neither"));
+            }
+            Err(Look::Failed(error)) => return Err(error),
+        };
+        for said in said {
+            let begins = if let Said::Segment { offsets, .. } = &said { Some(offsets.0) } else { None };
+            at = at.max(facts.take(said, last_segment.is_some()));
+            last_segment = begins.or(last_segment);
+        }
+        if last {
+            break;
+        }
+    }
+    facts.end_offset = facts.end_offset.max(facts.start_offset);
+    if last_segment.is_none() {
+        // Nothing but holes: whoever writes goes on behind them.
+        facts.start_offset = facts.start_offset.max(wanted.end);
+        facts.end_offset = facts.start_offset;
+    }
+    Ok((facts, last_segment))
+}
+
 /// Behind the last batch: followers get no farther. What was compacted away behind it leaves no batch.
 async fn last_end(log: &ArchivedLog, keys: &Arc<KeyCache>, facts: &Facts, last_segment: i64) -> Result<i64> {
     let froms =
@@ -182,17 +194,12 @@ async fn last_end(log: &ArchivedLog, keys: &Arc<KeyCache>, facts: &Facts, last_s
     Ok(facts.start_offset)
 }
 
-pub(super) enum Look {
+enum Look {
     Expired,
-    Failed(crate::Error),
+    Failed(Error),
 }
 
-pub(super) async fn look(
-    log: &ArchivedLog,
-    keys: &KeyCache,
-    piece: &Piece,
-    wanted: &Range<i64>,
-) -> Result<Said, Look> {
+async fn look(log: &ArchivedLog, keys: &KeyCache, piece: &Piece, wanted: &Range<i64>) -> Result<Said, Look> {
     let opened = match log.open(piece).await {
         Err(e) if has_expired(piece, &e) => return Err(Look::Expired),
         opened => opened.map_err(|e| Look::Failed(e.into()))?,

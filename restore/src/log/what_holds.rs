@@ -7,9 +7,9 @@ use varve_archive::{ArchivedLog, Piece};
 
 use super::blocks::Blocks;
 use super::damage::is_damage;
-use super::facts::{Facts, Look, Said, look};
+use super::facts::{Facts, Said, footers};
 use crate::error::{Error, Result};
-use crate::history::{KeyCache, TRIES_MAX};
+use crate::history::KeyCache;
 
 impl Facts {
     /// As [`Facts::of`], of what holds. Holes at the beginning move the log's start behind them; at the end, its end
@@ -18,8 +18,12 @@ impl Facts {
     /// # Errors
     /// Of the archive; not of objects that are damaged or gone.
     pub async fn of_what_holds(log: &ArchivedLog, keys: &Arc<KeyCache>, offsets: Range<i64>) -> Result<Self> {
-        let offsets = offsets.start.max(log.start_offset())..offsets.end.min(log.end_offset());
-        let mut facts = footers(log, keys, &offsets).await?;
+        let wanted = offsets.clone();
+        let otherwise = |piece: &Piece, error: Error| match is_damage(&error) {
+            true => Ok(offsets_of(piece, &wanted)),
+            false => Err(error),
+        };
+        let (mut facts, _) = footers(log, keys, offsets, otherwise).await?;
         let wanted = facts.start_offset;
         let mut blocks = Blocks::finding(log.clone(), Arc::clone(keys), facts.clone(), wanted);
         let mut held = None::<(i64, i64)>;
@@ -47,35 +51,7 @@ impl Facts {
     }
 }
 
-/// As far as they can be read: of other objects only the offsets are known.
-async fn footers(log: &ArchivedLog, keys: &Arc<KeyCache>, wanted: &Range<i64>) -> Result<Facts> {
-    let mut facts = Facts { start_offset: wanted.start, ..Facts::default() };
-    let (mut at, mut begun, mut tries) = (wanted.start, false, 0);
-    let mut pieces = log.pieces(at);
-    while let Some(piece) = pieces.next().await?.filter(|piece| piece.first_offset < wanted.end) {
-        let said = match look(log, keys, &piece, wanted).await {
-            Ok(said) => said,
-            Err(Look::Expired) if tries < TRIES_MAX => {
-                tries += 1;
-                pieces = log.pieces(at);
-                continue;
-            }
-            Err(Look::Expired) => {
-                return Err(Error::unexpected("the journal", "bundles or objects", "neither"));
-            }
-            Err(Look::Failed(error)) if is_damage(&error) => offsets_of(&piece, wanted),
-            Err(Look::Failed(error)) => return Err(error),
-        };
-        at = at.max(facts.take(said, &mut begun));
-    }
-    facts.end_offset = facts.end_offset.max(facts.start_offset);
-    if !begun {
-        facts.start_offset = facts.start_offset.max(wanted.end);
-        facts.end_offset = facts.start_offset;
-    }
-    Ok(facts)
-}
-
+/// Where a footer can't be read, only the offsets are known.
 fn offsets_of(piece: &Piece, wanted: &Range<i64>) -> Said {
     Said::Segment {
         offsets: (piece.first_offset, piece.end_offset.min(wanted.end)),

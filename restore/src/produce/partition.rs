@@ -4,37 +4,28 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use varve_archive::{JournalView, LogReader};
 use varve_format::Id;
 use varve_kafka::client::admin::TopicPartition;
 use varve_kafka::client::{Acked, Client, OffsetSpec, ProduceLane};
 use varve_kafka::protocol::{Batch, Batches};
+use varve_store::Rate;
 
 use super::compare::is_same;
 use super::filler::filler;
 use super::map::{MapDir, PartitionMap, Run};
 use super::outgoing::{Outgoing, Sendable};
 use super::producer::Identity;
-use super::survey::survey;
-use super::throttle::Throttle;
-use super::transactions::Aborted;
-use crate::apply::facts;
+use super::reading::Reading;
 use crate::error::{Error, Result};
-use crate::history::KeyCache;
-use crate::log::Blocks;
 use crate::plan::{PlannedPartition, PlannedProduce, PlannedTopic};
-use crate::source::Source;
 
 /// What all partitions share.
-pub(crate) struct Shared<'a> {
-    pub(crate) source: &'a Source,
-    pub(crate) reader: &'a LogReader,
-    pub(crate) journal: &'a JournalView,
-    pub(crate) keys: &'a Arc<KeyCache>,
+pub(crate) struct Writing<'a> {
+    pub(crate) reading: Reading<'a>,
     pub(crate) client: &'a Client,
     pub(crate) maps: &'a MapDir,
     pub(crate) producer: Identity,
-    pub(crate) throttle: Option<Throttle>,
+    pub(crate) rate: Arc<Rate>,
     /// Of batches that the target has.
     pub(crate) written_bytes: AtomicU64,
 }
@@ -72,32 +63,7 @@ struct Sent {
     runs: Vec<Run>,
 }
 
-impl Shared<'_> {
-    /// Of a partition that has none in the archive there is nothing.
-    pub(super) fn blocks(&self, work: &Work<'_>, from: i64) -> Result<Option<Blocks>> {
-        let source = self.source.topic(&work.topic.topic_id);
-        let source = source
-            .ok_or_else(|| Error::unexpected("the plan's archive", &work.topic.topic, "no such topic"))?;
-        let Some(state) = source.partitions.get(&work.planned.partition) else { return Ok(None) };
-        let log = self.reader.at(state, None, self.journal)?;
-        Ok(Some(Blocks::new(log, Arc::clone(self.keys), facts(work.planned), from)))
-    }
-
-    /// Where nothing was aborted nothing is looked at.
-    pub(super) async fn aborted(&self, work: &Work<'_>) -> Result<Arc<Aborted>> {
-        let start = work.planned.start_offset;
-        if work.produce.aborted_records == 0 {
-            return Ok(Arc::default());
-        }
-        let Some(blocks) = self.blocks(work, start)? else { return Ok(Arc::default()) };
-        Ok(Arc::new(survey(&work.name(), blocks, start).await?.1))
-    }
-
-    pub(super) async fn outgoing(&self, work: &Work<'_>, from: i64) -> Result<Option<Outgoing>> {
-        let aborted = self.aborted(work).await?;
-        Ok(self.blocks(work, from)?.map(|blocks| Outgoing::new(work.name(), blocks, aborted, from)))
-    }
-
+impl Writing<'_> {
     /// Compares what is there, and writes what is not.
     ///
     /// # Errors
@@ -122,7 +88,7 @@ impl Shared<'_> {
             let place = TopicPartition::new(work.topic.target.clone(), work.planned.partition);
             self.client.delete_records(&place, filler).await?;
         }
-        let Some(mut outgoing) = self.outgoing(work, at.source).await? else { return Ok(()) };
+        let Some(mut outgoing) = self.reading.outgoing(work, at.source).await? else { return Ok(()) };
         at = self.found(work, &mut outgoing, &mut map, at, end).await?;
         self.rest(lane, work, &mut outgoing, &mut map, at).await?;
         map.sync()?;
@@ -261,9 +227,7 @@ impl Shared<'_> {
         target: i64,
     ) -> Result<i64> {
         let batch = next.bytes(name, self.producer.at(target))?;
-        if let Some(throttle) = &self.throttle {
-            throttle.wait(batch.len()).await;
-        }
+        self.rate.acquire(batch.len() as u64).await;
         expected.push_back(Sent { target, runs: next.runs(target) });
         if let Some(acked) = lane.send(batch).await? {
             self.acked(work, acked, expected, Some(map))?;

@@ -1,6 +1,6 @@
 //! A pass over all batches of a log: what would be sent of it. Records are unpacked only where a batch is cut.
 
-use varve_kafka::protocol::{Batch, Batches, ControlRecord};
+use varve_kafka::protocol::{Batch, Batches};
 
 use super::outgoing::{UNPACKED_MAX_BYTES, marked};
 use super::transactions::{Aborted, Ended, Transactions};
@@ -71,10 +71,7 @@ impl Survey {
         self.markers += 1;
         let fail = |source| Error::Protocol { object: name.to_owned(), source };
         // One that compaction has emptied ends nothing.
-        let Some(record) = batch.records(UNPACKED_MAX_BYTES).map_err(fail)?.next() else { return Ok(()) };
-        let record = record.map_err(fail)?;
-        let key = record.key.as_deref().unwrap_or_default();
-        let control = ControlRecord::parse(key, record.value.as_deref().unwrap_or_default()).map_err(fail)?;
+        let Some((control, _)) = batch.control().map_err(fail)? else { return Ok(()) };
         match transactions.marker(&batch.header, control.control_type) {
             Some(Ended::Committed(records)) => self.records += records,
             Some(Ended::Aborted(records)) => self.aborted_records += records,

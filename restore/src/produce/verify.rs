@@ -3,15 +3,15 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::{StreamExt, TryStreamExt, stream};
-use varve_format::{DigestAlgorithm, Hasher};
-use varve_kafka::client::OffsetSpec;
+use varve_kafka::client::{Client, OffsetSpec};
 use varve_kafka::protocol::{Batch, Batches};
 
 use super::compare::is_same;
 use super::outgoing::Outgoing;
-use super::partition::{Shared, Work};
+use super::partition::Work;
+use super::reading::Reading;
 use crate::error::{Error, Result};
-use crate::verify::VerifiedPartition;
+use crate::verify::{Sum, VerifiedPartition};
 
 /// Partitions that are read at once.
 const PARALLEL: usize = 4;
@@ -24,12 +24,12 @@ type Outcome = Result<Result<VerifiedPartition, String>>;
 /// # Errors
 /// Of archive and target.
 pub(crate) async fn verify(
-    shared: &Shared<'_>,
+    (reading, client): (Reading<'_>, &Client),
     works: &[Work<'_>],
     told: &(dyn Fn(u64) + Sync),
 ) -> Result<(Vec<VerifiedPartition>, Vec<String>)> {
     let bytes = AtomicU64::new(0);
-    let compared = stream::iter(works).map(|work| one(shared, work, &bytes, told));
+    let compared = stream::iter(works).map(|work| one((reading, client), work, &bytes, told));
     let (mut same, mut findings) = (Vec::new(), Vec::new());
     let mut compared = std::pin::pin!(compared.buffered(PARALLEL));
     while let Some(outcome) = compared.try_next().await? {
@@ -44,14 +44,18 @@ pub(crate) async fn verify(
 /// Of one partition of the target.
 struct Compared {
     next_offset: i64,
-    bytes: u64,
-    hasher: Option<Hasher>,
+    sum: Sum,
 }
 
-async fn one(shared: &Shared<'_>, work: &Work<'_>, all: &AtomicU64, told: &(dyn Fn(u64) + Sync)) -> Outcome {
+async fn one(
+    (reading, client): (Reading<'_>, &Client),
+    work: &Work<'_>,
+    all: &AtomicU64,
+    told: &(dyn Fn(u64) + Sync),
+) -> Outcome {
     let (name, partition) = (work.name(), work.planned.partition);
     let offset = async |spec| {
-        let found = shared.client.list_offsets(&work.topic.target, &[partition], spec).await?;
+        let found = client.list_offsets(&work.topic.target, &[partition], spec).await?;
         Ok::<_, Error>(found.get(&partition).copied().flatten().unwrap_or(-1))
     };
     let start_offset = work.produce.filler;
@@ -63,16 +67,10 @@ async fn one(shared: &Shared<'_>, work: &Work<'_>, all: &AtomicU64, told: &(dyn 
             found.0, found.1
         )));
     }
-    let mut compared =
-        Compared { next_offset: start_offset, bytes: 0, hasher: DigestAlgorithm::Sha256.hasher() };
-    if let Some(mut outgoing) = shared.outgoing(work, work.planned.start_offset).await? {
-        let mut reader = shared.client.read_partition(
-            &work.topic.target,
-            work.topic_id,
-            partition,
-            start_offset,
-            end_offset,
-        );
+    let mut compared = Compared { next_offset: start_offset, sum: Sum::default() };
+    if let Some(mut outgoing) = reading.outgoing(work, work.planned.start_offset).await? {
+        let mut reader =
+            client.read_partition(&work.topic.target, work.topic_id, partition, start_offset, end_offset);
         while let Some(bytes) = reader.next().await? {
             for batch in Batches::new(bytes, 0) {
                 let batch = batch.map_err(|source| Error::Protocol { object: name.clone(), source })?;
@@ -97,8 +95,8 @@ async fn one(shared: &Shared<'_>, work: &Work<'_>, all: &AtomicU64, told: &(dyn 
         partition,
         start_offset,
         end_offset,
-        bytes: compared.bytes,
-        sha256: compared.hasher.map_or_else(String::new, |hasher| hasher.finish().to_string()),
+        bytes: compared.sum.bytes,
+        sha256: compared.sum.end(),
     }))
 }
 
@@ -119,10 +117,7 @@ impl Compared {
             )));
         }
         self.next_offset = batch.header.next_offset();
-        self.bytes = self.bytes.saturating_add(batch.bytes.len() as u64);
-        if let Some(hasher) = &mut self.hasher {
-            hasher.update(&batch.bytes);
-        }
+        self.sum.add(&batch.bytes);
         Ok(None)
     }
 }

@@ -2,8 +2,10 @@
 
 use std::fmt;
 
+use super::batches::Batch;
 use super::cursor::Cursor;
 use super::error::Result;
+use super::scanner::MARKER_LIMIT_BYTES;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ControlType {
@@ -30,6 +32,18 @@ impl fmt::Display for ControlType {
             ControlType::KraftVoters => f.write_str("KRAFT_VOTERS"),
             ControlType::Unknown(n) => write!(f, "UNKNOWN({n})"),
         }
+    }
+}
+
+impl Batch {
+    /// What a control batch says, and when that was written. As for a broker, the first record decides; a batch that
+    /// compaction has emptied has none.
+    pub fn control(&self) -> Result<Option<(ControlRecord, i64)>> {
+        let Some(record) = self.records(MARKER_LIMIT_BYTES as usize)?.next() else { return Ok(None) };
+        let record = record?;
+        let key = record.key.as_deref().unwrap_or_default();
+        let control = ControlRecord::parse(key, record.value.as_deref().unwrap_or_default())?;
+        Ok(Some((control, record.timestamp_ms)))
     }
 }
 

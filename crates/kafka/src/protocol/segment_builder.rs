@@ -28,7 +28,6 @@ use bytes::Bytes;
 
 use super::batch::BatchHeader;
 use super::batches::Batch;
-use super::control::ControlRecord;
 use super::error::{ProtocolError, Result};
 use super::leader_epochs::LeaderEpochs;
 use super::producer_snapshot::{ProducerEntry, encode_producer_snapshot};
@@ -230,7 +229,7 @@ impl Building {
             return Err(ProtocolError::corrupt("transaction marker", position, expected, found));
         }
         let batch = Batch { header: *header, position, bytes: Bytes::copy_from_slice(bytes) };
-        let Some((marker, timestamp_ms)) = first_marker(&batch).map_err(whole_but_wrong)? else {
+        let Some((marker, timestamp_ms)) = batch.control().map_err(whole_but_wrong)? else {
             return Ok(());
         };
         let aborted = self.producers.marker(header, marker, timestamp_ms, position)?;
@@ -241,15 +240,6 @@ impl Building {
         }
         Ok(())
     }
-}
-
-/// As for a broker, the first record decides; a batch that compaction has emptied has none.
-fn first_marker(batch: &Batch) -> Result<Option<(ControlRecord, i64)>> {
-    let Some(record) = batch.records(MARKER_LIMIT_BYTES as usize)?.next() else { return Ok(None) };
-    let record = record?;
-    let key = record.key.as_deref().unwrap_or_default();
-    let marker = ControlRecord::parse(key, record.value.as_deref().unwrap_or_default())?;
-    Ok(Some((marker, record.timestamp_ms)))
 }
 
 /// The batch is all there: no more bytes will mend it.

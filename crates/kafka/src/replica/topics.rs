@@ -4,17 +4,15 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use kafka_protocol::ResponseError;
-use kafka_protocol::messages::create_topics_request::{
-    CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig,
-};
+use kafka_protocol::messages::create_topics_request::{CreatableReplicaAssignment, CreatableTopic};
 use kafka_protocol::messages::{BrokerId, CreateTopicsRequest, CreateTopicsResponse};
-use kafka_protocol::protocol::StrBytes;
 use parking_lot::Mutex;
 use varve_format::Id;
 
-use super::leader::{Leader, RestoredPartition, RestoredTopic, TIMEOUT_MS, named};
+use super::leader::{Leader, RestoredPartition, RestoredTopic, TIMEOUT_MS};
 use super::led::{Led, LedState};
 use super::log::EmptyLog;
+use crate::client::alter::creatable;
 use crate::client::{ClientError, ClusterMetadata, PartitionMetadata, Result};
 
 /// Of one request: the controller takes it as one record batch.
@@ -43,7 +41,7 @@ impl Leader {
     async fn create_some(&self, topics: Vec<RestoredTopic>, ids: &mut BTreeMap<String, Id>) -> Result<()> {
         let us = BrokerId(self.broker_id());
         let request = CreateTopicsRequest::default()
-            .with_topics(topics.iter().map(|topic| creatable(topic, us)).collect())
+            .with_topics(topics.iter().map(|topic| led_by_us(topic, us)).collect())
             .with_timeout_ms(TIMEOUT_MS);
         let answer = self.controller().call("creating topics", request, moved).await?;
         for made in answer.topics {
@@ -203,21 +201,14 @@ fn some_fit(held: usize, more: usize) -> bool {
     held == 0 || held.saturating_add(more) <= PARTITIONS_AT_ONCE
 }
 
-fn creatable(topic: &RestoredTopic, us: BrokerId) -> CreatableTopic {
+fn led_by_us(topic: &RestoredTopic, us: BrokerId) -> CreatableTopic {
     let assign = |(number, _)| {
         CreatableReplicaAssignment::default().with_partition_index(number).with_broker_ids(vec![us])
     };
-    let config = |(name, value): (&String, &String)| {
-        let name = StrBytes::from_string(name.clone());
-        let value = Some(StrBytes::from_string(value.clone()));
-        CreatableTopicConfig::default().with_name(name).with_value(value)
-    };
-    CreatableTopic::default()
-        .with_name(named(&topic.name))
+    creatable(&topic.name, &topic.configs)
         .with_num_partitions(-1)
         .with_replication_factor(-1)
         .with_assignments((0_i32..).zip(&topic.partitions).map(assign).collect())
-        .with_configs(topic.configs.iter().map(config).collect())
 }
 
 /// As many replicas as it has, on others: those that it has already first.

@@ -15,4 +15,5 @@ mod users;
 
 pub use configs::ConfigChange;
 pub use new_topics::NewTopic;
+pub(crate) use new_topics::creatable;
 pub use transactions::OpenProducer;

@@ -36,16 +36,9 @@ impl Client {
 
     async fn create(&self, topic: &NewTopic, only_try: bool) -> AdminResult<Id> {
         let what = format!("creating topic {:?}", topic.name);
-        let configs = topic.configs.iter().map(|(name, value)| {
-            CreatableTopicConfig::default()
-                .with_name(StrBytes::from_string(name.clone()))
-                .with_value(Some(StrBytes::from_string(value.clone())))
-        });
-        let new = CreatableTopic::default()
-            .with_name(TopicName(StrBytes::from_string(topic.name.clone())))
+        let new = creatable(&topic.name, &topic.configs)
             .with_num_partitions(topic.partitions)
-            .with_replication_factor(topic.replication_factor)
-            .with_configs(configs.collect());
+            .with_replication_factor(topic.replication_factor);
         let request = CreateTopicsRequest::default()
             .with_topics(vec![new])
             .with_timeout_ms(TIMEOUT_MS)
@@ -73,4 +66,16 @@ impl Client {
             backoff.wait_or_fail(&what, error).await?;
         }
     }
+}
+
+/// As requests have it; its partitions and replicas are still to be said.
+pub(crate) fn creatable(name: &str, configs: &BTreeMap<String, String>) -> CreatableTopic {
+    let config = |(name, value): (&String, &String)| {
+        let name = StrBytes::from_string(name.clone());
+        let value = Some(StrBytes::from_string(value.clone()));
+        CreatableTopicConfig::default().with_name(name).with_value(value)
+    };
+    CreatableTopic::default()
+        .with_name(TopicName(StrBytes::from_string(name.to_owned())))
+        .with_configs(configs.iter().map(config).collect())
 }
