@@ -1,11 +1,11 @@
 //! `cargo xtask bench`: measures, and prints ratios. Servers are installed by whoever needs them first.
 
-use std::process::ExitStatus;
+use std::process::{Command, ExitStatus};
 
 use anyhow::{Context, Result, ensure};
 
 use crate::dist;
-use crate::workspace::cargo;
+use crate::workspace::{cargo, target_dir};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -15,8 +15,11 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args) -> Result<()> {
-    let mut bench = cargo();
-    bench.args(["run", "--quiet", "--release", "--package", "varve-tests", "--bin", "varve-bench", "--"]);
+    // With the `varve` that it measures beside it.
+    let built = cargo().args(["build", "--quiet", "--release", "--workspace", "--bins"]).status();
+    let built = built.context("starting cargo")?;
+    ensure!(built.success(), "the build ended with {built}");
+    let mut bench = Command::new(target_dir().join("release/varve-bench"));
     if args.arguments.first().is_some_and(|what| what == "memory") {
         // It measures the very jar that a broker loads.
         bench.env("VARVE_RSM_JAR", dist::run(&dist::Args::default())?);
