@@ -4,7 +4,7 @@ use bytes::Bytes;
 use varve_archive::record::bundle::BundleEntry;
 use varve_archive::record::state::JournalEntry;
 use varve_archive::{BundleName, ObjectHead};
-use varve_format::Decoder;
+use varve_format::{Decoder, Observed};
 use varve_kafka::protocol::Batches;
 
 use crate::error::{Error, Result};
@@ -25,11 +25,14 @@ pub(crate) async fn from_journal(lane: &Lane, style: &Style, standing: &Standing
         standing.begin(),
         memory.no_room(),
     )?;
+    let mut looks = Vec::new();
     for entry in &standing.journal {
-        let Some(log) = journal_log(lane, entry).await? else { return Ok(false) };
-        let kept = behind(lane, &log, writer.end_offset())?;
+        let Some((head, object)) = journal_object(lane, entry).await? else { return Ok(false) };
+        let kept = behind(lane, &Bytes::from(log(&head, &object)?), writer.end_offset())?;
+        looks.extend(head.footer.info.observed);
         writer.push(&kept, memory.no_room()).await?;
     }
+    writer.observe(looks);
     if writer.bytes() == 0 {
         return Ok(false);
     }
@@ -38,8 +41,26 @@ pub(crate) async fn from_journal(lane: &Lane, style: &Style, standing: &Standing
     Ok(true)
 }
 
+/// What those who wrote these entries saw of the partition, in their order. Of what has expired there is nothing.
+pub(crate) async fn looks(lane: &Lane, entries: &[JournalEntry]) -> Result<Vec<Observed>> {
+    let mut looks = Vec::new();
+    for entry in entries {
+        if let Some((head, _)) = journal_object(lane, entry).await? {
+            looks.extend(head.footer.info.observed);
+        }
+    }
+    Ok(looks)
+}
+
 /// The batches of an entry of the journal. `None` once it has expired: the chain went on meanwhile.
 pub(crate) async fn journal_log(lane: &Lane, entry: &JournalEntry) -> Result<Option<Bytes>> {
+    match journal_object(lane, entry).await? {
+        Some((head, object)) => Ok(Some(Bytes::from(log(&head, &object)?))),
+        None => Ok(None),
+    }
+}
+
+async fn journal_object(lane: &Lane, entry: &JournalEntry) -> Result<Option<(ObjectHead, Bytes)>> {
     let bundle = BundleName { archiver: entry.archiver.clone(), sequence: entry.sequence };
     let sought = BundleEntry {
         topic_id: lane.topic.topic_id,
@@ -52,10 +73,7 @@ pub(crate) async fn journal_log(lane: &Lane, entry: &JournalEntry) -> Result<Opt
         footer: entry.footer,
         leader_epochs: entry.leader_epochs.clone(),
     };
-    match lane.archive.bundle_object(&bundle, &sought).await? {
-        Some((head, object)) => Ok(Some(Bytes::from(log(&head, &object)?))),
-        None => Ok(None),
-    }
+    Ok(lane.archive.bundle_object(&bundle, &sought).await?)
 }
 
 /// The plain log of an object in memory, each frame checked.

@@ -34,13 +34,31 @@ impl Samples {
             self.0.pop();
         }
         self.0.push(sample);
-        if self.0.len() > MAX {
+        self.thin();
+    }
+
+    fn thin(&mut self) {
+        while self.0.len() > MAX {
             let mut number = 0_u32;
             self.0.retain(|_| {
                 number += 1;
                 number % 2 == 1
             });
         }
+    }
+
+    /// What others saw before.
+    pub(crate) fn inherit(&mut self, mut before: Vec<Observed>) {
+        before.sort_by_key(|sample| sample.time_ms);
+        let first_ms = self.0.first().map_or(i64::MAX, |first| first.time_ms);
+        before.retain(|sample| sample.time_ms < first_ms);
+        before.append(&mut self.0);
+        self.0 = before;
+        self.thin();
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// Some of those behind `time_ms`, with the last.
@@ -89,5 +107,15 @@ mod tests {
         assert!(samples.few_since(i64::MAX).is_empty());
         let all = samples.take();
         assert_eq!(samples.0, [*all.last().unwrap()]);
+    }
+
+    #[test]
+    fn what_others_saw_comes_before_and_is_thinned_too() {
+        let mut samples = Samples::default();
+        samples.push(sample(1_000_000, 7));
+        samples.inherit((0..2000).map(|second| sample(second * 1000, second)).collect());
+        assert!(samples.0.len() <= MAX && samples.0.is_sorted_by_key(|s| s.time_ms), "{:?}", samples.0);
+        assert_eq!(samples.0.iter().filter(|s| s.time_ms >= 1_000_000).count(), 1);
+        assert_eq!(samples.0.first(), Some(&sample(0, 0)));
     }
 }

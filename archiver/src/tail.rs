@@ -60,6 +60,7 @@ pub(crate) struct Saved {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
+    /// Something is looked up in the store first.
     Opening,
     Reading,
     /// Its reading waits until the commit under way has landed.
@@ -114,6 +115,9 @@ pub(crate) struct Tail {
     pub(crate) observed: Observed,
     /// Of what is in no segment.
     pub(crate) samples: Samples,
+    /// Entries of the journal that others have written, or we before we were started anew: what they saw is not in
+    /// `samples`.
+    pub(crate) inherited: Vec<JournalEntry>,
 }
 
 impl Tail {
@@ -146,6 +150,7 @@ impl Tail {
             log_start_offset: 0,
             observed: Observed::default(),
             samples: Samples::default(),
+            inherited: Vec::new(),
         }
     }
 

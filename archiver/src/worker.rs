@@ -25,6 +25,7 @@ use crate::memory::{Memory, Room};
 use crate::metrics::{FailureKind, PartitionState};
 use crate::opening::{Opened, Opening};
 use crate::progress::Progress;
+use crate::rescue;
 use crate::seam::Met;
 use crate::segment::{Begin, Closing, SegmentWriter, Style};
 use crate::tail::{Hold, Key, Next, Phase, Saved, Tail};
@@ -98,6 +99,11 @@ enum Event {
         saved: Saved,
         open: Option<OpenTransactions>,
         outcome: Result<JournalEntry, String>,
+    },
+    Looked {
+        key: Key,
+        generation: u64,
+        outcome: Result<Vec<Observed>>,
     },
 }
 
@@ -283,6 +289,7 @@ impl Worker {
             Event::Saved { key, generation, saved, open, outcome } => {
                 self.saved(key, generation, saved, open, outcome).await;
             }
+            Event::Looked { key, generation, outcome } => self.looked(key, generation, outcome),
         }
     }
 
@@ -298,6 +305,9 @@ impl Worker {
         if self.shared.journal.is_some() {
             journal.clone_from(&standing.journal);
             tail.entries.clone_from(&standing.journal);
+        }
+        if tail.samples.is_empty() {
+            tail.inherited.clone_from(&journal);
         }
         if let Some(last) = journal.last() {
             offset = last.end_offset;
@@ -600,6 +610,31 @@ impl Worker {
         tail.next_offset = begin;
         tail.open = tail.begin.open_transactions();
         tail.hold_from(begin, epoch);
+        if tail.inherited.is_empty() {
+            return self.read_from(key, epoch.map(|e| e.epoch));
+        }
+        tail.phase = Phase::Opening;
+        self.session.remove(key.0, key.1);
+        let (lane, inherited, generation) = (tail.lane.clone(), tail.inherited.clone(), tail.generation);
+        let send = self.send.clone();
+        tokio::spawn(async move {
+            let outcome = rescue::looks(&lane, &inherited).await;
+            let _ = send.send(Event::Looked { key, generation, outcome });
+        });
+    }
+
+    /// What was seen when the journal's entries were written goes into the segment that takes their place.
+    fn looked(&mut self, key: Key, generation: u64, outcome: Result<Vec<Observed>>) {
+        let Some(tail) = self.tails.get_mut(&key).filter(|t| t.generation == generation) else { return };
+        tail.inherited.clear();
+        match outcome {
+            Ok(looks) => tail.samples.inherit(looks),
+            Err(error) => {
+                tracing::warn!(partition = %tail.lane, %error, "what earlier archivers saw of it can't be read");
+            }
+        }
+        tail.phase = Phase::Reading;
+        let epoch = tail.begin.epoch_before;
         self.read_from(key, epoch.map(|e| e.epoch));
     }
 

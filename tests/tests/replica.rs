@@ -10,7 +10,8 @@ use anyhow::{Context, Result, ensure};
 use async_trait::async_trait;
 use bytes::Bytes;
 use varve_kafka::Id;
-use varve_kafka::client::ClientConfig;
+use varve_kafka::client::alter::NewTopic;
+use varve_kafka::client::{Client, ClientConfig};
 use varve_kafka::protocol::{Batches, LeaderEpochs};
 use varve_kafka::replica::{
     Controller, Leader, LeaderOptions, ListenerSecurity, ReadError, ReplicaLog, RestoredPartition,
@@ -23,6 +24,9 @@ use varve_tests::{
 
 const US: i32 = 999;
 const TOPICS: [&str; 4] = ["plain", "transactional", "trimmed", "empty"];
+/// Before, others' topics are placed on us, and are given back.
+const CORDONED_FROM: &str = "4.3";
+const OTHERS: &str = "of-others";
 const LIMIT: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
@@ -139,6 +143,15 @@ impl ReplicaLog for MemoryLog {
     }
 }
 
+/// A topic that somebody else makes: how many of its partitions are placed on us.
+async fn others(client: &Client) -> Result<usize> {
+    let topic =
+        NewTopic { name: OTHERS.to_owned(), partitions: 16, replication_factor: 1, configs: BTreeMap::new() };
+    client.create_topic(&topic).await?;
+    let made = client.topic(OTHERS).await?;
+    Ok(made.partitions.iter().filter(|p| p.replicas.contains(&US)).count())
+}
+
 fn copied(source: &[TopicLogs], version: &str, nodes: u32) -> Result<()> {
     let cluster = Cluster::builder().version(version).nodes(nodes).start()?;
     let ids: Vec<i32> = (1..=nodes.cast_signed()).collect();
@@ -172,6 +185,9 @@ fn copied(source: &[TopicLogs], version: &str, nodes: u32) -> Result<()> {
         let leader = Leader::register(client.clone(), Controller::new(controllers)?, options).await?;
         let copying = async {
             leader.create(topics).await?;
+            leader.cordon().await?;
+            let on_us = others(&client).await?;
+            ensure!((on_us > 0) == (version < CORDONED_FROM), "{on_us} partitions of others are on us");
             let cycles = leader.raise_epochs().await?;
             leader.hand_over().await?;
             Ok::<_, anyhow::Error>((cycles, leader.progress().served_bytes))

@@ -12,7 +12,7 @@ use varve_tests::{
     same_logs, varve,
 };
 
-const TOPICS: [&str; 2] = ["plain", "transactional"];
+const TOPICS: [&str; 3] = ["plain", "transactional", "young"];
 const GROUP: &str = "billing";
 const LIMIT: Duration = Duration::from_secs(180);
 
@@ -41,16 +41,26 @@ impl Source {
             kafka.create_topic(topic, 2, 1, &[])?;
         }
         let scratch = Scratch::new("as-of")?;
-        let extra = "topics: { include: [\"*\"] }\njournal: { rpo: 2s }";
+        let extra = "topics: { include: [\"*\"] }\njournal: { rpo: 2s }\n\
+                     segments: { bytes: 4MiB, min.bytes: 512KiB }";
         let archive = ArchiveDir::new(scratch.path(), &cluster.bootstrap(), extra)?;
-        let running = archive.start(&scratch.path().join("archive.log"), &[])?;
+        let running = archive.start(&scratch.path().join("first.log"), &[])?;
         write(&cluster, 0, None)?;
+        // What claims to be younger than it is: that it was there is known by who saw it.
+        let young = u64::try_from(now_ms()?)? + 1_800_000;
+        let few = Produce { count: 100, timestamp_from: Some(young), ..Produce::default() };
+        kafka.produce("young", &few)?;
         commit_at(&cluster, 300)?;
         // It is looked at before and after.
         sleep(Duration::from_secs(3));
         let between = TopicLogs::read(&plain_client(&cluster.bootstrap())?, &TOPICS)?;
         let between_ms = now_ms()?;
-        sleep(Duration::from_secs(3));
+        sleep(Duration::from_secs(1));
+        running.kill();
+        // Another one goes on, and makes a segment of what waits in the journal as soon as there is enough.
+        let running = archive.start(&scratch.path().join("second.log"), &[])?;
+        sleep(Duration::from_secs(4));
+        kafka.produce("young", &Produce { seed: 5, ..Produce::default() })?;
         // The archive sees that something has come, and what comes behind that claims to be older.
         for partition in 0..2 {
             kafka.produce("plain", &Produce { partition, count: 1, seed: 99, ..Produce::default() })?;

@@ -295,6 +295,7 @@ impl Apply<'_> {
             }
         }
         create(leader, new, journal).await?;
+        leader.cordon().await?;
         told(Stage::RaisingEpochs);
         applied.epoch_cycles = leader.raise_epochs().await?;
         let begun = Instant::now();

@@ -173,15 +173,20 @@ impl Connection {
 
     /// The highest version of `R` that both sides speak, at most `cap`.
     pub fn version<R: Request>(&self, cap: i16) -> Result<i16> {
+        self.version_to::<R>(R::VERSIONS.max.min(cap))
+    }
+
+    /// The highest version of `R` up to `newest` that the other side speaks.
+    pub(crate) fn version_to<R: Request>(&self, newest: i16) -> Result<i16> {
         let ours = R::VERSIONS;
         let theirs = self.shared.versions.lock().get(&R::KEY).copied();
         let (low, high) = theirs.unwrap_or((0, -1));
-        let version = ours.max.min(high).min(cap);
+        let version = newest.min(high);
         if version < ours.min.max(low) {
             return Err(ClientError::UnsupportedVersion {
                 broker: self.shared.broker.clone(),
                 request: request_name::<R>(),
-                ours: format!("{}..{}", ours.min, ours.max.min(cap)),
+                ours: format!("{}..{newest}", ours.min),
                 theirs: theirs.map_or_else(|| "(none)".to_owned(), |(low, high)| format!("{low}..{high}")),
             });
         }
@@ -205,7 +210,8 @@ impl Connection {
         self.call_version(request, version).await
     }
 
-    /// The caller chose the version, by [`Connection::version`].
+    /// The caller chose the version, by [`Connection::version`]. One that the codec does not know yet may differ from
+    /// its newest in tagged fields only.
     pub async fn call_version<R: Request>(&self, request: R, version: i16) -> Result<R::Response> {
         self.begin(request, version).await?.await
     }
@@ -262,12 +268,12 @@ impl Connection {
             .with_correlation_id(id)
             .with_client_id(Some(self.shared.client_id.clone()));
         // Its records are copied once, and not again each time that the frame grows.
-        let size = request.compute_size(version).unwrap_or(0);
+        let size = request.compute_size(version.min(R::VERSIONS.max)).unwrap_or(0);
         let mut frame = BytesMut::with_capacity(size.saturating_add(256));
         frame.extend_from_slice(&[0; 4]);
         let encoded = header
             .encode(&mut frame, R::header_version(version))
-            .and_then(|()| request.encode(&mut frame, version));
+            .and_then(|()| request.encode(&mut frame, version.min(R::VERSIONS.max)));
         encoded.map_err(|e| self.codec::<R>(format!("cannot encode version {version}: {e}")))?;
         let length = u32::try_from(frame.len() - 4).unwrap_or(u32::MAX);
         if let Some(head) = frame.get_mut(..4) {
@@ -280,7 +286,7 @@ impl Connection {
     fn decode<R: Request>(&self, mut body: Bytes, version: i16) -> Result<R::Response> {
         let decoded = catch_unwind(AssertUnwindSafe(|| {
             ResponseHeader::decode(&mut body, R::Response::header_version(version))?;
-            R::Response::decode(&mut body, version)
+            R::Response::decode(&mut body, version.min(R::VERSIONS.max))
         }));
         match decoded {
             Ok(Ok(response)) => Ok(response),

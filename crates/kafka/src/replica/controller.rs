@@ -105,9 +105,24 @@ impl Controller {
         request: R,
         code_of: impl Fn(&R::Response) -> i16,
     ) -> Result<R::Response> {
+        self.call_to(what, request, R::VERSIONS.max, code_of).await
+    }
+
+    /// In a version up to `newest`, see [`Connection::call_version`].
+    pub(super) async fn call_to<R: Request + Clone>(
+        &self,
+        what: &str,
+        request: R,
+        newest: i16,
+        code_of: impl Fn(&R::Response) -> i16,
+    ) -> Result<R::Response> {
         let mut backoff = self.client.backoff();
         loop {
-            let asked = async { self.connection().await?.call(request.clone()).await };
+            let asked = async {
+                let connection = self.connection().await?;
+                let version = connection.version_to::<R>(newest)?;
+                connection.call_version(request.clone(), version).await
+            };
             let error = match asked.await {
                 Ok(answer) => match ResponseError::try_from_code(code_of(&answer)) {
                     None => return Ok(answer),

@@ -20,6 +20,9 @@ use crate::client::{ClientError, HostPort, Result, SecurityProtocol};
 
 /// A low offset would make controlled shutdowns of others wait for us.
 const METADATA_OFFSET: i64 = i64::MAX / 2;
+/// The first version with CordonedLogDirs (KIP-1066), which the codec does not know, and their tag.
+const CORDONING_VERSION: i16 = 2;
+const CORDONED_LOG_DIRS: i32 = 1;
 /// An id that is still taken is asked for again so soon.
 const AGAIN: Duration = Duration::from_millis(500);
 
@@ -29,7 +32,10 @@ pub(super) struct Registration {
     controller: Controller,
     pub(super) broker_id: i32,
     broker_epoch: i64,
+    log_dir: Id,
     asking: Mutex<()>,
+    /// No topic is placed on us, where the version has it.
+    cordoned: AtomicBool,
     /// We are fenced on purpose, and stay so.
     rests: AtomicBool,
 }
@@ -77,8 +83,15 @@ impl Registration {
                 Err(error) => return Err(error),
             }
         };
-        let asking = Mutex::new(());
-        Ok(Self { controller, broker_id, broker_epoch, asking, rests: AtomicBool::new(false) })
+        Ok(Self {
+            controller,
+            broker_id,
+            broker_epoch,
+            log_dir,
+            asking: Mutex::new(()),
+            cordoned: AtomicBool::new(false),
+            rests: AtomicBool::new(false),
+        })
     }
 
     pub(super) fn broker_epoch(&self) -> i64 {
@@ -120,15 +133,27 @@ impl Registration {
         }
     }
 
+    /// From now on nothing is placed on us any more, not even by who asks for us. Before 4.3 this is nothing.
+    pub(super) async fn cordon(&self) -> Result<()> {
+        let _alone = self.asking.lock().await;
+        self.cordoned.store(true, Ordering::Relaxed);
+        self.ask(if self.rests.load(Ordering::Relaxed) { Want::Fence } else { Want::Live }).await.map(drop)
+    }
+
     async fn ask(&self, want: Want) -> Result<BrokerHeartbeatResponse> {
-        let request = BrokerHeartbeatRequest::default()
+        let mut request = BrokerHeartbeatRequest::default()
             .with_broker_id(BrokerId(self.broker_id))
             .with_broker_epoch(self.broker_epoch)
             .with_current_metadata_offset(METADATA_OFFSET)
             .with_want_fence(want == Want::Fence)
             .with_want_shut_down(want == Want::ShutDown);
+        if self.cordoned.load(Ordering::Relaxed) {
+            // A compact array: how many and one, then each.
+            let dirs = [&[2][..], &self.log_dir.0].concat();
+            request.unknown_tagged_fields.insert(CORDONED_LOG_DIRS, dirs.into());
+        }
         let what = format!("a heartbeat of broker {}", self.broker_id);
-        self.controller.call(&what, request, |answer| answer.error_code).await
+        self.controller.call_to(&what, request, CORDONING_VERSION, |answer| answer.error_code).await
     }
 
     pub(super) async fn unregister(&self) -> Result<()> {

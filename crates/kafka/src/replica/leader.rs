@@ -211,6 +211,15 @@ impl Leader {
         }
     }
 
+    /// When all topics are made: from 4.3 on the controller places no others on us then (KIP-1066), before it may, and
+    /// they are given back.
+    ///
+    /// # Errors
+    /// Of the controller.
+    pub async fn cordon(&self) -> Result<()> {
+        self.registration.cordon().await
+    }
+
     /// The cluster forgets us.
     ///
     /// # Errors
