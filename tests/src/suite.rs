@@ -3,7 +3,6 @@
 //! The standard harness has no end of a file: shared servers would live in statics and never be dropped.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 
 use anyhow::{Result, anyhow};
@@ -13,6 +12,7 @@ use crate::install::Unavailable;
 use crate::scratch;
 
 #[derive(Default)]
+#[must_use]
 pub struct Suite {
     trials: Vec<Trial>,
 }
@@ -39,11 +39,12 @@ impl Suite {
         self.test(name, move || body(shared.get()?))
     }
 
-    pub fn run(self) -> ExitCode {
-        let mut arguments = Arguments::from_args();
+    /// Runs it, with the arguments of `cargo test`. Its servers end with it.
+    pub fn passes(self, args: &[String]) -> bool {
+        let mut arguments = Arguments::from_iter(args);
         // Two brokers on two cores make both slow enough to miss deadlines.
         arguments.test_threads = Some(1);
-        libtest_mimic::run(&arguments, self.trials).exit_code()
+        !libtest_mimic::run(&arguments, self.trials).has_failed()
     }
 }
 

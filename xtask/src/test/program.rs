@@ -8,6 +8,8 @@ use anyhow::{Context, Result, ensure};
 
 use crate::workspace::cargo;
 
+/// All that start servers.
+const END_TO_END: &str = "e2e";
 /// Those that take longest, longest first: a lane that begins one of them last is alone for minutes.
 const LONG: [&str; 9] = [
     "cluster_state",
@@ -25,6 +27,8 @@ const LONG: [&str; 9] = [
 pub(super) struct Program {
     pub(super) name: String,
     executable: PathBuf,
+    /// Of a program of several: which one.
+    suite: Option<String>,
     /// Where Cargo runs it.
     dir: PathBuf,
 }
@@ -34,14 +38,15 @@ pub(super) fn build() -> Result<(Vec<Program>, Vec<Program>)> {
     let mut build = cargo();
     build.args(["test", "--quiet", "--release", "--workspace", "--no-run"]);
     let mut child = build.arg("--message-format=json-render-diagnostics").stdout(Stdio::piped()).spawn()?;
-    let (mut with_servers, mut alone) = (Vec::new(), Vec::new());
+    let (mut with_servers, mut alone): (Vec<Program>, Vec<Program>) = (Vec::new(), Vec::new());
     for line in BufReader::new(child.stdout.take().context("no output")?).lines() {
         let message = serde_json::from_str(&line?).context("what Cargo told of an artifact")?;
         let Some(program) = told(&message) else { continue };
-        let starts_servers = program.dir.ends_with("tests") && message["target"]["kind"][0] == "test";
-        if starts_servers { &mut with_servers } else { &mut alone }.push(program);
+        if program.name == END_TO_END { &mut with_servers } else { &mut alone }.push(program);
     }
     ensure!(child.wait()?.success(), "the tests do not build");
+    let suites: Vec<Vec<Program>> = with_servers.iter().map(Program::suites).collect::<Result<_>>()?;
+    let mut with_servers: Vec<Program> = suites.into_iter().flatten().collect();
     alone.sort_by(|a, b| a.executable.cmp(&b.executable));
     with_servers
         .sort_by_key(|p| (LONG.iter().position(|l| *l == p.name).unwrap_or(LONG.len()), p.name.clone()));
@@ -52,13 +57,26 @@ fn told(message: &serde_json::Value) -> Option<Program> {
     let executable = message["executable"].as_str().filter(|_| message["profile"]["test"] == true)?;
     let dir = Path::new(message["manifest_path"].as_str()?).parent()?.to_owned();
     let name = message["target"]["name"].as_str()?.to_owned();
-    Some(Program { name, executable: executable.into(), dir })
+    Some(Program { name, executable: executable.into(), suite: None, dir })
 }
 
 impl Program {
+    /// Each of its suites as a program.
+    fn suites(&self) -> Result<Vec<Self>> {
+        let told = self.command().arg("--suites").output()?;
+        ensure!(told.status.success(), "{} --suites: {}", self.name, told.status);
+        let suite = |name: &str| Self {
+            name: name.to_owned(),
+            executable: self.executable.clone(),
+            suite: Some(name.to_owned()),
+            dir: self.dir.clone(),
+        };
+        Ok(String::from_utf8(told.stdout)?.lines().map(suite).collect())
+    }
+
     pub(super) fn command(&self) -> Command {
         let mut command = Command::new(&self.executable);
-        command.current_dir(&self.dir).env("CARGO_MANIFEST_DIR", &self.dir);
+        command.current_dir(&self.dir).env("CARGO_MANIFEST_DIR", &self.dir).args(&self.suite);
         command
     }
 }

@@ -3,7 +3,6 @@
 //! brokers start anew, or die.
 
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -24,7 +23,7 @@ const THROTTLE: [&str; 2] = ["--throttle", "4MiB"];
 /// Beyond `broker.session.timeout.ms`, which is 6 s here.
 const STOPPED: Duration = Duration::from_secs(9);
 
-fn main() -> ExitCode {
+pub(crate) fn suite() -> Suite {
     let world = Shared::new(World::start);
     let mut suite = Suite::new()
         .test_with(&world, "a_broker_is_killed_and_comes_back", broker_killed)
@@ -37,7 +36,7 @@ fn main() -> ExitCode {
             .test_with(&world, "the_active_controller_stalls_and_comes_back", controller_stalls)
             .test_with(&world, "all_brokers_start_anew_one_after_the_other", rolled);
     }
-    suite.test_with(&world, "it_holds_when_brokers_start_anew_and_when_one_dies", afterwards).run()
+    suite.test_with(&world, "it_holds_when_brokers_start_anew_and_when_one_dies", afterwards)
 }
 
 /// What a consumer of one partition was given: records, their bytes, first and last offset, digest.

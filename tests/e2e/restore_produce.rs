@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -27,7 +27,7 @@ const TRIMMED: u64 = 333;
 const KILLS: u64 = 6;
 const LIMIT: Duration = Duration::from_secs(60);
 
-fn main() -> ExitCode {
+pub(crate) fn suite() -> Suite {
     let source = Shared::new(Source::make);
     Suite::new()
         .test_with(&source, "to_the_oldest_version", |source| whole(source, OLDEST))
@@ -36,7 +36,6 @@ fn main() -> ExitCode {
         .test_with(&source, "somebody_else_who_writes_there_ends_it", foreign)
         .test_with(&source, "what_stands_against_it_is_told_before", refused)
         .test_with(&source, "what_was_begun_is_taken_back", taken_back)
-        .run()
 }
 
 /// What a consumer gets of a partition: how many records, and a digest of their contents.

@@ -4,7 +4,6 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -21,13 +20,13 @@ const EXPIRATION_MS: i64 = 86_400_000;
 /// Each with one partition.
 const TOPICS: [&str; 6] = ["plain", "idempotent", "transactional", "zstd", "old-times", "compacted"];
 
-fn main() -> ExitCode {
+pub(crate) fn suite() -> Suite {
     let mut suite = Suite::new();
     for version in [KAFKA_VERSION, "3.9.2", "4.3.0"] {
         suite =
             suite.test(&format!("kafka_{version}_has_the_files_that_its_logs_give"), move || one(version));
     }
-    suite.test("followers_have_the_same_files", followers).run()
+    suite.test("followers_have_the_same_files", followers)
 }
 
 fn one(version: &str) -> Result<()> {

@@ -1,7 +1,6 @@
 //! `varve restore` of topics that are unlike most, into a cluster that lives: its brokers have two disks each, somebody
 //! produces all the time, and others make topics meanwhile, some of which the controller places on us.
 
-use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -31,7 +30,7 @@ const BETWEEN_HASTY: Duration = Duration::from_millis(100);
 /// Of others: every so manieth is written to at once.
 const WRITTEN_EVERY: usize = 5;
 
-fn main() -> ExitCode {
+pub(crate) fn suite() -> Suite {
     let world = Shared::new(World::start);
     Suite::new()
         .test_with(&world, "all_is_the_same_and_we_are_gone", same)
@@ -41,7 +40,6 @@ fn main() -> ExitCode {
         .test_with(&world, "leader_epochs_rise_to_those_of_the_log", epochs)
         .test_with(&world, "both_disks_have_something", disks)
         .test_with(&world, "topics_of_others_are_whole", others)
-        .run()
 }
 
 struct World {

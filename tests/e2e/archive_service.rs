@@ -1,6 +1,5 @@
 //! `varve archive run` as a service, while it, its peers and the brokers are killed: nothing lost, nothing twice.
 
-use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -20,7 +19,7 @@ limits: { memory.bytes: 32MiB }
 log: { level: info }";
 const LIMIT: Duration = Duration::from_secs(120);
 
-fn main() -> ExitCode {
+pub(crate) fn suite() -> Suite {
     Suite::new()
         .test("quiet_partitions_meet_the_rpo_by_the_journal", journal)
         .test("killed_fifty_times", killed)
@@ -29,7 +28,6 @@ fn main() -> ExitCode {
         .test("leaders_die_and_move", leaders)
         .test("an_unclean_election_makes_a_branch", unclean)
         .test("retention_overtakes_the_archiver", overtaken)
-        .run()
 }
 
 fn bundles(archive: &ArchiveDir) -> usize {

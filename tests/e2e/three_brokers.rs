@@ -1,6 +1,5 @@
 //! Three brokers over one tier: leaders that move and die in mid-copy, followers that rebuild from the tier.
 
-use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,13 +16,12 @@ struct Setup {
     _store: Scratch,
 }
 
-fn main() -> ExitCode {
+pub(crate) fn suite() -> Suite {
     let shared = Shared::new(setup);
     Suite::new()
         .test_with(&shared, "leadership_moves_in_mid_copy", leadership_moves_in_mid_copy)
         .test_with(&shared, "a_follower_rebuilds_from_the_tier", a_follower_rebuilds_from_the_tier)
         .test_with(&shared, "a_broker_is_killed_in_mid_copy", a_broker_is_killed_in_mid_copy)
-        .run()
 }
 
 fn setup() -> Result<Setup> {

@@ -1,7 +1,6 @@
 //! Tiering to a real S3 server, and what it costs in requests.
 
 use std::collections::BTreeMap;
-use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -17,7 +16,7 @@ struct Setup {
     _minio: Minio,
 }
 
-fn main() -> ExitCode {
+pub(crate) fn suite() -> Suite {
     let shared = Shared::new(setup);
     Suite::new()
         .test_with(&shared, "s3_tiers_and_reads_back", s3_tiers_and_reads_back)
@@ -28,7 +27,6 @@ fn main() -> ExitCode {
         )
         .test_with(&shared, "large_segments_go_up_in_parts", large_segments_go_up_in_parts)
         .test_with(&shared, "transactions_on_s3", transactions_on_s3)
-        .run()
 }
 
 fn setup() -> Result<Setup> {

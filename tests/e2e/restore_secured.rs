@@ -2,7 +2,7 @@
 //! lacks or does not fit is told, and nothing is left behind.
 
 use std::path::PathBuf;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
@@ -26,13 +26,12 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// On the cluster, and implied by no other.
 const OPERATIONS: [&str; 4] = ["ClusterAction", "Create", "Alter", "IdempotentWrite"];
 
-fn main() -> ExitCode {
+pub(crate) fn suite() -> Suite {
     let source = Shared::new(Source::make);
     Suite::new()
         .test_with(&source, "by_mutual_tls_also_to_the_controllers", by_mutual_tls)
         .test_with(&source, "by_scram_and_tls_on_three_brokers_after_a_kill", by_scram)
         .test_with(&source, "by_plain_with_the_documented_permissions", by_plain)
-        .run()
 }
 
 /// An archive of a cluster that is gone.

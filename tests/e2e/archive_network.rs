@@ -2,7 +2,6 @@
 //! ends, and what can be reached goes on. Producers have a way of their own.
 
 use std::path::Path;
-use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -29,8 +28,8 @@ journal: { rpo: 2s }
 snapshots: { interval: 5s, wait: 5s }
 limits: { memory.bytes: 64MiB }";
 
-fn main() -> ExitCode {
-    Suite::new().test("nothing_is_lost_whatever_the_network_does", network).run()
+pub(crate) fn suite() -> Suite {
+    Suite::new().test("nothing_is_lost_whatever_the_network_does", network)
 }
 
 type Begin = fn(&Proxy, &mut StdRng) -> Result<()>;

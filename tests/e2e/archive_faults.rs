@@ -3,7 +3,7 @@
 
 use std::fs::OpenOptions;
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::process::{Command, ExitCode};
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
@@ -21,13 +21,12 @@ limits: { memory.bytes: 96MiB }
 log: { level: info }";
 const LIMIT: Duration = Duration::from_secs(120);
 
-fn main() -> ExitCode {
+pub(crate) fn suite() -> Suite {
     Suite::new()
         .test("s3_is_down_slow_throttling_resetting_and_denying", s3)
         .test("credentials_expire_and_are_renewed", credentials)
         .test("a_corrupt_batch_on_the_brokers_disk", corrupt)
         .test("no_room_in_the_store", no_room)
-        .run()
 }
 
 /// YAML of an archive in `tier`, with keys of its own or with what the credential chain finds.

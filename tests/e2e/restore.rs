@@ -1,7 +1,7 @@
 //! `varve restore` on real clusters: byte for byte, with the same offsets, groups and log starts; after a kill too.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -25,7 +25,7 @@ const OLDEST: &str = "3.9.2";
 const KILLS: u64 = 4;
 const LIMIT: Duration = Duration::from_secs(120);
 
-fn main() -> ExitCode {
+pub(crate) fn suite() -> Suite {
     let old = Shared::new(|| Source::make(OLDEST));
     let new = Shared::new(|| Source::make(KAFKA_VERSION));
     let mut suite = Suite::new();
@@ -44,7 +44,6 @@ fn main() -> ExitCode {
         .test_with(&new, "a_damaged_object_stops_it_by_name", damaged)
         .test_with(&new, "users_get_new_passwords", users)
         .test_with(&new, "a_drill_restores_a_sample_and_throws_it_away", drilled)
-        .run()
 }
 
 /// An archive of a cluster that is gone.

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail, ensure};
 use bytes::BytesMut;
@@ -18,7 +17,7 @@ use varve_tests::{
 
 const PASSWORD: &str = "pencil-42";
 
-fn main() -> ExitCode {
+pub(crate) fn suite() -> Suite {
     let mut suite = Suite::new();
     for version in KAFKA_VERSIONS {
         suite = suite.test(&format!("kafka_{version}_reads_what_is_on_disk"), move || on_disk(version));
@@ -27,7 +26,6 @@ fn main() -> ExitCode {
         .test("tls_and_sasl", secured)
         .test("leaders_move_while_reading", leaders_move)
         .test("no_broker_and_no_topic", nothing_there)
-        .run()
 }
 
 /// Per partition all its bytes, joined; every batch's checksum is checked.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
@@ -15,7 +15,7 @@ struct Setup {
     store: Scratch,
 }
 
-fn main() -> ExitCode {
+pub(crate) fn suite() -> Suite {
     let shared = Shared::new(setup);
     Suite::new()
         .test_with(&shared, "extract_gives_the_brokers_files_back", extracts)
@@ -23,7 +23,6 @@ fn main() -> ExitCode {
         .test_with(&shared, "scrub_finds_what_is_wrong_and_only_that", scrubs)
         .test_with(&shared, "what_is_young_is_in_flight", young)
         .test("scrub_of_s3_and_of_a_deleted_topic", s3)
-        .run()
 }
 
 fn setup() -> Result<Setup> {

@@ -1,18 +1,18 @@
 //! The shim's own checks under the jars of each supported broker: without its native half, then as the jar.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use varve_tests::{KAFKA_VERSIONS, Scratch, Suite, kafka_class_path, rsm_jar};
 
-fn main() -> ExitCode {
+pub(crate) fn suite() -> Suite {
     let mut suite = Suite::new();
     for version in KAFKA_VERSIONS {
         suite = suite.test(&format!("shim_on_kafka_{version}"), move || check(version));
         suite = suite.test(&format!("jar_on_kafka_{version}"), move || check_jar(version));
     }
-    suite.run()
+    suite
 }
 
 /// Compiled against the very version it then runs on, so that what one of them lacks is seen either way.

@@ -1,7 +1,6 @@
 //! What a broker can hold, tiered to the filesystem and read back: one broker for the whole file.
 
 use std::fs;
-use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
@@ -21,7 +20,7 @@ struct Setup {
     _store: Scratch,
 }
 
-fn main() -> ExitCode {
+pub(crate) fn suite() -> Suite {
     let shared = Shared::new(setup);
     Suite::new()
         .test_with(&shared, "every_codec_reads_back", every_codec_reads_back)
@@ -55,7 +54,6 @@ fn main() -> ExitCode {
             "objects_without_a_digest_and_with_sha256",
             objects_without_a_digest_and_with_sha256,
         )
-        .run()
 }
 
 fn setup() -> Result<Setup> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::process::{Command, ExitCode};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -17,7 +17,7 @@ struct Setup {
     store: Scratch,
 }
 
-fn main() -> ExitCode {
+pub(crate) fn suite() -> Suite {
     let shared = Shared::new(setup);
     Suite::new()
         .test_with(&shared, "the_store_goes_away_and_comes_back", the_store_goes_away_and_comes_back)
@@ -32,7 +32,6 @@ fn main() -> ExitCode {
         .test_with(&shared, "an_object_in_anothers_place_is_refused", an_object_in_anothers_place_is_refused)
         .test("the_store_is_full", the_store_is_full)
         .test("the_wrong_key_opens_nothing", the_wrong_key_opens_nothing)
-        .run()
 }
 
 fn setup() -> Result<Setup> {

@@ -2,7 +2,7 @@
 //! kind of data it is, and however often it is run.
 
 use std::fs;
-use std::process::{Command, ExitCode};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
@@ -13,7 +13,7 @@ use varve_tests::{
 
 const TOPICS: &str = "topics: { include: [\"*\"] }";
 
-fn main() -> ExitCode {
+pub(crate) fn suite() -> Suite {
     let mut suite = Suite::new();
     for version in KAFKA_VERSIONS {
         suite = suite.test(&format!("kafka_{version}_byte_for_byte"), move || every_kind(version));
@@ -24,7 +24,6 @@ fn main() -> ExitCode {
         .test("a_restored_volume_begins_anew", restored)
         .test("a_snapshot_tells_what_is_open", open)
         .test("a_gap_tells_the_leaders_epoch", gap)
-        .run()
 }
 
 /// Data of every kind: codecs, headers, tombstones, transactions, compaction, a moved log start, nothing at all.

@@ -1,6 +1,5 @@
 //! An S3 server that is down, slow, throttling, resetting connections, silent, or refusing the credentials.
 
-use std::process::ExitCode;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -20,7 +19,7 @@ struct Setup {
     minio: Minio,
 }
 
-fn main() -> ExitCode {
+pub(crate) fn suite() -> Suite {
     let shared = Shared::new(setup);
     Suite::new()
         .test_with(&shared, "the_server_is_down", the_server_is_down)
@@ -32,7 +31,6 @@ fn main() -> ExitCode {
         .test_with(&shared, "the_server_is_silent", the_server_is_silent)
         .test_with(&shared, "the_credentials_are_wrong", the_credentials_are_wrong)
         .test_with(&shared, "a_flipped_byte_in_a_bucket", a_flipped_byte_in_a_bucket)
-        .run()
 }
 
 fn setup() -> Result<Setup> {

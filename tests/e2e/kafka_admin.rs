@@ -5,7 +5,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -31,7 +30,7 @@ use varve_tests::{Cluster, Node, Produce, Suite, Transactions, client, runtime};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-fn main() -> ExitCode {
+pub(crate) fn suite() -> Suite {
     let mut suite = Suite::new();
     for version in ["3.9.2", "4.2.0", "4.3.0"] {
         suite = suite
@@ -46,7 +45,6 @@ fn main() -> ExitCode {
         .test("members_share_and_take_over", members_share)
         .test("bearer_tokens_are_renewed", bearer)
         .test("raw_fetch_speed", speed)
-        .run()
 }
 
 /// The log files of one partition, joined.

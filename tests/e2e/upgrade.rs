@@ -1,12 +1,10 @@
 //! A broker is upgraded over its tier.
 
-use std::process::ExitCode;
-
 use anyhow::{Result, ensure};
 use varve_tests::{Cluster, Produce, Scratch, Suite, Tier, Transactions};
 
-fn main() -> ExitCode {
-    Suite::new().test("kafka_4_1_is_upgraded_to_4_2", kafka_4_1_is_upgraded_to_4_2).run()
+pub(crate) fn suite() -> Suite {
+    Suite::new().test("kafka_4_1_is_upgraded_to_4_2", kafka_4_1_is_upgraded_to_4_2)
 }
 
 fn kafka_4_1_is_upgraded_to_4_2() -> Result<()> {

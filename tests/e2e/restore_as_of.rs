@@ -1,7 +1,7 @@
 //! `varve restore --as-of`, and other parts of topics: on real clusters, archived while they were written to.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -16,12 +16,13 @@ const TOPICS: [&str; 3] = ["plain", "transactional", "young"];
 const GROUP: &str = "billing";
 const LIMIT: Duration = Duration::from_secs(180);
 
-fn main() -> ExitCode {
+pub(crate) fn suite() -> Suite {
     let source = Shared::new(Source::make);
-    Suite::new()
-        .test_with(&source, "a_time_before_the_snapshot_is_restored_as_it_was", as_of)
-        .test_with(&source, "partitions_offsets_and_times_are_selected", selected)
-        .run()
+    Suite::new().test_with(&source, "a_time_before_the_snapshot_is_restored_as_it_was", as_of).test_with(
+        &source,
+        "partitions_offsets_and_times_are_selected",
+        selected,
+    )
 }
 
 /// An archive of a cluster that is gone, and how that was at a time between.

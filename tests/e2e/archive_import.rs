@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use varve_tests::{
 const TOPICS: &str = "topics: { include: [\"*\"] }";
 const LIMIT: Duration = Duration::from_secs(120);
 
-fn main() -> ExitCode {
+pub(crate) fn suite() -> Suite {
     let mut suite = Suite::new();
     for version in ["3.9.2", "4.3.0"] {
         suite = suite.test(&format!("kafka_{version}_every_kind_and_tars"), move || every_kind(version));
@@ -33,7 +33,6 @@ fn main() -> ExitCode {
         .test("not_beyond_the_high_watermark", high_watermark)
         .test("an_unclean_election_makes_branches", unclean)
         .test("copies_stand_in_for_one_another", copies)
-        .run()
 }
 
 /// An archive whose configuration has no source.

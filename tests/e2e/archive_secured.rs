@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -32,14 +31,13 @@ const LIMIT: Duration = Duration::from_secs(60);
 const READ: i8 = 3;
 const TOPIC: i8 = 2;
 
-fn main() -> ExitCode {
+pub(crate) fn suite() -> Suite {
     let secured = Shared::new(Secured::start);
     Suite::new()
         .test_with(&secured, "the_documented_acls_are_enough_for_all_of_it", enough)
         .test_with(&secured, "each_acl_that_lacks_is_told", each_lacks)
         .test_with(&secured, "an_acl_is_taken_away_and_given_back", taken_away)
         .test_with(&secured, "who_is_not_let_in_or_not_trusted_is_told", refused)
-        .run()
 }
 
 struct Secured {

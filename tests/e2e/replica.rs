@@ -2,7 +2,6 @@
 //! themselves once we have left.
 
 use std::collections::BTreeMap;
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,7 +28,7 @@ const CORDONED_FROM: &str = "4.3";
 const OTHERS: &str = "of-others";
 const LIMIT: Duration = Duration::from_secs(60);
 
-fn main() -> ExitCode {
+pub(crate) fn suite() -> Suite {
     let source = Shared::new(source);
     let mut suite = Suite::new();
     for version in KAFKA_VERSIONS {
@@ -38,7 +37,6 @@ fn main() -> ExitCode {
     }
     suite
         .test_with(&source, "three_brokers_copy_and_one_of_them_leads", |logs| copied(logs, KAFKA_VERSION, 3))
-        .run()
 }
 
 /// What a cluster had: several leader epochs, codecs, markers, aborted records, a log start within a batch.

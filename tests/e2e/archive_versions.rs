@@ -2,7 +2,7 @@
 //! markers and puts others on top. Nothing is lost by it, everything of it is told, and no archiver is led astray.
 
 use std::collections::BTreeMap;
-use std::process::{Command, ExitCode};
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
@@ -18,12 +18,11 @@ segments: { bytes: 1MiB, min.bytes: 1MiB, age: 1m }
 journal: { rpo: 2s }
 snapshots: { interval: 3s, wait: 5s }";
 
-fn main() -> ExitCode {
+pub(crate) fn suite() -> Suite {
     Suite::new()
         .test("a_bucket_with_versions", || tampered(false))
         .test("a_bucket_under_an_object_lock", || tampered(true))
         .test("hidden_while_the_archiver_runs", hidden_meanwhile)
-        .run()
 }
 
 /// A bucket, and what a person types to reach it.

@@ -1,7 +1,6 @@
 //! The document about a cluster that snapshots hold: collected from real brokers and a registry, compared with
 //! what was set before by raw requests, read again, and the same bytes when nothing has changed.
 
-use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -20,7 +19,7 @@ use varve_tests::raw_admin::{
 };
 use varve_tests::{Cluster, Produce, Registry, ResourceName, Suite, client, documented_permissions, runtime};
 
-fn main() -> ExitCode {
+pub(crate) fn suite() -> Suite {
     let mut suite = Suite::new();
     for version in ["3.9.2", "4.2.0", "4.3.0"] {
         suite =
@@ -34,7 +33,6 @@ fn main() -> ExitCode {
         .test("sensitive_values_are_named_and_not_there", sensitive)
         .test("a_registry_is_told_over_tls_with_a_login", registry)
         .test("a_thousand_topics_and_groups", thousand)
-        .run()
 }
 
 fn named<'a, T>(list: &'a [T], key: impl Fn(&T) -> &str, name: &str) -> Result<&'a T> {

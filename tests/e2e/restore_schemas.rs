@@ -2,7 +2,7 @@
 //! it has none; into one that has some already; after a kill too.
 
 use std::path::PathBuf;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -27,7 +27,7 @@ const VERSIONS: u64 = 10;
 const SLOWLY: Duration = Duration::from_millis(300);
 const LIMIT: Duration = Duration::from_secs(60);
 
-fn main() -> ExitCode {
+pub(crate) fn suite() -> Suite {
     let shared = Shared::new(Scene::make);
     Suite::new()
         .test_with(&shared, "ids_are_kept_in_import_mode", kept)
@@ -35,7 +35,6 @@ fn main() -> ExitCode {
         .test_with(&shared, "what_is_there_stays_and_conflicts_are_refused", there)
         .test_with(&shared, "a_kill_in_the_midst_is_resumed_or_taken_back", killed)
         .test_with(&shared, "a_registry_that_ignores_ids_is_found_out", ignored)
-        .run()
 }
 
 /// The archive of a cluster and a registry, and an empty cluster.

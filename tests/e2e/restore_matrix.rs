@@ -1,7 +1,6 @@
 //! `varve restore` from an old and a new cluster into each supported version, of one node and of three. All of them
 //! take a quarter of an hour: `VARVE_RESTORE_MATRIX=all`, by hand; `restore` has a part of them.
 
-use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
@@ -12,7 +11,7 @@ use varve_tests::{
 
 const OLDEST: &str = "3.9.2";
 
-fn main() -> ExitCode {
+pub(crate) fn suite() -> Suite {
     let mut suite = Suite::new();
     if std::env::var_os("VARVE_RESTORE_MATRIX").is_some() {
         let old = Shared::new(|| source(OLDEST));
@@ -24,7 +23,7 @@ fn main() -> ExitCode {
             }
         }
     }
-    suite.run()
+    suite
 }
 
 fn source(version: &str) -> Result<Archived> {

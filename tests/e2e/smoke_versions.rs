@@ -1,17 +1,15 @@
 //! Every supported broker tiers to the filesystem and reads back.
 
-use std::process::ExitCode;
-
 use anyhow::{Result, ensure};
 use varve_tests::{At, Cluster, KAFKA_VERSIONS, Produce, Scratch, Suite, Tier};
 
-fn main() -> ExitCode {
+pub(crate) fn suite() -> Suite {
     let mut suite = Suite::new();
     for version in KAFKA_VERSIONS {
         suite = suite
             .test(&format!("kafka_{version}_tiers_and_reads_back"), move || tiers_and_reads_back(version));
     }
-    suite.run()
+    suite
 }
 
 fn tiers_and_reads_back(version: &str) -> Result<()> {

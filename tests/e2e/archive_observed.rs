@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Output};
+use std::process::{Command, Output};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -20,13 +20,12 @@ journal: { rpo: 2s, name: observed }
 snapshots: { interval: 0 }
 limits: { memory.bytes: 32MiB }";
 
-fn main() -> ExitCode {
+pub(crate) fn suite() -> Suite {
     Suite::new()
         .test("what_is_told_is_true", truth)
         .test("what_is_held_back_is_lag", lag)
         .test("a_dead_cluster_is_not_ready_and_not_ill", dead)
         .test("a_snapshot_beside_a_running_archiver", snapshot)
-        .run()
 }
 
 /// An archiver that listens.
