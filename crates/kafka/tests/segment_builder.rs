@@ -1,5 +1,5 @@
 //! The files of a segment, built from batches made here: what each rule says, over any log, any cut, any bytes.
-//! That the rules are Kafka's is for `tests/tests/segment_files.rs` to show.
+//! That the rules are Kafka's is for `tests/e2e/segment_files.rs` to show.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
