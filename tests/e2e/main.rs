@@ -36,8 +36,10 @@ use std::process::ExitCode;
 
 use varve_tests::Suite;
 
+type Named = (&'static str, fn() -> Suite);
+
 /// One file each.
-const SUITES: &[(&str, fn() -> Suite)] = &[
+const SUITES: &[Named] = &[
     ("archive_faults", archive_faults::suite),
     ("archive_import", archive_import::suite),
     ("archive_network", archive_network::suite),
