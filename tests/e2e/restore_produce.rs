@@ -11,8 +11,8 @@ use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
 use varve_tests::raw_admin::commit;
 use varve_tests::{
-    ArchiveDir, At, Client as Kafka, Cluster, Consume, KAFKA_VERSION, Look, Produce, Scratch, Shared, Suite,
-    Transactions, ended, eventually, of_plan, plain_client, runtime, varve,
+    ArchiveDir, At, Client as Kafka, Cluster, Consume, KAFKA_VERSION, Look, Produce, Restoring, Scratch,
+    Shared, Suite, Transactions, ended, eventually, of_plan, plain_client, runtime, varve,
 };
 
 const OLDEST: &str = "3.9.2";
@@ -33,6 +33,7 @@ pub(crate) fn suite() -> Suite {
         .test_with(&source, "to_the_oldest_version", |source| whole(source, OLDEST))
         .test_with(&source, "to_the_default_version", |source| whole(source, KAFKA_VERSION))
         .test_with(&source, "a_kill_at_any_point_is_resumed", killed)
+        .test_with(&source, "brokers_are_restarted_meanwhile", restarted)
         .test_with(&source, "somebody_else_who_writes_there_ends_it", foreign)
         .test_with(&source, "what_stands_against_it_is_told_before", refused)
         .test_with(&source, "what_was_begun_is_taken_back", taken_back)
@@ -315,6 +316,38 @@ fn killed(source: &Source) -> Result<()> {
     let (out, _) = ended(of_plan("apply", &plan, &["--yes", "--json"])?, 0)?;
     let report = json(&out)?;
     ensure!(report["is_clean"] == true && report["applied"]["is_resumed"] == true, "{out}");
+    same(source, &cluster)?;
+    groups(source, &cluster)
+}
+
+/// One after the other, and one of them is killed: leaders move all the time.
+fn restarted(source: &Source) -> Result<()> {
+    let cluster = Cluster::builder().nodes(3).property("min.insync.replicas", 2).start()?;
+    let plan = source.plan("restarted");
+    let extra = ["--replication-factor", "3", "--throttle", "300KiB", "--patience", "2m"];
+    let mut restoring = Restoring::start(source.restore(&cluster, &plan, &extra)?, &plan)?;
+    let kafka = cluster.client();
+    eventually("some of it is there", LIMIT, || {
+        let end = kafka.offset("plain", 0, At::Latest).unwrap_or(0);
+        Ok(Look::when(end > 100, (), end))
+    })?;
+    for id in 1..=3 {
+        ensure!(
+            restoring.is_running()?,
+            "it has ended before broker {id} was restarted: {}",
+            restoring.said()
+        );
+        let node = cluster.node(id)?;
+        match id {
+            2 => {
+                node.kill();
+                node.start()?;
+            }
+            _ => node.restart()?,
+        }
+        cluster.wait_registered(3)?;
+    }
+    restoring.finish()?;
     same(source, &cluster)?;
     groups(source, &cluster)
 }

@@ -9,13 +9,15 @@ use anyhow::{Result, bail, ensure};
 use varve_kafka::client::{Client, ClientConfig};
 use varve_tests::raw_admin::{allow, commit, disallow, set_config, set_quota};
 use varve_tests::{
-    ArchiveDir, Certificates, Cluster, ClusterBuilder, Look, Permission, Produce, ResourceName, Scratch,
-    Shared, Suite, TopicLogs, Transactions, documented_restore_permissions, eventually, of_plan,
-    plain_client, runtime, same_logs, varve,
+    ArchiveDir, At, Certificates, Cluster, ClusterBuilder, Consume, Look, Permission, Produce, ResourceName,
+    Scratch, Shared, Suite, TopicLogs, Transactions, documented_producer_permissions,
+    documented_restore_permissions, eventually, of_plan, plain_client, runtime, same_logs, varve,
 };
 
 const TOPICS: [&str; 2] = ["plain", "transactional"];
 const LISTENER: &str = "INTERNAL";
+/// Where clients come from.
+const OUTSIDE: &str = "OUTSIDE";
 const BROKER: &str = "broker";
 const US: &str = "restorer";
 /// As a config's resource.
@@ -31,6 +33,7 @@ pub(crate) fn suite() -> Suite {
     Suite::new()
         .test_with(&source, "by_mutual_tls_also_to_the_controllers", by_mutual_tls)
         .test_with(&source, "by_scram_and_tls_on_three_brokers_after_a_kill", by_scram)
+        .test_with(&source, "a_producer_with_the_documented_permissions", by_producer)
         .test_with(&source, "by_plain_with_the_documented_permissions", by_plain)
 }
 
@@ -313,6 +316,57 @@ fn by_plain(source: &Source) -> Result<()> {
     source.same(&cluster)?;
     left(&inside(&cluster, &client)?, 1, TOPICS.len())?;
     ended(of_plan("release", &source.plan("plain"), &yes)?, 0)?;
+    Ok(())
+}
+
+/// By TLS and SCRAM, and without controllers: each row of the table is asked for, and all of them are enough.
+fn by_producer(source: &Source) -> Result<()> {
+    let builder = Cluster::builder().nodes(3).listener(OUTSIDE, "SASL_SSL");
+    let cluster = with_certificates(builder, &source.certificates)
+        .property("sasl.enabled.mechanisms", "SCRAM-SHA-512")
+        .property("authorizer.class.name", "org.apache.kafka.metadata.authorizer.StandardAuthorizer")
+        .property("super.users", "User:ANONYMOUS")
+        .start()?;
+    cluster.client().set_scram_user(US, "SCRAM-SHA-512", PASSWORD)?;
+    let ca = source.certificates.ca();
+    let login = [
+        ("security.protocol", "SASL_SSL"),
+        ("sasl.mechanism", "SCRAM-SHA-512"),
+        ("sasl.username", US),
+        ("sasl.password", PASSWORD),
+        ("ssl.ca.location", ca.as_str()),
+    ];
+    let config = source.file("producer", &login)?;
+    let access = ["--command-config", config.as_str(), "--yes"];
+    let servers = cluster.bootstrap_of(OUTSIDE)?;
+    let restore = |name: &str, extra: &[&str]| -> Result<Command> {
+        let mut command = Command::new(varve()?);
+        command.args(["restore", "--from", &source.archive.url(), "--to", &servers]).args(access);
+        // What begins behind 0 takes a filler.
+        command.args(["--offsets", "plain-0=300..2000", "--parts", "groups", "--replication-factor", "3"]);
+        command.args(extra).arg("--plan").arg(source.plan(name));
+        Ok(command)
+    };
+    let table = documented_producer_permissions()?;
+    for permission in &table {
+        grant(&cluster, permission, true)?;
+    }
+    for (row, permission) in table.iter().enumerate() {
+        grant(&cluster, permission, false)?;
+        let (out, err) = ended(restore(&format!("producer-without-{row}"), &["--dry-run"])?, 1)?;
+        let needs = format!("{} on {}", permission.operation, permission.resource);
+        let is_told = out.contains(&needs) || out.contains(&needs.replace("Cluster", "Topic"));
+        ensure!(is_told, "without {permission:?}: {needs:?} is not in {out}{err}");
+        grant(&cluster, permission, true)?;
+    }
+    let (out, _) = ended(restore("producer", &["--json"])?, 0)?;
+    let report: serde_json::Value = serde_json::from_str(&out)?;
+    ensure!(report["is_clean"] == true, "{out}");
+    let kafka = cluster.client();
+    ensure!(kafka.offset("plain", 0, At::Earliest)? == 300, "no filler");
+    let consumed = kafka.consume("plain", &Consume { partition: 1, ..Consume::default() })?.count;
+    ensure!(consumed == 2000, "{consumed} records");
+    ended(of_plan("release", &source.plan("producer"), &access)?, 0)?;
     Ok(())
 }
 

@@ -50,7 +50,10 @@ pub use fault::{Fault, ride_out};
 pub use install::{Unavailable, kafka_class_path, kafka_jars, rsm_jar};
 pub use minio::{Bucket, Minio, PASSWORD as MINIO_PASSWORD, REGION as MINIO_REGION, USER as MINIO_USER};
 pub use node::Node;
-pub use permissions::{Permission, ResourceName, documented_permissions, documented_restore_permissions};
+pub use permissions::{
+    Permission, ResourceName, documented_permissions, documented_producer_permissions,
+    documented_restore_permissions,
+};
 pub use reference::reference_pages;
 pub use registry::{Import, Registry};
 pub use restored::{same_logs, writers_go_on};

@@ -36,6 +36,7 @@ impl Permission {
         };
         let operation = match self.operation.as_str() {
             "Read" => 3,
+            "Write" => 4,
             "Create" => 5,
             "Delete" => 6,
             "Alter" => 7,
@@ -58,6 +59,11 @@ pub fn documented_permissions() -> Result<Vec<Permission>> {
 /// All rows of the restore's table.
 pub fn documented_restore_permissions() -> Result<Vec<Permission>> {
     rows("RESTORE.md", "\n**Permissions**", "\n**")
+}
+
+/// All rows of the table of a restore without controllers.
+pub fn documented_producer_permissions() -> Result<Vec<Permission>> {
+    rows("RESTORE.md", "\n**Permissions of a producer**", "\n**")
 }
 
 fn rows(page: &str, begin: &str, end: &str) -> Result<Vec<Permission>> {

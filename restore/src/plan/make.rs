@@ -134,9 +134,10 @@ pub async fn plan(
         Vec::new()
     };
     let rest = Rest::planned(&source.state, client, &wanted.parts, &mut differences).await?;
-    if !produced {
-        refusals.extend(permissions::to_restore(client, &topics, &groups, &rest).await?);
-    }
+    refusals.extend(match produced {
+        true => permissions::to_produce(client, &topics, &groups, &rest).await?,
+        false => permissions::to_restore(client, &topics, &groups, &rest).await?,
+    });
     refusals.extend(match produced {
         true => checks::produced(client, &topics).await?,
         false => checks::target(client, controller, &settings, &target, &topics, &wanted.reach).await?,

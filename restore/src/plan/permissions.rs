@@ -74,6 +74,46 @@ pub(super) async fn to_restore(
     Ok(refusal(&lacking, "brokers"))
 }
 
+/// As [`to_restore`], of a producer. Whether topics may be made was asked for each.
+pub(super) async fn to_produce(
+    client: &Client,
+    topics: &[PlannedTopic],
+    groups: &[PlannedGroup],
+    rest: &Rest,
+) -> Result<Option<Refusal>> {
+    let of_a_group = |c: &&ResourceConfigs| c.resource == ResourceType::Group;
+    let mut operations = Vec::new();
+    if !rest.acls.is_empty() {
+        operations.push("ALTER");
+    }
+    if !rest.quotas.is_empty() || rest.configs.iter().any(|c| !of_a_group(&c)) {
+        operations.push("ALTER_CONFIGS");
+    }
+    let mut lacking = match operations.is_empty() {
+        // Brokers tell that only to who may describe the cluster.
+        true => Vec::new(),
+        false => on_cluster(client.lacking_on_cluster(&operations).await?),
+    };
+    let is_filled = |topic: &&PlannedTopic| {
+        topic.partitions.iter().any(|p| p.produce.as_ref().is_some_and(|produce| produce.filler > 0))
+    };
+    let names: Vec<&str> = topics.iter().map(|topic| topic.target.as_str()).collect();
+    let filled: Vec<&str> = topics.iter().filter(is_filled).map(|topic| topic.target.as_str()).collect();
+    let ids: Vec<&str> = groups.iter().map(|group| group.group_id.as_str()).collect();
+    let of_topics = names.iter().map(|name| ConfigResource::Topic((*name).to_owned()));
+    let of_groups = rest.configs.iter().filter(of_a_group).filter_map(|c| c.name.clone());
+    let configured: Vec<ConfigResource> = of_topics.chain(of_groups.map(ConfigResource::Group)).collect();
+    let found: [Vec<NeededAcl>; 5] = [
+        client.lacking_write_on_topics(&names).await?,
+        client.lacking_read_on_topics(&names).await?,
+        client.lacking_delete_on_topics(&filled).await?,
+        client.lacking_read_on_groups(&ids).await?,
+        client.lacking_alter_configs(&configured).await?,
+    ];
+    lacking.extend(found.iter().flatten().map(ToString::to_string));
+    Ok(refusal(&lacking, "brokers"))
+}
+
 pub(super) async fn to_control(controller: &Controller) -> Result<Option<Refusal>> {
     Ok(refusal(&on_cluster(controller.lacking(&AT_CONTROLLERS).await?), "controllers"))
 }

@@ -1,13 +1,17 @@
 //! Which ACLs we lack, found out by requests that change nothing. What is asked about need not exist: Kafka looks at
 //! ACLs first.
 
+use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use kafka_protocol::ResponseError;
+use kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
+use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use kafka_protocol::messages::produce_response::TopicProduceResponse;
 use kafka_protocol::messages::{
-    BrokerId, DescribeGroupsRequest, DescribeTransactionsRequest, FetchRequest, GroupId, HeartbeatRequest,
-    IncrementalAlterConfigsRequest, TopicName, TransactionalId,
+    BrokerId, DeleteRecordsRequest, DescribeGroupsRequest, DescribeTransactionsRequest, FetchRequest,
+    GroupId, HeartbeatRequest, IncrementalAlterConfigsRequest, ProduceRequest, TopicName, TransactionalId,
 };
 use kafka_protocol::protocol::StrBytes;
 
@@ -16,8 +20,12 @@ use super::super::error::{ClientError, Result};
 use super::configs::ConfigResource;
 use super::error::NeededAcl;
 
-/// The last version that names topics.
+/// The last versions that name topics.
 const FETCH_BY_NAME: i16 = 12;
+const PRODUCE_BY_NAME: i16 = 12;
+/// No topic has a partition of this number.
+const NOWHERE: i32 = i32::MAX;
+const TIMEOUT_MS: i32 = 10_000;
 const AT_ONCE: usize = 500;
 const REQUESTS_AT_ONCE: usize = 16;
 /// Of a config's change.
@@ -43,6 +51,56 @@ impl Client {
             let refused =
                 answer.responses.iter().filter(|t| t.partitions.iter().any(|p| p.error_code == denied));
             lacking.extend(refused.map(|t| NeededAcl::on_topic("Read", t.topic.0.as_str())));
+        }
+        Ok(lacking)
+    }
+
+    /// Write on these topics: batches of nothing, for a partition that there is not.
+    pub async fn lacking_write_on_topics(&self, topics: &[&str]) -> Result<Vec<NeededAcl>> {
+        let connection = self.any_connection().await?;
+        let version = connection.version::<ProduceRequest>(PRODUCE_BY_NAME)?;
+        let denied = ResponseError::TopicAuthorizationFailed.code();
+        let mut lacking = Vec::new();
+        for some in topics.chunks(AT_ONCE) {
+            let topic = |name: &&str| {
+                let partition = PartitionProduceData::default().with_index(NOWHERE);
+                TopicProduceData::default()
+                    .with_name(TopicName(text(name)))
+                    .with_partition_data(vec![partition.with_records(Some(Bytes::new()))])
+            };
+            let request = ProduceRequest::default()
+                .with_acks(-1)
+                .with_timeout_ms(TIMEOUT_MS)
+                .with_topic_data(some.iter().map(topic).collect());
+            let answer = connection.call_version(request, version).await?;
+            let is_denied = |t: &&TopicProduceResponse| {
+                t.partition_responses.iter().any(|partition| partition.error_code == denied)
+            };
+            let refused = answer.responses.iter().filter(is_denied);
+            lacking.extend(refused.map(|t| NeededAcl::on_topic("Write", t.name.as_str())));
+        }
+        Ok(lacking)
+    }
+
+    /// Delete on these topics: up to no offset, of a partition that there is not.
+    pub async fn lacking_delete_on_topics(&self, topics: &[&str]) -> Result<Vec<NeededAcl>> {
+        let connection = self.any_connection().await?;
+        let denied = ResponseError::TopicAuthorizationFailed.code();
+        let mut lacking = Vec::new();
+        for some in topics.chunks(AT_ONCE) {
+            let topic = |name: &&str| {
+                let partition = DeleteRecordsPartition::default().with_partition_index(NOWHERE);
+                DeleteRecordsTopic::default()
+                    .with_name(TopicName(text(name)))
+                    .with_partitions(vec![partition.with_offset(0)])
+            };
+            let request = DeleteRecordsRequest::default()
+                .with_timeout_ms(TIMEOUT_MS)
+                .with_topics(some.iter().map(topic).collect());
+            let answer = connection.call(request).await?;
+            let refused =
+                answer.topics.iter().filter(|t| t.partitions.iter().any(|p| p.error_code == denied));
+            lacking.extend(refused.map(|t| NeededAcl::on_topic("Delete", t.name.as_str())));
         }
         Ok(lacking)
     }
