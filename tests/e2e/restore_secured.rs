@@ -324,6 +324,10 @@ fn by_producer(source: &Source) -> Result<()> {
     let builder = Cluster::builder().nodes(3).listener(OUTSIDE, "SASL_SSL");
     let cluster = with_certificates(builder, &source.certificates)
         .property("sasl.enabled.mechanisms", "SCRAM-SHA-512")
+        .property(
+            "listener.name.outside.scram-sha-512.sasl.jaas.config",
+            "org.apache.kafka.common.security.scram.ScramLoginModule required;",
+        )
         .property("authorizer.class.name", "org.apache.kafka.metadata.authorizer.StandardAuthorizer")
         .property("super.users", "User:ANONYMOUS")
         .start()?;
