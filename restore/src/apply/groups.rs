@@ -25,8 +25,10 @@ pub(super) async fn commit(
     done: &Done,
     journal: &Journal,
 ) -> Result<Vec<GroupOutcome>> {
+    // Those of the plan can be seen by who may commit to them.
+    let listed = client.list_groups().await?.allowed()?;
     let listed: BTreeMap<String, GroupListing> =
-        client.list_groups().await?.whole()?.into_iter().map(|g| (g.group_id.clone(), g)).collect();
+        listed.into_iter().map(|g| (g.group_id.clone(), g)).collect();
     let mut outcomes = Vec::with_capacity(plan.groups.len());
     for group in &plan.groups {
         let outcome = |refused| GroupOutcome {

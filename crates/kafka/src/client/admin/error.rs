@@ -137,6 +137,14 @@ impl<T> Found<T> {
         }
     }
 
+    /// All that we are allowed to see, or the first other reason why something lacks.
+    pub fn allowed(self) -> AdminResult<Vec<T>> {
+        match self.missing.into_iter().find(|missing| !missing.error.is_not_authorized()) {
+            None => Ok(self.items),
+            Some(missing) => Err(missing.error),
+        }
+    }
+
     pub(super) fn miss(&mut self, what: impl Into<String>, error: AdminError) {
         self.missing.push(Missing { what: what.into(), error });
     }
