@@ -12,8 +12,8 @@ use varve_kafka::client::{Client, ClientConfig};
 use varve_tests::raw_admin::{commit, create_topics, set_config, set_quota};
 use varve_tests::{
     ArchiveDir, Cluster, KAFKA_VERSION, KAFKA_VERSIONS, Look, Produce, Scratch, Shared, Suite, TopicLogs,
-    Transactions, copy, ended, eventually, has_left, kafka_jars, of_plan, plain_client, runtime, same_logs,
-    varve, writers_go_on,
+    Transactions, copy, ended, eventually, has_left, kafka_jars, of_plan, plain_client, restore_from,
+    runtime, same_logs, varve, writers_go_on,
 };
 
 const TOPICS: [&str; 5] = ["plain", "transactional", "trimmed", "compacted", "empty"];
@@ -112,10 +112,7 @@ impl Source {
 
     /// `varve restore`, with what it always needs.
     fn restore(&self, cluster: &Cluster, plan: &Path, extra: &[&str]) -> Result<Command> {
-        let mut command = Command::new(varve()?);
-        command.args(["restore", "--from", &self.archive.url(), "--to", &cluster.bootstrap()]);
-        command.args(["--controller", &cluster.controllers(), "--yes", "--plan"]).arg(plan).args(extra);
-        Ok(command)
+        restore_from(&self.archive.url(), cluster, plan, extra)
     }
 }
 

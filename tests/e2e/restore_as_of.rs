@@ -1,15 +1,14 @@
 //! `varve restore --as-of`, and other parts of topics: on real clusters, archived while they were written to.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 use varve_tests::raw_admin::commit;
 use varve_tests::{
-    ArchiveDir, Cluster, Produce, Scratch, Shared, Suite, TopicLogs, Transactions, plain_client, runtime,
-    same_logs, varve,
+    ArchiveDir, Cluster, Produce, Scratch, Shared, Suite, TopicLogs, Transactions, ended, plain_client,
+    restore_from, runtime, same_logs,
 };
 
 const TOPICS: [&str; 3] = ["plain", "transactional", "young"];
@@ -81,12 +80,7 @@ impl Source {
     }
 
     fn restored(&self, cluster: &Cluster, plan: &Path, extra: &[&str]) -> Result<serde_json::Value> {
-        let mut command = Command::new(varve()?);
-        command.args(["restore", "--from", &self.archive.url(), "--to", &cluster.bootstrap()]);
-        command.args(["--controller", &cluster.controllers(), "--yes", "--json", "--plan"]);
-        let output = command.arg(plan).args(extra).output()?;
-        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        ensure!(output.status.success(), "{command:?}: {}\n{out}\n{err}", output.status);
+        ended(restore_from(&self.archive.url(), cluster, plan, extra)?, 0)?;
         Ok(serde_json::from_slice(&std::fs::read(plan)?)?)
     }
 }
