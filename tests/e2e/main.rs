@@ -23,6 +23,7 @@ mod restore_produce;
 mod restore_schemas;
 mod restore_secured;
 mod restore_topics;
+mod runbooks;
 mod segment_files;
 mod shim;
 mod smoke_versions;
@@ -62,6 +63,7 @@ const SUITES: &[Named] = &[
     ("restore_schemas", restore_schemas::suite),
     ("restore_secured", restore_secured::suite),
     ("restore_topics", restore_topics::suite),
+    ("runbooks", runbooks::suite),
     ("segment_files", segment_files::suite),
     ("shim", shim::suite),
     ("smoke_versions", smoke_versions::suite),

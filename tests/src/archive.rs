@@ -447,7 +447,7 @@ pub fn runtime() -> Result<tokio::runtime::Runtime> {
 
 /// An archiver that goes on until it is stopped or dropped.
 #[derive(Debug)]
-pub struct Running(Process);
+pub struct Running(pub(crate) Process);
 
 impl Running {
     /// As kill -9 does.

@@ -27,6 +27,7 @@ mod reference;
 mod registry;
 mod restored;
 mod restoring;
+mod runbook;
 mod scratch;
 mod suite;
 mod throttle;
@@ -61,6 +62,7 @@ pub use restoring::{
     Archived, Restoring, USUAL, active_controller, ended, has_left, is_registered, of_plan, restore_from,
     write_usual,
 };
+pub use runbook::Runbook;
 pub use scratch::{Scratch, copy};
 pub use suite::{Shared, Suite};
 pub use throttle::{Throttle, Weather};
