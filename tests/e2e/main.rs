@@ -1,5 +1,6 @@
 //! End to end, against real servers: `cargo test --test e2e -- SUITE FILTER`, each as one likes. One program, since what
-//! they have in common takes most of the time that each takes to be built. `--suites` lists them.
+//! they have in common takes most of the time that each takes to be built. `--suites` lists them; `--install` gets the
+//! servers that unit tests of other crates find installed.
 
 mod archive_faults;
 mod archive_import;
@@ -79,6 +80,15 @@ fn main() -> ExitCode {
     if args.iter().any(|arg| arg == "--suites") {
         SUITES.iter().for_each(|(name, _)| println!("{name}"));
         return ExitCode::SUCCESS;
+    }
+    if args.iter().any(|arg| arg == "--install") {
+        return match varve_tests::install_for_unit_tests() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("{error:#}");
+                ExitCode::FAILURE
+            }
+        };
     }
     let named = SUITES.iter().find(|(name, _)| args.get(1).is_some_and(|arg| arg == name));
     let chosen = match named {

@@ -30,6 +30,11 @@ pub(crate) fn minio() -> Result<PathBuf> {
     Ok(available("MinIO", dir)?.join("minio"))
 }
 
+/// What unit tests want to find, and don't install themselves.
+pub fn install_for_unit_tests() -> Result<()> {
+    minio().map(drop)
+}
+
 pub(crate) fn toxiproxy() -> Result<PathBuf> {
     let dir = cache::ensure(&format!("servers/toxiproxy-{TOXIPROXY_VERSION}"), |dir| {
         go_install(dir, "github.com/Shopify/toxiproxy/v2/cmd/server", TOXIPROXY_VERSION, "toxiproxy-server")

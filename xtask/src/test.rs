@@ -29,6 +29,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     steps.command("lints", cargo().args(clippy))?;
     let jar = steps.step("varve-rsm.jar", || dist::run(&dist::Args::default()))?;
     let (with_servers, alone) = steps.step("building tests", program::build)?;
+    steps.step("servers for unit tests", || program::install(&with_servers))?;
     let mut failures = Vec::new();
     for (name, programs, at_once) in
         [("unit tests", alone, ONE_BY_ONE), ("end-to-end tests", with_servers, TWO_AT_ONCE)]

@@ -53,6 +53,14 @@ pub(super) fn build() -> Result<(Vec<Program>, Vec<Program>)> {
     Ok((with_servers, alone))
 }
 
+/// Unit tests only find servers; those that start brokers can install them.
+pub(super) fn install(with_servers: &[Program]) -> Result<()> {
+    let program = with_servers.first().context("no end-to-end tests")?;
+    let status = Command::new(&program.executable).arg("--install").current_dir(&program.dir).status()?;
+    ensure!(status.success(), "{status}");
+    Ok(())
+}
+
 fn told(message: &serde_json::Value) -> Option<Program> {
     let executable = message["executable"].as_str().filter(|_| message["profile"]["test"] == true)?;
     let dir = Path::new(message["manifest_path"].as_str()?).parent()?.to_owned();
