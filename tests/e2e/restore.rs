@@ -120,11 +120,6 @@ fn same(source: &Source, cluster: &Cluster) -> Result<()> {
     same_logs(&source.logs, &TopicLogs::read(&plain_client(&cluster.bootstrap())?, &TOPICS)?)
 }
 
-/// Nobody knows of us any more. Brokers hear of it a moment later than the controller.
-fn left(cluster: &Cluster) -> Result<()> {
-    eventually("we have left", LIMIT, || has_left(cluster).map(Look::Done))
-}
-
 fn whole(source: &Source, version: &str, nodes: u32) -> Result<()> {
     let cluster = Cluster::builder().version(version).nodes(nodes).start()?;
     let plan = source.plan(&format!("whole-{version}-{nodes}"));
@@ -136,7 +131,7 @@ fn whole(source: &Source, version: &str, nodes: u32) -> Result<()> {
     let verified = report["verified"]["partitions"].as_array().context("nothing verified")?;
     ensure!(verified.len() == 2 * TOPICS.len(), "{out}");
     same(source, &cluster)?;
-    left(&cluster)?;
+    has_left(&cluster)?;
 
     // What verification found to be there, and was not before.
     let planned: serde_json::Value = serde_json::from_slice(&std::fs::read(&plan)?)?;
@@ -211,7 +206,7 @@ fn killed(source: &Source) -> Result<()> {
     let report: serde_json::Value = serde_json::from_str(&out)?;
     ensure!(report["is_clean"] == true && report["applied"]["is_resumed"] == true, "{out}");
     same(source, &cluster)?;
-    left(&cluster)
+    has_left(&cluster)
 }
 
 /// An apply that has come so far that all topics are there.
@@ -239,8 +234,11 @@ fn stopped(source: &Source) -> Result<()> {
     let interrupted = Command::new("kill").args(["-INT", &child.id().to_string()]).status()?;
     ensure!(interrupted.success() && !child.wait()?.success(), "it was not stopped");
     let client = plain_client(&cluster.bootstrap())?;
+    eventually("brokers have heard of it", LIMIT, || {
+        let brokers = runtime()?.block_on(client.metadata(Some(&[])))?.brokers;
+        Ok(Look::when(brokers.iter().all(|b| b.node_id < 990_000), (), brokers))
+    })?;
     let metadata = runtime()?.block_on(client.metadata(None))?;
-    ensure!(metadata.brokers.iter().all(|b| b.node_id < 990_000), "{:?}", metadata.brokers);
     let others: Vec<_> = metadata.topics.iter().filter(|t| names.contains(&t.name)).collect();
     ensure!(others.len() == names.len(), "{others:?}");
     for partition in others.iter().flat_map(|topic| &topic.partitions) {
@@ -248,7 +246,7 @@ fn stopped(source: &Source) -> Result<()> {
     }
     ended(of_plan("apply", &plan, &["--yes"])?, 0)?;
     same(source, &cluster)?;
-    left(&cluster)
+    has_left(&cluster)
 }
 
 fn taken_back(source: &Source) -> Result<()> {
@@ -259,7 +257,7 @@ fn taken_back(source: &Source) -> Result<()> {
     child.wait()?;
     let (out, _) = ended(of_plan("cleanup", &plan, &["--yes"])?, 0)?;
     ensure!(out.contains("deleted") && out.contains("not known to the cluster"), "{out}");
-    left(&cluster)?;
+    has_left(&cluster)?;
     let again = source.plan("taken-back-again");
     ended(source.restore(&cluster, &again, &["--no-verify"])?, 0)?;
     same(source, &cluster)
@@ -319,7 +317,7 @@ fn damaged(source: &Source) -> Result<()> {
     let name = object.file_name().and_then(|n| n.to_str()).context("a name")?;
     ensure!(err.contains(name) && err.contains("varve restore cleanup"), "{err}");
     ended(of_plan("cleanup", &dir.path().join("a.plan"), &["--yes"])?, 0)?;
-    left(&cluster)
+    has_left(&cluster)
 }
 
 fn largest(dir: &Path) -> Result<Option<PathBuf>> {

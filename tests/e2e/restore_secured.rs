@@ -370,6 +370,13 @@ fn by_producer(source: &Source) -> Result<()> {
     ensure!(kafka.offset("plain", 0, At::Earliest)? == 300, "no filler");
     let consumed = kafka.consume("plain", &Consume { partition: 1, ..Consume::default() })?.count;
     ensure!(consumed == 2000, "{consumed} records");
+    // What brokers' defaults would delete is seen by who may describe them.
+    let described = Permission {
+        operation: "DescribeConfigs".to_owned(),
+        resource: "Cluster".to_owned(),
+        name: ResourceName::Literal("kafka-cluster".to_owned()),
+    };
+    grant(&cluster, &described, true)?;
     ended(of_plan("release", &source.plan("producer"), &access)?, 0)?;
     Ok(())
 }

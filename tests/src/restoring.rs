@@ -21,6 +21,7 @@ use crate::wait::{Look, eventually};
 /// Ids that a restore takes by itself.
 const OURS: i32 = 990_000;
 const LIMIT: Duration = Duration::from_secs(180);
+const HEARD: Duration = Duration::from_secs(15);
 const CONTROLLERS: i8 = 2;
 /// Several objects of a partition.
 const EXTRA: &str = "topics: { include: [\"*\"] }
@@ -201,8 +202,13 @@ impl Drop for Restoring {
     }
 }
 
-/// No broker of ours is known, and nothing is placed on one; all has leaders.
+/// No broker of ours is known, and nothing is placed on one; all has leaders. Brokers hear of it a moment later than
+/// the controller.
 pub fn has_left(cluster: &Cluster) -> Result<()> {
+    eventually("we have left", HEARD, || nothing_of_ours(cluster).map(Look::Done))
+}
+
+fn nothing_of_ours(cluster: &Cluster) -> Result<()> {
     let client = plain_client(&cluster.bootstrap())?;
     let metadata = runtime()?.block_on(client.metadata(None))?;
     ensure!(metadata.brokers.iter().all(|b| b.node_id < OURS), "{:?}", metadata.brokers);
