@@ -11,6 +11,7 @@ use varve_kafka::client::admin::{ConfigResource, ResourceConfigs};
 
 use crate::clock;
 use crate::config::TopicPatterns;
+use crate::departed::Departed;
 use crate::error::{Error, Result};
 use crate::opening::Leader;
 use crate::segment::Topic;
@@ -41,11 +42,13 @@ pub(crate) struct Discovery {
     cluster_id: Option<String>,
     /// Those that have their record in the archive.
     known: HashMap<Id, Arc<Topic>>,
+    pub(crate) departed: Departed,
 }
 
 impl Discovery {
-    pub(crate) fn new(client: Client, patterns: TopicPatterns) -> Self {
-        Self { client, patterns, cluster_id: None, known: HashMap::new() }
+    /// `departed` are those that the archive has.
+    pub(crate) fn new(client: Client, patterns: TopicPatterns, departed: Departed) -> Self {
+        Self { client, patterns, cluster_id: None, known: HashMap::new(), departed }
     }
 
     /// All partitions of all topics that are wanted, with their leaders of now. Topics that are new get their
@@ -65,6 +68,7 @@ impl Discovery {
         self.known.retain(|topic_id, topic| {
             let is_there = there.contains(topic_id);
             if !is_there {
+                self.departed.left(*topic_id, clock::now_ms());
                 tracing::warn!(
                     topic = topic.name, %topic_id,
                     "the brokers don't list it any more: it was deleted, or the ACL Describe on it was"
@@ -72,6 +76,7 @@ impl Discovery {
             }
             is_there
         });
+        self.departed.compare(archive, &cluster_id, &there, clock::now_ms()).await?;
         let topics: Vec<_> = metadata
             .topics
             .into_iter()

@@ -7,6 +7,7 @@
 mod branching;
 mod clock;
 pub mod config;
+mod departed;
 mod discovery;
 mod error;
 pub mod import;
@@ -29,12 +30,15 @@ mod sharing;
 mod signing;
 mod snapshot_now;
 mod standing;
+mod stored;
 mod tail;
 mod transactions;
 mod upload;
+mod without_cluster;
 mod worker;
 
 pub use error::{Error, Result};
 pub use progress::{PartitionProgress, Progress};
 pub use service::{Archiver, Outcome};
 pub use snapshot_now::{Lagging, SnapshotOutcome};
+pub use without_cluster::StoredSnapshot;

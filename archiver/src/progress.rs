@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use varve_archive::record::state::{JournalEntry, OpenTransaction};
+use varve_format::Id;
 use varve_kafka::client::FetchedBatches;
 
 use crate::error::Error;
@@ -128,6 +129,10 @@ impl Progress {
 
     pub(crate) fn forget(&self, key: Key) {
         self.partitions.lock().remove(&key);
+    }
+
+    pub(crate) fn forget_topic(&self, topic_id: Id) {
+        self.partitions.lock().retain(|(id, _), _| *id != topic_id);
     }
 
     /// Of one partition; `None` if it is not known here.

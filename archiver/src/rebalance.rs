@@ -112,7 +112,8 @@ mod tests {
         let archiver = Archiver::over(config, archive.clone()).unwrap();
         let progress = Arc::clone(archiver.progress());
         let journal = Journal::start(archive, "me".to_owned(), "test".to_owned(), progress);
-        let mut service = archiver.service(journal, None);
+        let discovery = archiver.discovery([].iter()).await.unwrap();
+        let mut service = archiver.service(journal, discovery, None);
         service.share = Share::Nothing;
         let rule = |kind| Rule {
             operation: None,

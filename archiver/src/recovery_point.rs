@@ -74,7 +74,8 @@ impl Archiver {
         pending.ends.iter().all(reached)
     }
 
-    pub(crate) async fn finish_snapshot(&self, pending: Pending) -> Result<Snapshot> {
+    /// `gone` are the last targets of topics that are gone: they count more than what was waited for.
+    pub(crate) async fn finish_snapshot(&self, pending: Pending, gone: Vec<Target>) -> Result<Snapshot> {
         for (key, end) in pending.ends.iter().filter(|(key, end)| pending.stable.get(*key) == Some(*end)) {
             self.progress.nothing_open(*key, *end);
         }
@@ -84,9 +85,10 @@ impl Archiver {
             problem: Some(why),
             ..Target::new(key.0, key.1)
         });
-        let targets: Vec<Target> = known.chain(unknown).collect();
+        let mut targets: Vec<Target> = known.chain(unknown).collect();
         let lagging =
             targets.iter().filter(|t| t.log_end_offset.is_none_or(|end| self.safe_end(t) < end)).count();
+        targets.extend(gone);
         let rest = collect_rest(&self.client, &self.parts, self.registry.as_ref(), pending.groups).await;
         let document: ClusterState = rest?;
         let bytes = document.encode().map_err(|source| {
@@ -97,9 +99,19 @@ impl Archiver {
             format: "varve.cluster-state.v1".to_owned(),
             bytes: Bytes::from(bytes),
         };
+        self.write(&targets, &[document], pending.begun, lagging).await
+    }
+
+    pub(crate) async fn write(
+        &self,
+        targets: &[Target],
+        documents: &[Document],
+        begun: Instant,
+        lagging: usize,
+    ) -> Result<Snapshot> {
         let new = NewSnapshot {
-            targets: &targets,
-            documents: &[document],
+            targets,
+            documents,
             writer: WRITER,
             now_ms: clock::now_ms(),
             signer: self.signer.as_ref(),
@@ -109,7 +121,7 @@ impl Archiver {
         self.progress.tally.snapshot(SnapshotSeen {
             sequence: snapshot.record.sequence,
             created_ms: snapshot.record.created_ms,
-            duration: Some(pending.begun.elapsed()),
+            duration: Some(begun.elapsed()),
             lagging,
         });
         tracing::info!(

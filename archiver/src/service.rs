@@ -15,8 +15,9 @@ use varve_store::{CountingStore, Counts, Rate, SharedStore, ThrottledStore};
 
 use crate::clock;
 use crate::config::Config;
+use crate::departed::Departed;
 use crate::discovery::{Discovery, Wanted};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::journal::{self, Journal};
 use crate::memory::Memory;
 use crate::metrics::{FailureKind, GroupState, Task};
@@ -28,6 +29,7 @@ use crate::running::{LOOK, Running};
 use crate::segment::Style;
 use crate::sharing::{self, Share};
 use crate::signing::read_signer;
+use crate::tail::Key;
 use crate::worker::{Rules, Shared};
 use varve_cluster::{Part, RegistryLogin, RegistrySettings, SchemaRegistry, StateParts};
 
@@ -76,6 +78,8 @@ pub(crate) struct Service {
     pub(crate) released: Option<Released>,
     pending: Option<Pending>,
     snapshot_at: Option<Instant>,
+    /// How far all was when the last snapshot was made.
+    pub(crate) reached: i64,
     expire_at: Instant,
 }
 
@@ -126,11 +130,12 @@ impl Archiver {
     /// # Errors
     /// What concerns the whole: a partition's troubles are part of the outcome.
     pub async fn run_once(&self) -> Result<Outcome> {
-        let mut discovery = Discovery::new(self.client.clone(), self.config.topics.clone());
+        let found = journal::found(&self.archive).await?.0;
+        let mut discovery = self.discovery(found.keys()).await?;
         let wanted = discovery.look(&self.archive, WRITER).await?;
         let pending = self.begin_snapshot(&wanted).await?;
         let mut running = self.start(None);
-        running.found = journal::found(&self.archive).await?.0;
+        running.found = found;
         running.stops = Some(pending.ends.clone());
         self.note_seen(&mut running, &wanted).await?;
         running.take(wanted, &Share::All);
@@ -152,7 +157,8 @@ impl Archiver {
                 progressed = Instant::now();
             }
         }
-        let snapshot = self.finish_snapshot(pending).await?;
+        let gone = self.departed(&discovery.departed, &Share::All).await?;
+        let snapshot = self.finish_snapshot(pending, gone).await?;
         let unfinished = running.wanted.iter().filter(|(key, _)| !running.done.contains(*key));
         let unfinished = unfinished.map(|(key, wanted)| {
             let why = running.troubles.get(key).cloned();
@@ -175,7 +181,8 @@ impl Archiver {
         journal.inherit(bundles);
         let group = self.config.group.as_ref().map(|group| sharing::join(&self.client, group));
         self.progress.tally.group(if group.is_some() { GroupState::Joining } else { GroupState::None });
-        let mut service = self.service(journal, group);
+        let discovery = self.discovery(found.keys()).await?;
+        let mut service = self.service(journal, discovery, group);
         service.running.found = found;
         match self.look(&mut service).await {
             Err(error) if !error.is_passing() => return Err(error),
@@ -200,16 +207,28 @@ impl Archiver {
         self.goodbye(service).await
     }
 
-    pub(crate) fn service(&self, journal: Journal, group: Option<GroupMember>) -> Service {
+    /// `journal` is what it has.
+    pub(crate) async fn discovery(&self, journal: impl Iterator<Item = &Key>) -> Result<Discovery> {
+        let departed = Departed::look_back(&self.archive, journal.map(|key| key.0), clock::now_ms()).await?;
+        Ok(Discovery::new(self.client.clone(), self.config.topics.clone(), departed))
+    }
+
+    pub(crate) fn service(
+        &self,
+        journal: Journal,
+        discovery: Discovery,
+        group: Option<GroupMember>,
+    ) -> Service {
         Service {
             running: self.start(Some(journal)),
-            discovery: Discovery::new(self.client.clone(), self.config.topics.clone()),
+            discovery,
             share: if group.is_some() { Share::Nothing } else { Share::All },
             group,
             assigned: None,
             released: None,
             pending: None,
             snapshot_at: self.next_snapshot(),
+            reached: 0,
             expire_at: Instant::now() + EXPIRE,
         }
     }
@@ -251,16 +270,30 @@ impl Archiver {
     async fn snapshot_step(&self, service: &mut Service) -> Result<()> {
         match service.pending.take() {
             Some(pending) if self.is_reached(&pending) || pending.until <= Instant::now() => {
-                self.finish_snapshot(pending).await?;
+                let gone = self.departed(&service.discovery.departed, &service.share).await?;
+                let reached = self.progress.reached();
+                self.finish_snapshot(pending, gone).await?;
+                service.reached = reached;
+                for topic_id in service.discovery.departed.settle(clock::now_ms()) {
+                    self.progress.forget_topic(topic_id);
+                }
             }
             pending @ Some(_) => service.pending = pending,
             None if service.snapshot_at.is_some_and(|at| at <= Instant::now()) => {
                 service.snapshot_at = self.next_snapshot();
-                if service.running.wanted.is_empty() && service.share != Share::All {
+                let has_departed = !service.discovery.departed.is_empty();
+                if service.running.wanted.is_empty() && service.share != Share::All && !has_departed {
                     return Ok(());
                 }
                 let wanted: Vec<Wanted> = service.running.wanted.values().cloned().collect();
-                service.pending = Some(self.begin_snapshot(&wanted).await?);
+                match self.begin_snapshot(&wanted).await {
+                    Ok(pending) => service.pending = Some(pending),
+                    Err(error) if error.is_passing() => {
+                        self.progress.tally.error(FailureKind::of(&error));
+                        self.without_cluster(service, &error).await?;
+                    }
+                    Err(error) => return Err(error),
+                }
                 service.running.flush();
             }
             None => {}
@@ -291,6 +324,7 @@ impl Archiver {
     async fn goodbye(&self, mut service: Service) -> Result<()> {
         self.progress.tally.stopping();
         let wanted: Vec<Wanted> = service.running.wanted.values().cloned().collect();
+        let share = service.share.clone();
         service.running.take(Vec::new(), &Share::Nothing);
         let until = Instant::now() + GOODBYE;
         while !service.running.given.is_empty() && Instant::now() < until {
@@ -303,19 +337,31 @@ impl Archiver {
             tracing::warn!(left, "partitions whose last batches are not in the archive yet");
         }
         if !wanted.is_empty() {
-            let snapshot = async {
-                let pending = self.begin_snapshot(&wanted).await?;
-                self.finish_snapshot(pending).await
-            };
-            match tokio::time::timeout(GOODBYE, snapshot).await {
-                Ok(done) => drop(done?),
-                Err(_) => tracing::warn!("no last snapshot: the cluster or the store does not answer"),
-            }
+            self.last_snapshot(&service, &share, &wanted).await?;
         }
         if let Some(group) = service.group {
             group.leave().await;
         }
         Ok(())
+    }
+
+    async fn last_snapshot(&self, service: &Service, share: &Share, wanted: &[Wanted]) -> Result<()> {
+        let of_cluster = async {
+            let pending = self.begin_snapshot(wanted).await?;
+            let gone = self.departed(&service.discovery.departed, share).await?;
+            self.finish_snapshot(pending, gone).await
+        };
+        let why = match tokio::time::timeout(GOODBYE, of_cluster).await {
+            Ok(Ok(_)) => return Ok(()),
+            Ok(Err(error)) if !error.is_passing() => return Err(error),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "the cluster or the store does not answer".to_owned(),
+        };
+        let keys = wanted.iter().map(Wanted::key).collect();
+        match tokio::time::timeout(GOODBYE, self.snapshot_of_stored(keys, &why)).await {
+            Ok(done) => done.map(drop),
+            Err(_) => Err(Error::unexpected("the last snapshot", "an answer of the store", why)),
+        }
     }
 
     fn start(&self, journal: Option<Journal>) -> Running {

@@ -12,12 +12,13 @@ use futures::{StreamExt, TryStreamExt, stream};
 use varve_archive::Snapshot;
 use varve_kafka::client::OffsetSpec;
 
-use crate::discovery::{Discovery, Wanted};
+use crate::discovery::Wanted;
 use crate::error::Result;
 use crate::journal;
 use crate::recovery_point::Pending;
 use crate::segment::Lane;
 use crate::service::{Archiver, WRITER};
+use crate::sharing::Share;
 use crate::standing::Standing;
 use crate::tail::Key;
 
@@ -51,7 +52,8 @@ impl Archiver {
     /// # Errors
     /// Of the cluster and the store: no snapshot was written then.
     pub async fn snapshot_now(&self, wait: Duration) -> Result<SnapshotOutcome> {
-        let mut discovery = Discovery::new(self.client.clone(), self.config.topics.clone());
+        let found = journal::found(&self.archive).await?.0;
+        let mut discovery = self.discovery(found.keys()).await?;
         let wanted = discovery.look(&self.archive, WRITER).await?;
         let pending = self.begin_snapshot(&wanted).await?;
         let (starts, _) = self.ends(&wanted, OffsetSpec::Earliest).await?;
@@ -80,7 +82,8 @@ impl Archiver {
             .collect();
         lagging.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
         let partitions = pending.ends.len();
-        let snapshot = self.finish_snapshot(pending).await?;
+        let gone = self.departed(&discovery.departed, &Share::All).await?;
+        let snapshot = self.finish_snapshot(pending, gone).await?;
         Ok(SnapshotOutcome { snapshot, partitions, lagging })
     }
 

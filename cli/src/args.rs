@@ -280,6 +280,10 @@ pub(crate) struct ArchiveSnapshotArgs {
     /// How long to wait for the archive: 0s, 90s, 30m. By default, the file's snapshots.wait.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) wait: Option<Duration>,
+    /// Ask no broker: the cluster is lost, and this is all that the archive has by now. Groups, configs and ACLs are
+    /// those of the last snapshot that has any.
+    #[arg(long, conflicts_with = "wait")]
+    pub(crate) without_cluster: bool,
     /// JSON: one object.
     #[arg(long)]
     pub(crate) json: bool,

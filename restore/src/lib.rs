@@ -15,6 +15,7 @@ pub mod history;
 pub mod log;
 pub mod plan;
 mod produce;
+mod recall;
 pub mod release;
 pub mod rest;
 pub mod schemas;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use varve_archive::record::snapshot::CLUSTER_STATE;
 use varve_archive::record::state::PartitionState;
 use varve_archive::{Archive, JournalView, LogReader, Record, Snapshot};
-use varve_cluster::{ClusterState, Topic};
+use varve_cluster::{ClusterState, EarlierState, Part, Topic};
 use varve_format::Id;
 
 use crate::error::{Error, Result};
@@ -17,6 +17,8 @@ pub struct Source {
     pub snapshot: Snapshot,
     pub state: ClusterState,
     pub topics: Vec<SourceTopic>,
+    /// Whose `state` is, where the snapshot's own could not be collected.
+    pub state_of: Option<EarlierState>,
 }
 
 /// A topic of the archive.
@@ -24,21 +26,22 @@ pub struct Source {
 pub struct SourceTopic {
     pub name: String,
     pub topic_id: Id,
-    /// As the cluster's state has it; `None` of one that was deleted before the snapshot.
+    /// As the cluster's state has it.
     pub described: Option<Topic>,
+    /// Of one that was deleted before the snapshot: the snapshot that describes it.
+    pub described_by: Option<u64>,
+    pub is_deleted: bool,
+    /// When an archiver found it gone, if any did.
+    pub deleted_ms: Option<i64>,
     /// By number. One without a state has nothing in the archive.
     pub partitions: BTreeMap<i32, PartitionState>,
 }
 
 impl SourceTopic {
-    /// Of the living topic; else those that the archive knows of.
+    /// As described; else those that the archive knows of.
     pub fn partition_count(&self) -> usize {
         let known = self.partitions.keys().next_back().map_or(0, |last| last.unsigned_abs() as usize + 1);
         known.max(self.described.as_ref().map_or(0, |t| t.replicas.len()))
-    }
-
-    pub fn is_deleted(&self) -> bool {
-        self.described.is_none()
     }
 }
 
@@ -64,6 +67,7 @@ impl Source {
             )
         })?;
         let state = state_of(archive, &snapshot).await?;
+        let earlier = earlier_state(archive, &snapshot).await?;
         let mut topics: BTreeMap<Id, SourceTopic> = BTreeMap::new();
         for topic in state.topics.iter().filter(|topic| wanted(&topic.name) && !topic.internal) {
             let topic_id = Id::parse(&topic.topic_id)
@@ -72,6 +76,9 @@ impl Source {
                 name: topic.name.clone(),
                 topic_id,
                 described: Some(topic.clone()),
+                described_by: None,
+                is_deleted: false,
+                deleted_ms: None,
                 partitions: BTreeMap::new(),
             };
             topics.insert(topic_id, found);
@@ -92,15 +99,27 @@ impl Source {
                 name,
                 topic_id: partition.topic_id,
                 described: None,
+                described_by: None,
+                is_deleted: false,
+                deleted_ms: None,
                 partitions: BTreeMap::new(),
             });
+            topic.deleted_ms = topic.deleted_ms.max(partition.deleted_ms);
             topic.partitions.insert(partition.partition, partition);
         }
         // Of topics that are in the cluster's state, those that nobody archived have nothing here.
         topics.retain(|_, topic| !topic.partitions.is_empty());
+        let is_of_now = earlier.is_none() && state.parts.has(Part::Topics);
+        for topic in topics.values_mut() {
+            // Where the cluster was not asked, or not for its topics, only an archiver can have seen that one is gone.
+            topic.is_deleted = match is_of_now {
+                true => topic.described.is_none(),
+                false => topic.deleted_ms.is_some(),
+            };
+        }
         let mut topics: Vec<SourceTopic> = topics.into_values().collect();
         topics.sort_by(|a, b| (&a.name, a.topic_id).cmp(&(&b.name, b.topic_id)));
-        Ok(Self { archive: archive.clone(), snapshot, state, topics })
+        Ok(Self { archive: archive.clone(), snapshot, state, topics, state_of: earlier })
     }
 
     /// Of all topics.
@@ -126,10 +145,20 @@ impl Source {
     }
 }
 
-async fn state_of(archive: &Archive, snapshot: &Snapshot) -> Result<ClusterState> {
+async fn earlier_state(archive: &Archive, snapshot: &Snapshot) -> Result<Option<EarlierState>> {
+    let Some(document) = snapshot.record.document(EarlierState::DOCUMENT) else { return Ok(None) };
+    let bytes = archive.document(document).await?;
+    let object = format!("{} of snapshot {}", EarlierState::DOCUMENT, snapshot.record.sequence);
+    let decoded = EarlierState::decode(&bytes);
+    Ok(Some(decoded.map_err(|source| varve_archive::Error::Record { object, source })?))
+}
+
+pub(crate) async fn state_of(archive: &Archive, snapshot: &Snapshot) -> Result<ClusterState> {
     let Some(document) = snapshot.record.document(CLUSTER_STATE) else {
         let what = format!("snapshot {} holds no state of the cluster", snapshot.record.sequence);
-        return Err(Error::refused(what, "take one that an archiver made of a cluster"));
+        let todo = "take one that an archiver made of a cluster, or let varve archive snapshot --without-cluster make \
+                    one with the last state that is known";
+        return Err(Error::refused(what, todo));
     };
     let bytes = archive.document(document).await?;
     ClusterState::decode(&bytes).map_err(|source| {

@@ -3,10 +3,10 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::thread::{self, sleep};
+use std::thread::sleep;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use varve_tests::raw_admin::{commit, join_classic};
 use varve_tests::{
@@ -34,7 +34,7 @@ const PARTITIONS: u32 = 3;
 const RECORDS: u64 = 500;
 /// Where the group is, in the first partition of the orders.
 const COMMITTED: i64 = 300;
-/// Records of the first partition that come when its topic is about to be deleted.
+/// Records of the first partition that come when its topic, or all of them, are about to be lost.
 const LATE: u64 = 20;
 const RETENTION: (&str, &str) = ("retention.ms", "604800000");
 /// Objects of a partition.
@@ -101,8 +101,27 @@ impl Left {
         newest(&self.archive)
     }
 
+    /// Records of which the archive has the last, and no snapshot any.
+    fn come_late(&mut self, cluster: &Cluster) -> Result<()> {
+        let few = Produce { seed: 77, count: LATE, ..Produce::default() };
+        cluster.client().produce(ORDERS, &few)?;
+        self.logs = read(cluster, &[ORDERS, PAYMENTS])?;
+        let end_offset = self.logs[0].logs[&0].end_offset;
+        eventually("the last are archived", LIMIT, || {
+            let mut command = Command::new(varve()?);
+            command.args(["ls", &self.archive.url(), "orders:0", "--snapshot", "now", "--json"]);
+            let listed: Value = serde_json::from_str(&ended(command, 0)?.0)?;
+            Ok(Look::when(listed["end_offset"] == end_offset, (), listed))
+        })
+    }
+
     fn page(&self, name: &str, target: &Cluster) -> Result<Runbook> {
         Runbook::open(name, self.scratch.path(), &values(self.archive.url(), target))
+    }
+
+    /// For a page whose commands name the archiver's configuration.
+    fn bring_config(&self, page: &Runbook) -> Result<()> {
+        Ok(std::os::unix::fs::symlink(self.archive.config(), page.dir().join("archive.yaml"))?)
     }
 }
 
@@ -194,24 +213,27 @@ fn all_pages() -> Result<()> {
 }
 
 fn total_loss() -> Result<()> {
-    let source = Source::start(SOON)?;
-    let number = source.left.snapshot()?;
+    let mut source = Source::start(SOON)?;
+    source.left.snapshot()?;
     let mut before = source.left.page("README.md", &source.cluster)?;
     let listed = before.run("", "varve snapshots", 0)?;
     ensure!(listed.out.contains("cluster state"), "{listed:?}");
     before.run("", "varve verify", 0)?;
     before.done()?;
+    source.left.come_late(&source.cluster)?;
     let lost = source.lose();
 
     let target = Cluster::builder().start()?;
     let mut page = lost.page("total-loss.md", &target)?;
+    lost.bring_config(&page)?;
+    let said = page.run("1", "varve archive snapshot", 0)?;
+    page.shows("1", &said, &[])?;
+    let number = newest(&lost.archive)?;
     page.value("412", number)?;
     let listed = page.run("3", "varve snapshots", 0)?;
-    ensure!(listed.out.lines().any(|line| line.contains(" yes ")), "no state: {listed:?}");
+    ensure!(listed.out.contains(" yes ") && listed.out.contains(" earlier "), "no state: {listed:?}");
     let said = page.run("3", "varve snapshots", 0)?;
     ensure!(said.out.starts_with(&format!("snapshot {number} ")), "{said:?}");
-    let now = page.run("3", "varve ls", 0)?;
-    ensure!(now.out.contains(ORDERS) && now.out.contains("as of now"), "{now:?}");
     page.run("4", "varve verify", 0)?;
     page.run("5", "varve restore --from", 0)?;
     let applied = page.run("6", "varve restore apply", 0)?;
@@ -230,69 +252,63 @@ fn total_loss() -> Result<()> {
 }
 
 fn topic_deleted() -> Result<()> {
-    let Source { cluster, archiver, left } = Source::start("5s")?;
+    let Source { cluster, archiver, mut left } = Source::start(SOON)?;
     let mut page = left.page("topic-deleted.md", &cluster)?;
-    page.value("411", left.snapshot()?)?;
-    page.value("412", delete_meanwhile(&cluster, &left)?)?;
-    archiver.kill();
+    left.bring_config(&page)?;
+    let (number, at_snapshot) = (left.snapshot()?, read(&cluster, &[ORDERS])?);
+    page.value("411", number)?;
+    left.come_late(&cluster)?;
     let (kafka, logs) = (cluster.client(), &left.logs);
+    kafka.delete_topic(ORDERS)?;
+    archiver.kill();
 
     let gone = page.run("1", "kafka-topics.sh", 1)?;
     ensure!(gone.out.contains("does not exist"), "{gone:?}");
-    page.run("2", "varve snapshots", 0)?;
-    let removed = page.run("2", "varve diff", 0)?;
-    ensure!(removed.out.contains("- topic orders: "), "{removed:?}");
-    for at in ["411", "latest", "now"] {
-        let listed = page.run("3", "varve ls s3://backups/kafka orders", 0)?;
-        ensure!(listed.out.contains("journal end"), "{at}: {listed:?}");
-    }
-    ensure!(page.run("3", "varve ls", 0)?.out.contains(&logs[0].topic_id), "the id is not listed");
-
-    let below = "The records after the last snapshot";
-    page.run(below, "varve restore --from", 0)?;
-    page.run(below, "varve restore apply", 0)?;
-    for (partition, log) in &read(&cluster, &[ORDERS])?[0].logs {
-        let (before, later) = (&logs[0].logs[partition], i64::try_from(LATE)? * i64::from(*partition == 0));
-        ensure!(log.batches.starts_with(&before.batches), "other batches in {partition}");
-        ensure!(log.end_offset == before.end_offset + later, "{partition} ends at {}", log.end_offset);
-    }
-    kafka.delete_topic(ORDERS)?;
-
-    page.run("4", "varve restore --from", 0)?;
+    page.run("2", "varve archive snapshot", 0)?;
+    let listed = page.run("2", "varve ls s3://backups/kafka orders", 0)?;
+    ensure!(
+        listed.out.contains("found to be deleted at") && listed.out.contains("journal end"),
+        "{listed:?}"
+    );
+    let planned = page.run("3", "varve restore --from", 0)?;
+    page.shows("3", &planned, &[])?;
     // A member that reads another topic is one that is in the way.
     let member_runtime = runtime()?;
     let client = plain_client(&cluster.bootstrap())?;
     let member = member_runtime.block_on(join_classic(&client, GROUP, PAYMENTS))?;
     let busy = "clicks";
     kafka.create_topic(busy, 1, 1, &[])?;
-    let applied = while_producing(&cluster, busy, 1, || page.run("5", "varve restore apply", 1))?;
+    let applied = while_producing(&cluster, busy, 1, || page.run("4", "varve restore apply", 1))?;
     ensure!(applied.out.contains("group billing was not committed"), "{applied:?}");
     member_runtime.block_on(member.leave());
-    page.run("6", "varve restore apply", 0)?;
+    page.run("5", "varve restore apply", 0)?;
     kafka.consume_all(busy)?;
     has_left(&cluster)?;
     same_logs(&logs[..1], &read(&cluster, &[ORDERS])?)?;
     group_is_at(&cluster, ORDERS, COMMITTED)?;
     writers_go_on(&cluster, &logs[..1], &[ORDERS], PAYMENTS)?;
-    page.run("8", "varve restore release", 0)?;
-    page.run("8", "varve restore release", 0)?;
+    page.run("7", "varve restore release", 0)?;
+    page.run("7", "varve restore release", 0)?;
     is_released(&page, &cluster, ORDERS)?;
     // To the archiver it is another topic.
     left.archive.run_once(&[])?;
     left.archive.compare(&plain_client(&cluster.bootstrap())?, &[ORDERS])?;
-    page.done()
-}
 
-/// While a snapshot waits for the last of its records, which it has then, the topic is deleted; the snapshot's number.
-fn delete_meanwhile(cluster: &Cluster, left: &Left) -> Result<u64> {
-    thread::scope(|scope| {
-        let few = Produce { seed: 77, count: LATE, ..Produce::default() };
-        cluster.client().produce(ORDERS, &few)?;
-        let snapshot = scope.spawn(|| left.snapshot());
-        sleep(Duration::from_secs(2));
-        cluster.client().delete_topic(ORDERS)?;
-        snapshot.join().map_err(|_| anyhow!("the snapshot panicked"))?
-    })
+    // So the old one's name is taken by now.
+    let below = "If a new one has taken its name";
+    page.value("412", newest(&left.archive)?)?;
+    page.run(below, "varve snapshots", 0)?;
+    let differs = page.run(below, "varve diff", 0)?;
+    ensure!(differs.out.contains(&logs[0].topic_id), "{differs:?}");
+    ensure!(page.run(below, "varve ls", 0)?.out.contains(&logs[0].topic_id), "the id is not listed");
+    page.run(below, "varve restore --from", 0)?;
+    page.shell("varve restore apply beside.plan --yes", 0)?;
+    let beside = "orders-restored";
+    for (partition, log) in &read(&cluster, &[beside])?[0].logs {
+        ensure!(*log == at_snapshot[0].logs[partition], "{partition} is another");
+    }
+    group_is_at(&cluster, beside, COMMITTED)?;
+    page.done()
 }
 
 /// One that is slow enough to be stopped: the payments are handed over, the orders are not.

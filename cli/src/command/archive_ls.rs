@@ -253,6 +253,10 @@ async fn list_partitions(
     }
     let cluster = topic.record.as_ref().map_or("unknown", |r| r.cluster_id.as_str());
     writeln!(out, "topic {} ({}) of cluster {cluster}", topic.name(), topic.id)?;
+    let states = all.iter().filter_map(|one| one.state.as_ref().filter(|_| !when.now));
+    if let Some(since) = states.filter_map(|state| state.deleted_ms).min() {
+        writeln!(out, "found to be deleted at {}", short(since))?;
+    }
     table.print(&mut out)?;
     notes.iter().try_for_each(|note| writeln!(out, "missing in {note}"))?;
     writeln!(out, "{}", as_of(when))?;
@@ -290,6 +294,8 @@ fn described(topic: &Topic, when: &When, one: &PartitionLog, found: &Partition) 
         "last_timestamp_ms": found.last_timestamp_ms,
         "log_start_offset": state.and_then(|s| s.log_start_offset),
         "log_end_offset": state.and_then(|s| s.log_end_offset),
+        "deleted_ms": state.and_then(|s| s.deleted_ms),
+        "problem": state.and_then(|s| s.problem.as_ref()),
         "open_transactions": state.map_or(0, |s| s.open_transactions.len()),
         "snapshot": when.snapshot.as_ref().filter(|_| !when.now).map(|s| s.record.sequence),
     })

@@ -5,10 +5,10 @@ use std::io::Write;
 use anyhow::Context;
 use serde_json::json;
 use varve_archiver::config::Config;
-use varve_archiver::{Archiver, SnapshotOutcome};
+use varve_archiver::{Archiver, SnapshotOutcome, StoredSnapshot};
 
 use crate::args::ArchiveSnapshotArgs;
-use crate::output::grouped;
+use crate::output::{grouped, time};
 use crate::{Verdict, logging, progress};
 
 pub(crate) async fn run(args: ArchiveSnapshotArgs) -> anyhow::Result<Verdict> {
@@ -17,12 +17,43 @@ pub(crate) async fn run(args: ArchiveSnapshotArgs) -> anyhow::Result<Verdict> {
     logging::start(&config.log);
     let wait = args.wait.unwrap_or(config.snapshots.wait);
     let archiver = Archiver::open(config).await.context("the archive")?;
+    if args.without_cluster {
+        let bar = progress::unknown("looking through the archive");
+        let outcome = archiver.snapshot_without_cluster().await;
+        bar.finish_and_clear();
+        print_stored(&outcome?, args.json)?;
+        return Ok(Verdict::Clean);
+    }
     let bar = progress::unknown("waiting for the archive");
     let outcome = archiver.snapshot_now(wait).await;
     bar.finish_and_clear();
     let outcome = outcome?;
     print(&outcome, args.json)?;
     Ok(if outcome.lagging.is_empty() { Verdict::Clean } else { Verdict::Findings })
+}
+
+fn print_stored(outcome: &StoredSnapshot, json: bool) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    let (record, state) = (&outcome.snapshot.record, &outcome.cluster_state);
+    if json {
+        let line = json!({
+            "snapshot": record.sequence,
+            "snapshot_hash": outcome.snapshot.hash.to_string(),
+            "partitions": outcome.partitions,
+            "cluster_state_of": {"snapshot": state.snapshot, "created_ms": state.created_ms},
+        });
+        writeln!(out, "{line}")?;
+        return Ok(());
+    }
+    writeln!(out, "snapshot {} {}", record.sequence, outcome.snapshot.hash)?;
+    writeln!(
+        out,
+        "{} partitions as the archive has them; the cluster's state is that of snapshot {} of {}",
+        grouped(outcome.partitions as u64),
+        state.snapshot,
+        time(state.created_ms)
+    )?;
+    Ok(())
 }
 
 fn print(outcome: &SnapshotOutcome, json: bool) -> anyhow::Result<()> {

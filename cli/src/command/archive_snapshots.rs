@@ -7,6 +7,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::{Value, json};
 use varve_archive::record::snapshot::{CLUSTER_STATE, Signable, Signed, SnapshotRecord};
 use varve_archive::{Archive, Snapshot};
+use varve_cluster::EarlierState;
 
 use crate::Verdict;
 use crate::archive::{Table, open, topics, trusted_keys, warn_of_displaced};
@@ -85,7 +86,12 @@ async fn list(archive: &Archive, args: &SnapshotsArgs, trusted: &[[u8; 32]]) -> 
             count(|r| r.object_bytes),
             count(|r| r.lagging),
             count(|r| r.open_transactions),
-            if record.document(CLUSTER_STATE).is_some() { "yes" } else { "no" }.to_owned(),
+            match (record.document(CLUSTER_STATE), record.document(EarlierState::DOCUMENT)) {
+                (Some(_), Some(_)) => "earlier",
+                (Some(_), None) => "yes",
+                (None, _) => "no",
+            }
+            .to_owned(),
             signature.to_owned(),
         ]);
     }
@@ -110,6 +116,7 @@ fn described(snapshot: &Snapshot, signature: &str) -> Value {
         "bytes": root.map_or(0, |r| r.object_bytes),
         "lagging": root.map_or(0, |r| r.lagging),
         "open_transactions": root.map_or(0, |r| r.open_transactions),
+        "is_cluster_state_earlier": record.document(EarlierState::DOCUMENT).is_some(),
         "cluster_state_bytes": record.document(CLUSTER_STATE).map(|d| d.bytes),
         "writer": record.writer,
         "signed": signature,

@@ -90,7 +90,7 @@ async fn with_broker(
     let at = sequence(&ends.archive, args.what.at).await?;
     let mut source = Source::open(&ends.archive, at, |name| selection.has_topic(name)).await?;
     let all_topics = source.topics.len();
-    let living = source.topics.iter().filter(|t| !t.is_deleted()).map(|t| t.name.as_str());
+    let living = source.topics.iter().filter(|t| !t.is_deleted).map(|t| t.name.as_str());
     let drawn = sampled(living, args.sample, args.seed);
     source.topics.retain(|topic| drawn.contains(&topic.name));
     let wanted = Wanted {

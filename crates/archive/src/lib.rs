@@ -54,5 +54,5 @@ pub use read::ObjectReader;
 pub use restored::{Seam, SeamBatch, is_restored};
 pub use shelf::Shelf;
 pub use snapshots::{Document, NewSnapshot, Snapshot};
-pub use tree::Walk;
+pub use tree::{Leaves, Walk};
 pub use verify::{DataKeys, Depth, FINDINGS_MAX, Finding, FindingKind, Progress, Report, VerifyOptions};

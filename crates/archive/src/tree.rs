@@ -185,8 +185,12 @@ impl Growth<'_> {
 impl Archive {
     /// Walks the tree in the order of paths: one partition's state after the other.
     pub fn partitions(&self, root: Option<&NodeRef>) -> Walk<'_> {
-        let stack = root.map(|node| (node.clone(), Vec::new())).into_iter().collect();
-        Walk { archive: self, stack, ready: VecDeque::new() }
+        Walk { leaves: self.leaves(root), ready: VecDeque::new() }
+    }
+
+    /// The same, without chains: one leaf after the other.
+    pub fn leaves(&self, root: Option<&NodeRef>) -> Leaves<'_> {
+        Leaves { archive: self, stack: root.map(|node| (node.clone(), Vec::new())).into_iter().collect() }
     }
 
     /// The state of one partition in a tree.
@@ -233,12 +237,35 @@ impl Archive {
     }
 }
 
-/// See [`Archive::partitions`]. Holds one path of the tree and one leaf.
+/// See [`Archive::leaves`]. Holds one path of the tree.
 #[derive(Debug)]
-pub struct Walk<'a> {
+pub struct Leaves<'a> {
     archive: &'a Archive,
     /// What comes next is last.
     stack: Vec<(NodeRef, Vec<u8>)>,
+}
+
+impl Leaves<'_> {
+    /// # Errors
+    /// As [`Archive::node`]; what is behind a damaged node follows.
+    pub async fn next(&mut self) -> Result<Option<Vec<PartitionEntry>>> {
+        while let Some((reference, prefix)) = self.stack.pop() {
+            match self.archive.node(&reference, &prefix).await? {
+                Node::Leaf(leaf) => return Ok(Some(leaf.partitions)),
+                Node::Inner(inner) => {
+                    let below = |child: Child| (child.node, [prefix.as_slice(), &[child.nibble]].concat());
+                    self.stack.extend(inner.children.into_iter().rev().map(below));
+                }
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// See [`Archive::partitions`]. Holds one path of the tree and one leaf.
+#[derive(Debug)]
+pub struct Walk<'a> {
+    leaves: Leaves<'a>,
     ready: VecDeque<Result<PartitionState>>,
 }
 
@@ -250,17 +277,10 @@ impl Walk<'_> {
             if let Some(state) = self.ready.pop_front() {
                 return state.map(Some);
             }
-            let Some((reference, prefix)) = self.stack.pop() else { return Ok(None) };
-            match self.archive.node(&reference, &prefix).await? {
-                Node::Leaf(leaf) => {
-                    let states = stream::iter(leaf.partitions).map(|entry| self.archive.state(entry));
-                    self.ready = states.buffered(CHAINS_AHEAD).collect().await;
-                }
-                Node::Inner(inner) => {
-                    let below = |child: Child| (child.node, [prefix.as_slice(), &[child.nibble]].concat());
-                    self.stack.extend(inner.children.into_iter().rev().map(below));
-                }
-            }
+            let Some(entries) = self.leaves.next().await? else { return Ok(None) };
+            let archive = self.leaves.archive;
+            let states = stream::iter(entries).map(|entry| archive.state(entry));
+            self.ready = states.buffered(CHAINS_AHEAD).collect().await;
         }
     }
 }

@@ -10,6 +10,7 @@ mod check;
 mod collect;
 mod diff;
 mod document;
+mod earlier;
 mod groups;
 mod missing;
 mod parts;
@@ -25,6 +26,7 @@ pub use document::{
     MissingEntry, Needs, Observed, ObservedGroup, Quota, QuotaEntity, QuotaValue, Reason, ResourceConfigs,
     ResourceType, Topic, TopicOffsets, User,
 };
+pub use earlier::EarlierState;
 pub use groups::{CollectedGroups, collect_groups};
 pub use parts::{Part, StateParts};
 pub use read_schemas::read_registry;

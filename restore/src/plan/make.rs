@@ -118,6 +118,13 @@ pub async fn plan(
         });
     }
     let mut differences = Vec::new();
+    if let Some(earlier) = &source.state_of {
+        differences.push(format!(
+            "all but the records is as snapshot {} had it: the cluster was away when snapshot {} was made; topics that \
+             are younger have no configs",
+            earlier.snapshot, source.snapshot.record.sequence
+        ));
+    }
     let placement = Placement::new(cluster.brokers.into_iter().map(|b| (b.node_id, b.rack)));
     let mut topics = match topics(source, keys, &placement, wanted, &mut refusals, &mut differences).await {
         Ok(topics) => topics,
@@ -193,15 +200,20 @@ async fn topics(
     let skip_corrupt = wanted.skip_corrupt;
     let logs = Logs { keys, reader: &reader, journal: &journal, cuts: &cuts, selection, skip_corrupt };
     let living: BTreeSet<&str> =
-        source.topics.iter().filter(|t| !t.is_deleted()).map(|t| t.name.as_str()).collect();
+        source.topics.iter().filter(|t| !t.is_deleted).map(|t| t.name.as_str()).collect();
+    let lived = |topic: &SourceTopic| {
+        selection.as_of_ms.is_some_and(|then| topic.deleted_ms.is_some_and(|at| then < at))
+    };
     let mut planned: Vec<PlannedTopic> = Vec::new();
     for topic in &source.topics {
-        if topic.is_deleted() && (living.contains(topic.name.as_str()) || wanted.selection.topics.is_empty())
-        {
-            let why =
-                if living.contains(topic.name.as_str()) { "has been created anew" } else { "was deleted" };
+        let anew = living.contains(topic.name.as_str());
+        if topic.is_deleted && (anew || (selection.topics.is_empty() && !lived(topic))) {
+            let (why, todo) = match anew {
+                true => ("has been created anew", ""),
+                false => ("was deleted", ": --topics with its name restores it"),
+            };
             differences.push(format!(
-                "topic {} ({}) {why} before the snapshot, and is left out",
+                "topic {} ({}) {why} before the snapshot, and is left out{todo}",
                 topic.name, topic.topic_id
             ));
             continue;
@@ -285,9 +297,20 @@ async fn one_topic(
         .filter_map(|c| Some((c.name.clone(), c.value.clone()?)))
         .filter(|(name, _)| !name.ends_with(".replication.throttled.replicas"))
         .collect();
-    if described.is_none() && !source.state.topics.is_empty() {
-        differences
-            .push(format!("topic {} was deleted before the snapshot: its configs are not known", topic.name));
+    let unknown = "its configs, and the groups' offsets in it, are not known";
+    match (described, topic.described_by) {
+        (Some(_), Some(sequence)) => differences.push(format!(
+            "topic {} was deleted before the snapshot: its configs, and the groups' offsets in it, are those of snapshot \
+             {sequence}",
+            topic.name
+        )),
+        (None, _) if topic.is_deleted => {
+            differences.push(format!("topic {} was deleted before the snapshot: {unknown}", topic.name));
+        }
+        (None, _) if source.state_of.is_some() => {
+            differences.push(format!("topic {} is younger than the state of the cluster: {unknown}", topic.name));
+        }
+        _ => {}
     }
     let mut configs: BTreeMap<String, String> =
         final_configs.iter().filter(|(n, _)| !HELD_BACK.contains(&n.as_str())).map(own).collect();

@@ -64,7 +64,10 @@ impl Logs<'_> {
         };
         let open = match cut {
             Some(cut) => cut.open.clone(),
-            None if end < log.end_offset() => cut_at(log, self.keys, &facts).await?.open,
+            // Of an end that is lower, or of which the archiver could not tell, the log tells.
+            None if end < log.end_offset() || state.problem.is_some() => {
+                cut_at(log, self.keys, &facts).await?.open
+            }
             None => state.open_transactions.iter().map(open).collect(),
         };
         Ok(planned(state.partition, replicas, facts, open))

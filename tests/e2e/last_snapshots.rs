@@ -1,0 +1,176 @@
+//! What was archived last is in a snapshot, also of a topic that is gone, and of a cluster that is.
+
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use varve_tests::{
+    ArchiveDir, Cluster, Look, Produce, Running, Scratch, Suite, Transactions, ended, eventually, varve,
+};
+
+/// A snapshot after each produced batch would hide what is tried here.
+const CONFIG: &str = "topics: { include: [\"*\"] }
+journal: { rpo: 1s }
+snapshots: { interval: 8s, wait: 3s }";
+const TOPIC: &str = "t";
+const COUNT: u64 = 30;
+const LIMIT: Duration = Duration::from_secs(60);
+
+pub(crate) fn suite() -> Suite {
+    Suite::new()
+        .test("a_deleted_topic_is_told_of_to_its_last_record", deleted)
+        .test("it_went_while_no_archiver_ran", went_meanwhile)
+        .test("a_cluster_is_away_and_comes_back", away)
+}
+
+struct World {
+    cluster: Cluster,
+    archive: ArchiveDir,
+    scratch: Scratch,
+}
+
+impl World {
+    fn start() -> Result<Self> {
+        let cluster = Cluster::builder().start()?;
+        for topic in [TOPIC, "other"] {
+            cluster.client().create_topic(topic, 1, 1, &[])?;
+        }
+        let scratch = Scratch::new("last-snapshots")?;
+        // Soon sure that a cluster does not answer.
+        let source = format!(
+            "source: {{ bootstrap.servers: \"{}\", default.api.timeout.ms: 4000, request.timeout.ms: 2000 }}",
+            cluster.bootstrap()
+        );
+        let archive = ArchiveDir::of_source(scratch.path(), &source, CONFIG)?;
+        Ok(Self { cluster, archive, scratch })
+    }
+
+    fn archiver(&self) -> Result<Running> {
+        self.archive.start(&self.scratch.path().join("archiver.log"), &[])
+    }
+
+    fn produce(&self, seed: u64) -> Result<()> {
+        self.cluster.client().produce(TOPIC, &Produce { seed, count: COUNT, ..Produce::default() })?;
+        Ok(())
+    }
+
+    /// The partition, as of a snapshot or now.
+    fn listed(&self, at: &str) -> Result<Value> {
+        let mut command = Command::new(varve()?);
+        command.args(["ls", &self.archive.url(), TOPIC, "--snapshot", at, "--json"]);
+        Ok(serde_json::from_str(&ended(command, 0)?.0)?)
+    }
+
+    fn wait_archived(&self, at: &str, end_offset: u64) -> Result<Value> {
+        eventually(&format!("{end_offset} offsets as of {at}"), LIMIT, || {
+            let listed = self.listed(at)?;
+            let is_there = listed["end_offset"].as_u64() == Some(end_offset);
+            Ok(Look::when(is_there, listed.clone(), listed))
+        })
+    }
+
+    fn newest(&self) -> Result<u64> {
+        self.archive.newest_snapshot()?["sequence"].as_u64().context("a snapshot without a number")
+    }
+
+    /// Whether the newest one's state of the cluster is that of another.
+    fn is_earlier(&self) -> Result<bool> {
+        let newest = self.archive.newest_snapshot()?;
+        let mut documents = newest["documents"].as_array().context("no documents")?.iter();
+        Ok(documents.any(|d| d["name"] == "cluster-state-of"))
+    }
+
+    fn wait_deleted(&self, end_offset: u64) -> Result<()> {
+        let found = eventually("a snapshot says so", LIMIT, || {
+            let listed = self.listed("latest")?;
+            Ok(Look::when(listed["deleted_ms"].is_i64(), listed.clone(), listed))
+        })?;
+        ensure!(found["end_offset"].as_u64() == Some(end_offset), "{found}");
+        ensure!(found["log_end_offset"].is_null() && found["problem"].is_null(), "{found}");
+        Ok(())
+    }
+}
+
+fn deleted() -> Result<()> {
+    let world = World::start()?;
+    world.produce(1)?;
+    let archiver = world.archiver()?;
+    world.wait_archived("latest", COUNT)?;
+    world.produce(2)?;
+    world.wait_archived("now", 2 * COUNT)?;
+    let before = world.newest()?;
+    world.cluster.client().delete_topic(TOPIC)?;
+    let as_it_was = world.listed(&before.to_string())?;
+    ensure!(as_it_was["end_offset"].as_u64() == Some(COUNT), "the last snapshot had it all: {as_it_was}");
+    world.wait_deleted(2 * COUNT)?;
+    // It stays so, also where somebody else makes the snapshot, who has read nothing.
+    let mut command = Command::new(varve()?);
+    command.args(["archive", "snapshot", "-c"]).arg(world.archive.config());
+    ended(command, 0)?;
+    world.wait_deleted(2 * COUNT)?;
+    // Another one under its name is another one.
+    world.cluster.client().create_topic(TOPIC, 1, 1, &[])?;
+    ensure!(archiver.terminate()?.success(), "it did not end well");
+    world.archive.verify()
+}
+
+fn went_meanwhile() -> Result<()> {
+    let world = World::start()?;
+    world.produce(1)?;
+    let archiver = world.archiver()?;
+    world.wait_archived("latest", COUNT)?;
+    world.produce(2)?;
+    let half = Transactions {
+        transactional_id: "half".to_owned(),
+        transactions: 1,
+        records_per_transaction: 5,
+        abort_every: 0,
+        seed: 3,
+        value_bytes: 100,
+        partition: 0,
+    };
+    world.cluster.client().open_transaction(TOPIC, &half)?;
+    let end = 2 * COUNT + 5;
+    world.wait_archived("now", end)?;
+    archiver.kill();
+    world.cluster.client().delete_topic(TOPIC)?;
+    let listed = world.listed("latest")?;
+    ensure!(listed["end_offset"].as_u64() == Some(COUNT), "the last snapshot had it all: {listed}");
+    let archiver = world.archiver()?;
+    world.wait_deleted(end)?;
+    let listed = world.listed("latest")?;
+    ensure!(listed["open_transactions"] == 1, "nobody has read it, and the journal tells: {listed}");
+    ensure!(archiver.terminate()?.success(), "it did not end well");
+    world.archive.verify()
+}
+
+fn away() -> Result<()> {
+    let world = World::start()?;
+    world.produce(1)?;
+    let mut archiver = world.archiver()?;
+    world.wait_archived("latest", COUNT)?;
+    world.produce(2)?;
+    world.wait_archived("now", 2 * COUNT)?;
+    let node = world.cluster.nodes.first().context("no broker")?;
+    node.kill();
+    world.wait_archived("latest", 2 * COUNT)?;
+    ensure!(world.is_earlier()?, "a state of a cluster that is dead");
+    // Nothing new, no snapshot.
+    let before = world.newest()?;
+    std::thread::sleep(Duration::from_secs(20));
+    ensure!(world.newest()? == before && archiver.is_alive(), "{} after {before}", world.newest()?);
+
+    node.start()?;
+    eventually("a snapshot of the cluster", LIMIT, || {
+        let newest = world.newest()?;
+        Ok(Look::when(newest > before && !world.is_earlier()?, (), newest))
+    })?;
+    world.produce(3)?;
+    world.wait_archived("now", 3 * COUNT)?;
+    node.kill();
+    let ended = archiver.terminate()?;
+    ensure!(ended.success() && world.is_earlier()?, "{ended}");
+    world.wait_archived("latest", 3 * COUNT)?;
+    world.archive.verify()
+}
