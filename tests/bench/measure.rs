@@ -31,6 +31,11 @@ pub(crate) fn children_cpu_seconds() -> f64 {
     used_seconds(libc::RUSAGE_CHILDREN)
 }
 
+/// Of this thread.
+pub(crate) fn thread_cpu_seconds() -> f64 {
+    used_seconds(libc::RUSAGE_THREAD)
+}
+
 fn used_seconds(who: libc::c_int) -> f64 {
     // SAFETY: getrusage fills the struct it is given; all zero is a valid value of it.
     let usage = unsafe {
