@@ -13,7 +13,7 @@ use varve_kafka::protocol::Batches;
 use crate::apply::{facts, groups_differ, produce};
 use crate::error::{Error, Result};
 use crate::history::KeyCache;
-use crate::log::{Block, Blocks};
+use crate::log::Blocks;
 use crate::plan::{Plan, PlannedPartition, PlannedTopic};
 use crate::source::{Source, SourceTopic};
 
@@ -201,8 +201,8 @@ async fn archived(
     let Some(state) = topic.and_then(|t| t.partitions.get(&partition.partition)) else { return Ok(sum) };
     let log = reader.at(state, None, journal)?;
     let mut blocks = Blocks::new(log, Arc::clone(keys), facts(partition), partition.base_offset);
-    while let Some(Block { bytes, .. }) = blocks.next().await? {
-        sum.add(&bytes);
+    while let Some(block) = blocks.next().await? {
+        block.parts().iter().for_each(|part| sum.add(part));
     }
     Ok(sum)
 }

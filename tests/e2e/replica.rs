@@ -132,12 +132,12 @@ impl ReplicaLog for MemoryLog {
 
     async fn done(&self) {}
 
-    async fn read(&self, offset: i64, max_bytes: usize) -> Result<Option<Bytes>, ReadError> {
+    async fn read(&self, offset: i64, max_bytes: usize) -> Result<Option<Vec<Bytes>>, ReadError> {
         let first = self.ends.partition_point(|(last, _)| *last < offset);
         let from = if first == 0 { 0 } else { self.ends[first - 1].1 };
         let fits = self.ends[first..].partition_point(|(_, end)| end - from <= max_bytes).max(1);
         let to = self.ends.get(first + fits - 1).map_or(from, |(_, end)| *end);
-        Ok(Some(Bytes::copy_from_slice(&self.raw.batches[from..to])))
+        Ok(Some(vec![Bytes::copy_from_slice(&self.raw.batches[from..to])]))
     }
 }
 

@@ -1,10 +1,11 @@
 //! A partition's history forward from an offset, as blocks of whole batches.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use varve_archive::{ArchivedLog, ArchivedObject, LogStream, Piece, PieceContent};
-use varve_kafka::protocol::{BATCH_HEADER_BYTES, Batch, Batches, ProtocolError};
+use varve_kafka::protocol::{BATCH_HEADER_BYTES, Batch, BatchHeader, Batches, ProtocolError};
 
 use super::damage::Damage;
 use super::facts::{Facts, Hole};
@@ -25,9 +26,21 @@ pub(crate) struct Block {
     /// Last offset + 1.
     pub(crate) end_offset: i64,
     pub(crate) last_producer_id: i64,
-    pub(crate) bytes: Bytes,
+    /// Their bytes where they are: a batch may lie in several.
+    parts: Vec<Bytes>,
     /// Last offset of each batch, and where it ends.
     ends: Vec<(i64, usize)>,
+}
+
+/// Whole batches of a block.
+#[derive(Clone, Debug)]
+pub(crate) struct Cut {
+    pub(crate) parts: Vec<Bytes>,
+    pub(crate) bytes: usize,
+    /// Where the next batch is looked for.
+    pub(crate) end_offset: i64,
+    /// Whether these are all that the block has from there on.
+    pub(crate) is_rest: bool,
 }
 
 impl Block {
@@ -36,23 +49,61 @@ impl Block {
             first_offset,
             end_offset: first_offset,
             last_producer_id: -1,
-            bytes: Bytes::new(),
+            parts: Vec::new(),
             ends: Vec::new(),
         }
     }
 
-    /// The batches from the one on that has `offset` or is the next behind it: at least one, and further ones up to
-    /// `max_bytes`. `None` if that one is elsewhere.
-    pub(crate) fn from(&self, offset: i64, max_bytes: usize) -> Option<Bytes> {
+    pub(crate) fn len(&self) -> usize {
+        self.ends.last().map_or(0, |(_, end)| *end)
+    }
+
+    pub(crate) fn parts(&self) -> &[Bytes] {
+        &self.parts
+    }
+
+    /// In one place.
+    pub(crate) fn into_bytes(self) -> Bytes {
+        match <[Bytes; 1]>::try_from(self.parts) {
+            Ok([bytes]) => bytes,
+            Err(parts) => parts.concat().into(),
+        }
+    }
+
+    /// The batches from the one on that has `offset` or is the next behind it, up to `max_bytes`: `least` at least, if
+    /// there are so many. `None` if that one is elsewhere.
+    pub(crate) fn from(&self, offset: i64, max_bytes: usize, least: usize) -> Option<Cut> {
         if !(self.first_offset..self.end_offset).contains(&offset) {
             return None;
         }
         let first = self.ends.partition_point(|(last, _)| *last < offset);
         let from = first.checked_sub(1).and_then(|before| self.ends.get(before)).map_or(0, |(_, end)| *end);
         let rest = self.ends.get(first..)?;
-        let fits = rest.partition_point(|(_, end)| end.saturating_sub(from) <= max_bytes).max(1);
-        let (_, to) = rest.get(fits.saturating_sub(1))?;
-        Some(self.bytes.slice(from..*to))
+        let fits = rest.partition_point(|(_, end)| end.saturating_sub(from) <= max_bytes).max(least);
+        let last = fits.checked_sub(1).and_then(|last| rest.get(last));
+        let (end_offset, to) = last.map_or((offset, from), |(last, end)| (last.saturating_add(1), *end));
+        let is_rest = fits >= rest.len();
+        let end_offset = if is_rest { self.end_offset } else { end_offset };
+        Some(Cut { parts: self.slice(from..to), bytes: to - from, end_offset, is_rest })
+    }
+
+    fn slice(&self, range: Range<usize>) -> Vec<Bytes> {
+        let mut before = 0;
+        let of = |part: &Bytes| {
+            let (from, to) = (range.start.max(before), range.end.min(before + part.len()));
+            let slice = (from < to).then(|| part.slice(from - before..to - before));
+            before += part.len();
+            slice
+        };
+        self.parts.iter().filter_map(of).collect()
+    }
+
+    /// One batch more, that ends at `end` of the block.
+    fn add(&mut self, header: &BatchHeader, end: usize) {
+        self.first_offset = self.first_offset.min(header.base_offset);
+        self.end_offset = header.next_offset();
+        self.last_producer_id = self.last_producer_id.max(header.producer_id);
+        self.ends.push((header.last_offset(), end));
     }
 }
 
@@ -77,32 +128,59 @@ struct Open {
     stream: LogStream,
     /// Why it is read frame by frame, if it is.
     doubt: Option<Error>,
-    /// A batch that has begun, and what was gathered with it.
+    /// A batch that has begun, and what was gathered with it; of large pieces only a header that is cut.
     begun: BytesMut,
-    /// With fewer in it there is nothing to take.
+    /// Or where it lies, the whole header in the first.
+    parts: Vec<Bytes>,
+    /// With fewer in these there is nothing to take.
     wanted_bytes: usize,
-    /// What comes behind it.
+    /// What comes behind it, of a large piece.
     arrived: Bytes,
-    /// Where `begun` begins in the log.
+    /// Where what has begun begins in the log.
     position: u64,
     /// What counts of it ends here.
     end_offset: i64,
 }
 
+/// What comes next of an object.
+enum Gathered {
+    /// In one place, the last batch perhaps cut.
+    Run(Bytes),
+    /// One batch, in several.
+    Batch(Vec<Bytes>),
+}
+
 impl Open {
-    /// What comes next, in one piece; `true` with the last.
-    async fn gather(&mut self) -> Result<(Bytes, bool)> {
+    /// What comes next; `true` with the last.
+    async fn gather(&mut self) -> Result<(Gathered, bool)> {
         loop {
             let mut piece = std::mem::take(&mut self.arrived);
+            let mut is_large = true;
             if piece.is_empty() {
                 match self.stream.next().await? {
                     Some(next) => piece = next,
-                    None => return Ok((self.begun.split().freeze(), true)),
+                    None => {
+                        self.join();
+                        return Ok((Gathered::Run(self.begun.split().freeze()), true));
+                    }
                 }
+                is_large = piece.len() >= IN_PLACE_BYTES;
             }
-            let is_large = piece.len() >= IN_PLACE_BYTES;
+            if !is_large {
+                self.join();
+            }
+            if !self.parts.is_empty() {
+                let missing = self.wanted_bytes.saturating_sub(self.parts.iter().map(Bytes::len).sum());
+                self.arrived = piece.split_off(missing.min(piece.len()));
+                let is_whole = piece.len() == missing;
+                self.parts.push(piece);
+                if is_whole {
+                    return Ok((Gathered::Batch(std::mem::take(&mut self.parts)), false));
+                }
+                continue;
+            }
             if is_large && self.begun.is_empty() {
-                return Ok((piece, false));
+                return Ok((Gathered::Run(piece), false));
             }
             // One byte more than what it was not enough with, at least.
             let mut enough = self.wanted_bytes.max(self.begun.len() + 1);
@@ -116,8 +194,25 @@ impl Open {
             }
             self.begun.extend_from_slice(&piece);
             if self.begun.len() >= enough {
-                return Ok((self.begun.split().freeze(), false));
+                return Ok((Gathered::Run(self.begun.split().freeze()), false));
             }
+        }
+    }
+
+    /// What has begun is in one place from now on.
+    fn join(&mut self) {
+        for part in self.parts.drain(..) {
+            self.begun.extend_from_slice(&part);
+        }
+    }
+
+    /// Keeps what is left of a run: a batch that is cut, or nothing.
+    fn keep(&mut self, rest: Bytes) {
+        // Its size is known where its header is whole.
+        if rest.len() >= BATCH_HEADER_BYTES && self.doubt.is_none() {
+            self.parts.push(rest);
+        } else {
+            self.begun.extend_from_slice(&rest);
         }
     }
 }
@@ -175,7 +270,7 @@ impl Blocks {
                 self.next_offset = self.next_offset.max(open.end_offset);
                 self.damage.ends(self.next_offset)?;
             }
-            if !block.bytes.is_empty() {
+            if !block.ends.is_empty() {
                 self.given_offset = block.end_offset;
                 return Ok(Some(block));
             }
@@ -229,6 +324,7 @@ impl Blocks {
             stream,
             doubt: None,
             begun: BytesMut::new(),
+            parts: Vec::new(),
             wanted_bytes: 0,
             arrived: Bytes::new(),
             position,
@@ -241,6 +337,7 @@ impl Blocks {
     /// the next batch behind that.
     async fn pass_over(&mut self, mut open: Open, error: Error) -> Result<()> {
         open.begun.clear();
+        open.parts.clear();
         (open.arrived, open.wanted_bytes) = (Bytes::new(), 0);
         if open.doubt.is_none() {
             open.stream = open.object.read_frames(open.position)?;
@@ -272,12 +369,24 @@ impl Blocks {
     async fn fill(&mut self, open: &mut Open, block: &mut Block) -> Result<bool> {
         loop {
             let (gathered, is_last) = open.gather().await?;
-            let (seen, ended) = self.take(open, &gathered, block)?;
+            let run = match gathered {
+                Gathered::Run(run) => run,
+                Gathered::Batch(parts) => {
+                    if self.take_one(open, parts, block)? {
+                        return Ok(false);
+                    }
+                    if !block.ends.is_empty() {
+                        return Ok(true);
+                    }
+                    continue;
+                }
+            };
+            let (seen, ended) = self.take(open, &run, block)?;
             if ended {
                 return Ok(false);
             }
             open.position += seen as u64;
-            let rest = gathered.slice(seen..);
+            let rest = run.slice(seen..);
             if is_last && !rest.is_empty() {
                 let what = format!("{} at {}", open.name, open.position);
                 return Err(Error::unexpected(
@@ -290,25 +399,24 @@ impl Blocks {
                 // Each frame holds, and yet not all of them together: who knows which.
                 return Err(Error::unexpected(&open.name, "the same each time it is read", doubt));
             }
-            open.begun.extend_from_slice(&rest);
+            open.keep(rest);
             if is_last {
                 return Ok(false);
             }
-            if !block.bytes.is_empty() {
+            if !block.ends.is_empty() {
                 return Ok(true);
             }
         }
     }
 
-    /// The whole batches of what was gathered. How many bytes they are, and whether what counts of the object ends with
-    /// them.
-    fn take(&mut self, open: &mut Open, all: &Bytes, block: &mut Block) -> Result<(usize, bool)> {
+    /// The whole batches of a run. How many bytes they are, and whether what counts of the object ends with them.
+    fn take(&mut self, open: &mut Open, run: &Bytes, block: &mut Block) -> Result<(usize, bool)> {
         let name = open.name.clone();
         let protocol = |source| Error::Protocol { object: name.clone(), source };
         open.wanted_bytes = 0;
-        // Of `all`: what is not wanted before, what is, and what is seen.
+        // Of the run: what is not wanted before, what is, and what is seen.
         let (mut from, mut to, mut seen, mut ended) = (0, 0, 0, false);
-        for batch in Batches::new(all.clone(), open.position) {
+        for batch in Batches::new(run.clone(), open.position) {
             let batch = match batch {
                 Err(ProtocolError::Truncated { needed, .. }) => {
                     // Of a header that is cut, it is what one field of it needs.
@@ -318,41 +426,108 @@ impl Blocks {
                 batch => batch.map_err(protocol)?,
             };
             let end = seen + batch.bytes.len();
-            // One that lies across the end of what is wanted is not wanted.
-            let across = batch.header.next_offset() > self.facts.end_offset;
-            if batch.header.base_offset >= open.end_offset || across {
-                ended = true;
-                break;
+            match self.place(open, &batch.header, batch.position)? {
+                Place::Behind => {
+                    ended = true;
+                    break;
+                }
+                Place::Before => (seen, from, to) = (end, end, end),
+                Place::Within => {
+                    batch.check_crc().map_err(protocol)?;
+                    self.accept(&batch.header)?;
+                    block.add(&batch.header, end - from);
+                    (seen, to) = (end, end);
+                }
             }
-            if batch.header.last_offset() < self.next_offset {
-                (seen, from, to) = (end, end, end);
-                continue;
-            }
-            self.check(open, &batch)?;
-            batch.check_crc().map_err(protocol)?;
-            self.begun = true;
-            self.damage.ends(batch.header.base_offset)?;
-            block.first_offset = block.first_offset.min(batch.header.base_offset);
-            block.end_offset = batch.header.next_offset();
-            block.ends.push((batch.header.last_offset(), end - from));
-            block.last_producer_id = block.last_producer_id.max(batch.header.producer_id);
-            self.next_offset = batch.header.next_offset();
-            (seen, to) = (end, end);
         }
-        block.bytes = all.slice(from..to);
+        if from < to {
+            block.parts.push(run.slice(from..to));
+        }
         Ok((seen, ended))
     }
 
+    /// The same of one batch in several places.
+    fn take_one(&mut self, open: &mut Open, parts: Vec<Bytes>, block: &mut Block) -> Result<bool> {
+        let name = open.name.clone();
+        let protocol = |source| Error::Protocol { object: name.clone(), source };
+        let first = parts.first().map(Bytes::as_ref).unwrap_or_default();
+        let header = BatchHeader::parse(first, open.position).map_err(protocol)?;
+        match self.place(open, &header, open.position)? {
+            Place::Behind => return Ok(true),
+            Place::Before => {}
+            Place::Within => {
+                Batch::check_crc_of(&header, open.position, &parts).map_err(protocol)?;
+                self.accept(&header)?;
+                block.add(&header, parts.iter().map(Bytes::len).sum());
+                block.parts = parts;
+            }
+        }
+        open.position += header.size_bytes();
+        open.wanted_bytes = 0;
+        Ok(false)
+    }
+
+    fn accept(&mut self, header: &BatchHeader) -> Result<()> {
+        self.begun = true;
+        self.damage.ends(header.base_offset)?;
+        self.next_offset = header.next_offset();
+        Ok(())
+    }
+
     /// A batch lies within what counts; only the one that the reading begins with may begin before.
-    fn check(&self, open: &Open, batch: &Batch) -> Result<()> {
-        let header = &batch.header;
+    fn place(&self, open: &Open, header: &BatchHeader, position: u64) -> Result<Place> {
+        // One that lies across the end of what is wanted is not wanted.
+        if header.base_offset >= open.end_offset || header.next_offset() > self.facts.end_offset {
+            return Ok(Place::Behind);
+        }
+        if header.last_offset() < self.next_offset {
+            return Ok(Place::Before);
+        }
         let before = header.base_offset < self.next_offset && self.begun;
         if before || header.next_offset() > open.end_offset {
-            let what = format!("{} at {}", open.name, batch.position);
+            let what = format!("{} at {position}", open.name);
             let expected = format!("a batch within offsets {} to {}", self.next_offset, open.end_offset - 1);
             let found = format!("{} to {}", header.base_offset, header.last_offset());
             return Err(Error::unexpected(what, expected, found));
         }
-        Ok(())
+        Ok(Place::Within)
+    }
+}
+
+/// Of a batch, by what counts.
+enum Place {
+    Before,
+    Within,
+    Behind,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_come_whole_wherever_their_bytes_lie() {
+        let bytes: Bytes = (0..90_u8).collect();
+        // Offsets 10 to 12, 13 to 19 and, behind a hole, 25.
+        let ends = vec![(12, 30), (19, 70), (25, 90)];
+        for places in [vec![0, 90], vec![0, 30, 90], vec![0, 1, 45, 69, 90]] {
+            let parts = places.windows(2).map(|place| bytes.slice(place[0]..place[1])).collect();
+            let block = Block { parts, ends: ends.clone(), end_offset: 26, ..Block::new(10) };
+            assert_eq!(block.len(), 90);
+            let cut = |offset, max_bytes, least| {
+                let cut = block.from(offset, max_bytes, least)?;
+                assert_eq!(cut.bytes, cut.parts.iter().map(Bytes::len).sum::<usize>());
+                Some((cut.parts.concat(), cut.end_offset, cut.is_rest))
+            };
+            let some =
+                |place: Range<usize>, end_offset, is_rest| Some((bytes[place].to_vec(), end_offset, is_rest));
+            assert_eq!(cut(10, 90, 1), some(0..90, 26, true), "{places:?}");
+            assert_eq!(cut(11, 89, 1), some(0..70, 20, false), "{places:?}");
+            assert_eq!(cut(13, 1, 1), some(30..70, 20, false), "{places:?}");
+            assert_eq!(cut(13, 39, 0), some(0..0, 13, false), "{places:?}");
+            assert_eq!(cut(20, 20, 0), some(70..90, 26, true), "{places:?}");
+            assert!(cut(26, 90, 1).is_none() && cut(9, 90, 1).is_none(), "{places:?}");
+            assert_eq!(block.clone().into_bytes(), bytes);
+        }
     }
 }

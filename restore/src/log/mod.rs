@@ -41,7 +41,7 @@ pub use producer_ids::ProducerIds;
 /// What a partition keeps of what was read.
 const WINDOW_BYTES: usize = 4 << 20;
 /// Blocks that are read for one answer.
-const BLOCKS_MAX: usize = 8;
+const BLOCKS_MAX: usize = 16;
 /// A follower this far ahead of a reader waits for it; one farther gets a reader of its own.
 const REACH_OFFSETS: i64 = 1 << 16;
 
@@ -145,46 +145,85 @@ impl ArchiveLog {
         Some(reading.readers.len() - 1)
     }
 
-    async fn next(&self, offset: i64, max_bytes: usize) -> Result<Option<Bytes>> {
+    async fn next(&self, offset: i64, max_bytes: usize) -> Result<Option<Vec<Bytes>>> {
         let mut reading = self.reading.lock().await;
         *self.used.lock() = Instant::now();
         let reading = &mut *reading;
-        if let Some(found) = reading.window.iter().find_map(|block| block.from(offset, max_bytes)) {
-            return Ok(Some(found));
+        let mut found =
+            Found { parts: Vec::new(), next_offset: offset, left_bytes: max_bytes, is_full: false };
+        while reading.window.iter().any(|block| found.add(block)) {}
+        if found.is_full || !self.has_room(reading) {
+            return Ok(found.some());
         }
-        if !self.has_room(reading) {
-            return Ok(None);
-        }
-        let Some(at) = self.reader(reading, offset) else { return Ok(None) };
         for _ in 0..BLOCKS_MAX {
-            let Some(reader) = reading.readers.get_mut(at) else { return Ok(None) };
-            let Some(block) = reader.blocks.next().await? else {
-                reading.readers.remove(at);
-                if offset < self.facts.end_offset {
-                    let expected = format!("a batch up to offset {}", self.facts.end_offset - 1);
-                    return Err(Error::unexpected(
-                        format!("{:?}", self.log),
-                        expected,
-                        format!("none from {offset} on"),
-                    ));
-                }
-                return Ok(None);
-            };
-            self.producer_ids.note(block.last_producer_id)?;
-            let found = block.from(offset, max_bytes);
-            reading.window_bytes += block.bytes.len();
-            reading.window.push_back(block);
-            while reading.window_bytes > WINDOW_BYTES && reading.window.len() > 1 {
-                if let Some(oldest) = reading.window.pop_front() {
-                    reading.window_bytes -= oldest.bytes.len();
-                }
+            if found.is_full || found.next_offset >= self.facts.end_offset {
+                break;
             }
-            if found.is_some() {
-                return Ok(found);
+            let Some(at) = self.reader(reading, found.next_offset) else { break };
+            match self.read_block(reading, at, found.next_offset).await {
+                Ok(true) => reading.window.back().is_some_and(|block| found.add(block)),
+                Ok(false) => break,
+                // It comes again when the follower asks for what is behind these.
+                Err(_) if !found.parts.is_empty() => break,
+                Err(error) => return Err(error),
+            };
+        }
+        // Without any, the follower asks again, and the reader goes on from here.
+        Ok(found.some())
+    }
+
+    /// The next block of one reader becomes the window's last. Whether there is one.
+    async fn read_block(&self, reading: &mut Reading, at: usize, offset: i64) -> Result<bool> {
+        let Some(reader) = reading.readers.get_mut(at) else { return Ok(false) };
+        let Some(block) = reader.blocks.next().await? else {
+            reading.readers.remove(at);
+            if offset < self.facts.end_offset {
+                let expected = format!("a batch up to offset {}", self.facts.end_offset - 1);
+                return Err(Error::unexpected(
+                    format!("{:?}", self.log),
+                    expected,
+                    format!("none from {offset} on"),
+                ));
+            }
+            return Ok(false);
+        };
+        self.producer_ids.note(block.last_producer_id)?;
+        reading.window_bytes += block.len();
+        reading.window.push_back(block);
+        while reading.window_bytes > WINDOW_BYTES && reading.window.len() > 1 {
+            if let Some(oldest) = reading.window.pop_front() {
+                reading.window_bytes -= oldest.len();
             }
         }
-        // The follower asks again, and the reader goes on from here.
-        Ok(None)
+        Ok(true)
+    }
+}
+
+/// What is gathered for an answer.
+struct Found {
+    parts: Vec<Bytes>,
+    next_offset: i64,
+    left_bytes: usize,
+    is_full: bool,
+}
+
+impl Found {
+    /// Whether the block had what comes next.
+    fn add(&mut self, block: &Block) -> bool {
+        if self.is_full {
+            return false;
+        }
+        let least = usize::from(self.parts.is_empty());
+        let Some(cut) = block.from(self.next_offset, self.left_bytes, least) else { return false };
+        self.parts.extend(cut.parts);
+        self.left_bytes = self.left_bytes.saturating_sub(cut.bytes);
+        self.next_offset = cut.end_offset;
+        self.is_full = !cut.is_rest || self.left_bytes == 0;
+        true
+    }
+
+    fn some(self) -> Option<Vec<Bytes>> {
+        Some(self.parts).filter(|parts| !parts.is_empty())
     }
 }
 
@@ -210,7 +249,7 @@ impl ReplicaLog for ArchiveLog {
         self.producer_ids.last()
     }
 
-    async fn read(&self, offset: i64, max_bytes: usize) -> Result<Option<Bytes>, ReadError> {
+    async fn read(&self, offset: i64, max_bytes: usize) -> Result<Option<Vec<Bytes>>, ReadError> {
         self.next(offset, max_bytes)
             .await
             .map_err(|error| ReadError { detail: error.to_string(), is_lasting: !error.may_pass() })

@@ -57,7 +57,7 @@ impl Outgoing {
         loop {
             let Some(batch) = self.batches.next() else {
                 match self.blocks.next().await? {
-                    Some(block) => self.batches = Batches::new(block.bytes, 0),
+                    Some(block) => self.batches = Batches::new(block.into_bytes(), 0),
                     None => return Ok(None),
                 }
                 continue;

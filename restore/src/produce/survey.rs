@@ -30,7 +30,7 @@ pub(super) async fn survey(name: &str, mut blocks: Blocks, start_offset: i64) ->
     let mut survey = Survey::default();
     let mut transactions = Transactions::default();
     while let Some(block) = blocks.next().await? {
-        for batch in Batches::new(block.bytes, 0) {
+        for batch in Batches::new(block.into_bytes(), 0) {
             let batch = batch.map_err(|source| Error::Protocol { object: name.to_owned(), source })?;
             survey.add(name, &batch, start_offset, &mut transactions)?;
         }

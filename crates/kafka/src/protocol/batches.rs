@@ -25,6 +25,16 @@ impl Batch {
         Self::compare_crc(&self.header, self.position, self.crc_found())
     }
 
+    /// The same of one that lies in several places: `parts` one behind the other, the first with the whole header.
+    pub fn check_crc_of(header: &BatchHeader, position: u64, parts: &[Bytes]) -> Result<()> {
+        let (mut before, mut crc) = (CRC_COVERS_FROM, 0);
+        for part in parts {
+            crc = crc32c::crc32c_append(crc, part.get(before..).unwrap_or_default());
+            before = before.saturating_sub(part.len());
+        }
+        Self::compare_crc(header, position, crc)
+    }
+
     pub(super) fn compare_crc(header: &BatchHeader, position: u64, found: u32) -> Result<()> {
         if found == header.crc {
             return Ok(());

@@ -19,6 +19,7 @@ use kafka_protocol::messages::{
 };
 use varve_format::Id;
 
+use super::gathered::Records;
 use super::led::{Follower, Led, LogFailure, Partitions};
 
 /// Fetch requests name topics by id from this version on, and replicas by id and epoch from that one.
@@ -42,9 +43,16 @@ struct Asking {
     /// Something is said that the follower waits for.
     news: bool,
     begun: Instant,
+    /// What was read, in the order of the answer.
+    records: Vec<Records>,
 }
 
-pub(super) async fn fetch(partitions: &Partitions, request: FetchRequest, version: i16) -> FetchResponse {
+/// An answer, and the records in it, which the codec is not shown.
+pub(super) async fn fetch(
+    partitions: &Partitions,
+    request: FetchRequest,
+    version: i16,
+) -> (FetchResponse, Vec<Records>) {
     let by_state = version >= REPLICA_STATE_FROM;
     let mut asking = Asking {
         replica: if by_state { request.replica_state.replica_id.0 } else { request.replica_id.0 },
@@ -52,6 +60,7 @@ pub(super) async fn fetch(partitions: &Partitions, request: FetchRequest, versio
         left_bytes: partitions.allowed(usize::try_from(request.max_bytes).unwrap_or(0)),
         news: false,
         begun: Instant::now(),
+        records: Vec::new(),
     };
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in &request.topics {
@@ -82,7 +91,7 @@ pub(super) async fn fetch(partitions: &Partitions, request: FetchRequest, versio
         let wait = u64::try_from(request.max_wait_ms).map_or(WAIT_MAX, Duration::from_millis);
         tokio::time::sleep(wait.min(WAIT_MAX)).await;
     }
-    FetchResponse::default().with_responses(topics)
+    (FetchResponse::default().with_responses(topics), asking.records)
 }
 
 fn refused(code: ResponseError) -> fetch_response::PartitionData {
@@ -149,7 +158,7 @@ async fn partition(
         return Ok(answer);
     }
     let records = match log.read(offset, limit).await {
-        Ok(Some(records)) => records,
+        Ok(Some(parts)) => Records::new(parts),
         Ok(None) => return Ok(answer),
         Err(error) => {
             let what = format!("{}-{} from offset {offset} on", led.topic, led.partition);
@@ -164,7 +173,8 @@ async fn partition(
     asking.left_bytes = asking.left_bytes.saturating_sub(records.len());
     asking.news = true;
     partitions.serve(records.len());
-    answer.records = Some(records);
+    answer.records = Some(records.shown());
+    asking.records.push(records);
     Ok(answer)
 }
 

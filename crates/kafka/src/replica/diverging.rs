@@ -60,8 +60,8 @@ impl ReplicaLog for Log {
         -1
     }
 
-    async fn read(&self, _: i64, _: usize) -> Result<Option<Bytes>, ReadError> {
-        Ok(Some(Bytes::from_static(b"batches")))
+    async fn read(&self, _: i64, _: usize) -> Result<Option<Vec<Bytes>>, ReadError> {
+        Ok(Some(vec![Bytes::from_static(b"batches")]))
     }
 
     async fn done(&self) {}
@@ -103,7 +103,7 @@ async fn asked(partitions: &Partitions, offset: i64, epoch: i32) -> PartitionDat
         .with_max_bytes(1 << 20)
         .with_max_wait_ms(0)
         .with_topics(vec![topic]);
-    let mut answer = fetch(partitions, request, VERSION).await;
+    let (mut answer, _) = fetch(partitions, request, VERSION).await;
     answer.responses.remove(0).partitions.remove(0)
 }
 

@@ -13,6 +13,36 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 const PART_MIN_BYTES: usize = 4 << 10;
 /// Given to the kernel at once.
 const SLICES_MAX: usize = 64;
+/// Nobody reads it, so no memory is used for it.
+static BLANK: [u8; 16 << 20] = [0; 16 << 20];
+
+/// Record batches, wherever they lie, and what the codec is shown in their place: as many bytes, of which it keeps none.
+#[derive(Debug)]
+pub(super) struct Records {
+    shown: Bytes,
+    parts: Vec<Bytes>,
+}
+
+impl Records {
+    pub(super) fn new(mut parts: Vec<Bytes>) -> Self {
+        let bytes = parts.iter().map(Bytes::len).sum();
+        if let (Some(blank), true) = (BLANK.get(..bytes), parts.len() > 1 && bytes >= PART_MIN_BYTES) {
+            return Self { shown: Bytes::from_static(blank), parts };
+        }
+        if parts.len() > 1 {
+            parts = vec![Bytes::from(parts.concat())];
+        }
+        Self { shown: parts.first().cloned().unwrap_or_default(), parts }
+    }
+
+    pub(super) fn shown(&self) -> Bytes {
+        self.shown.clone()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.shown.len()
+    }
+}
 
 /// A whole frame, its length in front.
 #[derive(Debug)]
@@ -48,24 +78,24 @@ impl Parts {
     }
 }
 
-/// A buffer for the codec. What it is told to expect it does not copy: it keeps the owner.
+/// A buffer for the codec. Of the records that it is told to expect it keeps the parts, and copies nothing.
 #[derive(Debug)]
 pub(super) struct Gathered {
     parts: Vec<Bytes>,
     parts_bytes: usize,
     tail: BytesMut,
-    expected: VecDeque<Bytes>,
+    expected: VecDeque<Records>,
 }
 
 impl Gathered {
     /// `expected` are those that the codec comes to, in its order.
-    pub(super) fn new(expected: impl IntoIterator<Item = Bytes>) -> Self {
-        let expected = expected.into_iter().filter(|bytes| bytes.len() >= PART_MIN_BYTES).collect();
+    pub(super) fn new(expected: impl IntoIterator<Item = Records>) -> Self {
+        let expected = expected.into_iter().filter(|records| records.len() >= PART_MIN_BYTES).collect();
         Self { parts: Vec::new(), parts_bytes: 0, tail: BytesMut::with_capacity(512), expected }
     }
 
     fn is_next(&self, slice: &[u8]) -> bool {
-        self.expected.front().is_some_and(|next| std::ptr::eq::<[u8]>(&**next, slice))
+        self.expected.front().is_some_and(|next| std::ptr::eq::<[u8]>(&*next.shown, slice))
     }
 
     fn close(&mut self) {
@@ -103,10 +133,10 @@ unsafe impl BufMut for Gathered {
             self.tail.put_slice(slice);
             return;
         }
-        if let Some(part) = self.expected.pop_front() {
+        if let Some(records) = self.expected.pop_front() {
             self.close();
-            self.parts_bytes += part.len();
-            self.parts.push(part);
+            self.parts_bytes += records.len();
+            self.parts.extend(records.parts);
         }
     }
 }
@@ -136,23 +166,35 @@ mod tests {
 
     use super::*;
 
-    fn answer(sizes: &[usize]) -> FetchResponse {
-        let of =
-            |size: &usize| PartitionData::default().with_records(Some(Bytes::from(vec![*size as u8; *size])));
-        let topic = FetchableTopicResponse::default().with_partitions(sizes.iter().map(of).collect());
+    fn answer(records: impl Iterator<Item = Bytes>) -> FetchResponse {
+        let of = |records| PartitionData::default().with_records(Some(records));
+        let topic = FetchableTopicResponse::default().with_partitions(records.map(of).collect());
         FetchResponse::default().with_responses(vec![topic])
+    }
+
+    /// Other bytes everywhere.
+    fn bytes(size: usize) -> Bytes {
+        (0..size).map(|n| (n * n / 7 + size) as u8).collect()
     }
 
     #[tokio::test]
     async fn the_same_bytes_as_in_one_buffer_and_none_of_the_records_copied() {
-        let answer = answer(&[0, 5, PART_MIN_BYTES, 0, 1 << 20, PART_MIN_BYTES - 1, 70_000]);
+        let sizes = [0, 5, PART_MIN_BYTES, 0, 1 << 20, PART_MIN_BYTES - 1, 70_000];
+        // All but the first two of the long ones lie in two places, and so does a short one.
+        let parts = |size: usize| match size {
+            0 => Vec::new(),
+            PART_MIN_BYTES | 5 => vec![bytes(size)],
+            _ => vec![bytes(size).slice(..size / 3), bytes(size).slice(size / 3..)],
+        };
+        let plain = answer(sizes.iter().map(|size| bytes(*size)));
         for version in FetchRequest::VERSIONS.min..=FetchRequest::VERSIONS.max {
             let mut one = BytesMut::new();
-            answer.encode(&mut one, version).unwrap();
-            let records = answer.responses[0].partitions.iter().filter_map(|p| p.records.clone());
+            plain.encode(&mut one, version).unwrap();
+            let records: Vec<Records> = sizes.iter().map(|size| Records::new(parts(*size))).collect();
+            let answer = answer(records.iter().map(Records::shown));
             let mut frame = Gathered::new(records);
             answer.encode(&mut frame, version).unwrap();
-            assert!(frame.expected.is_empty() && frame.parts.len() == 6, "version {version}");
+            assert!(frame.expected.is_empty() && frame.parts.len() == 8, "version {version}");
             let mut sent = Vec::new();
             frame.framed().unwrap().write(&mut sent).await.unwrap();
             assert_eq!(sent[..4], u32::try_from(one.len()).unwrap().to_be_bytes(), "version {version}");

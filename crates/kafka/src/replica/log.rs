@@ -33,8 +33,9 @@ pub trait ReplicaLog: Send + Sync {
     fn last_producer_id(&self) -> i64;
 
     /// Whole batches, from the one on that has `offset` or else is the next behind it: at least one, and further ones
-    /// up to `max_bytes` in all. `None` if there is no memory for it now, and empty only at the end.
-    async fn read(&self, offset: i64, max_bytes: usize) -> Result<Option<Bytes>, ReadError>;
+    /// up to `max_bytes` in all. `None` if there is no memory for it now, and empty only at the end. Their bytes may lie
+    /// in several places, cut anywhere.
+    async fn read(&self, offset: i64, max_bytes: usize) -> Result<Option<Vec<Bytes>>, ReadError>;
 
     /// All followers have all of it: what is held for them may go.
     async fn done(&self);
@@ -72,8 +73,8 @@ impl ReplicaLog for EmptyLog {
         -1
     }
 
-    async fn read(&self, _: i64, _: usize) -> Result<Option<Bytes>, ReadError> {
-        Ok(Some(Bytes::new()))
+    async fn read(&self, _: i64, _: usize) -> Result<Option<Vec<Bytes>>, ReadError> {
+        Ok(Some(Vec::new()))
     }
 
     async fn done(&self) {}

@@ -19,7 +19,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::answers;
 use super::frames::{self, Head, decode, encode};
-use super::gathered::{Gathered, Parts};
+use super::gathered::{Gathered, Parts, Records};
 use super::led::Partitions;
 use super::listener::{ListenerSecurity, NotLetIn, log_in, tls_refusal};
 use super::versions;
@@ -161,8 +161,8 @@ async fn answer(
     let encoded = match api {
         ApiKey::Fetch => {
             let request: FetchRequest = decode(&mut body, version)?;
-            let answer = answers::fetch(partitions, request, version).await;
-            return fetched(&answer, version, header_version, id).map(Some);
+            let (answer, records) = answers::fetch(partitions, request, version).await;
+            return fetched(&answer, records, version, header_version, id).map(Some);
         }
         ApiKey::ListOffsets => {
             let version = version.min(ListOffsetsRequest::VERSIONS.max);
@@ -177,9 +177,14 @@ async fn answer(
     encoded.map(|frame| Some(frame.into()))
 }
 
-fn fetched(answer: &FetchResponse, version: i16, header_version: i16, id: i32) -> Result<Parts, String> {
-    let partitions = answer.responses.iter().flat_map(|topic| &topic.partitions);
-    let mut frame = Gathered::new(partitions.filter_map(|partition| partition.records.clone()));
+fn fetched(
+    answer: &FetchResponse,
+    records: Vec<Records>,
+    version: i16,
+    header_version: i16,
+    id: i32,
+) -> Result<Parts, String> {
+    let mut frame = Gathered::new(records);
     let header = ResponseHeader::default().with_correlation_id(id);
     let encoded = header.encode(&mut frame, header_version).and_then(|()| answer.encode(&mut frame, version));
     encoded.map_err(|error| error.to_string())?;
