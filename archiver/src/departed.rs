@@ -4,36 +4,56 @@
 //! Those that went while no archiver ran are told by what the archive has and the cluster has not. A topic that came
 //! and went between two snapshots, and whose archiver was killed, is found by the journal if that has any of it.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use futures::{StreamExt, TryStreamExt, stream};
+use varve_archive::record::state::{JournalEntry, PartitionEntry};
 use varve_archive::record::topic::TopicRecord;
 use varve_archive::{Archive, Kind};
 use varve_format::Id;
 
 use crate::error::Result;
+use crate::tail::Key;
 
 /// Whoever read one of them has put what he held into the store by then.
 const SETTLED_MS: i64 = 60 * 60 * 1000;
+/// A snapshot tells of so many; the others come with the next.
+const TOPICS_MAX: usize = 200;
 /// Records of topics that are read at once.
 const PARALLEL: usize = 16;
 
 /// When each was found to be gone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Departed {
-    since_ms: BTreeMap<Id, i64>,
+    topics: BTreeMap<Id, Gone>,
     /// Of the archive, and not held against the cluster yet; with when a snapshot found it gone.
     archived: BTreeMap<Id, Option<i64>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Gone {
+    since_ms: i64,
+    /// A snapshot has said so.
+    is_told: bool,
+}
+
+/// What is known of a topic before the cluster is asked.
+#[derive(Clone, Copy, Debug, Default)]
+struct Archived {
+    since_ms: Option<i64>,
+    /// Some of it is in no snapshot, or not marked.
+    is_open: bool,
 }
 
 impl Departed {
     /// With what the newest snapshot and the journal have.
     pub(crate) async fn look_back(
         archive: &Archive,
-        journal: impl Iterator<Item = Id>,
+        journal: &HashMap<Key, Vec<JournalEntry>>,
         now_ms: i64,
     ) -> Result<Self> {
-        let mut archived: BTreeMap<Id, Option<i64>> = journal.map(|id| (id, None)).collect();
+        let mut found: BTreeMap<Id, Archived> = BTreeMap::new();
+        let mut in_tree: HashSet<Key> = HashSet::new();
         let snapshot = archive.latest_snapshot(0).await?;
         let mut leaves = archive.leaves(snapshot.as_ref().and_then(|s| s.record.root.as_ref()));
         loop {
@@ -46,13 +66,20 @@ impl Departed {
                 }
                 Err(error) => return Err(error.into()),
             };
-            for entry in leaf {
-                let known = archived.entry(entry.topic_id).or_default();
-                *known = (*known).max(entry.deleted_ms);
+            for entry in &leaf {
+                in_tree.insert((entry.topic_id, entry.partition));
+                let known = found.entry(entry.topic_id).or_default();
+                known.since_ms = known.since_ms.into_iter().chain(entry.deleted_ms).min();
+                known.is_open |= entry.deleted_ms.is_none() || has_more(journal, entry);
             }
         }
-        archived.retain(|_, since| since.is_none_or(|since| !is_settled(since, now_ms)));
-        Ok(Self { since_ms: BTreeMap::new(), archived })
+        for key in journal.keys().filter(|key| !in_tree.contains(*key)) {
+            found.entry(key.0).or_default().is_open = true;
+        }
+        let is_open = |a: &Archived| a.is_open || a.since_ms.is_none_or(|since| !is_settled(since, now_ms));
+        let archived =
+            found.into_iter().filter(|(_, a)| is_open(a)).map(|(id, a)| (id, a.since_ms)).collect();
+        Ok(Self { topics: BTreeMap::new(), archived })
     }
 
     /// Holds all against what the cluster lists.
@@ -63,10 +90,9 @@ impl Departed {
         listed: &HashSet<Id>,
         now_ms: i64,
     ) -> Result<()> {
-        self.since_ms.retain(|id, _| !listed.contains(id));
+        self.topics.retain(|id, _| !listed.contains(id));
         self.archived.retain(|id, _| !listed.contains(id));
-        let unknown: Vec<(Id, Option<i64>)> = self.archived.iter().map(|(id, since)| (*id, *since)).collect();
-        let records = unknown.into_iter().map(|(id, since)| async move {
+        let records = self.archived.iter().map(|(id, since)| (*id, *since)).map(|(id, since)| async move {
             let record = match archive.topic(id).await {
                 Err(error) if error.kind() == Kind::Corrupt => None,
                 record => record?,
@@ -74,40 +100,59 @@ impl Departed {
             Ok::<_, varve_archive::Error>((id, since, record))
         });
         let records: Vec<(Id, Option<i64>, Option<TopicRecord>)> =
-            stream::iter(records).buffer_unordered(PARALLEL).try_collect().await?;
-        for (id, since, _) in
-            records.iter().filter(|(.., r)| r.as_ref().is_some_and(|r| r.cluster_id == cluster_id))
-        {
-            self.left(*id, since.unwrap_or(now_ms));
+            stream::iter(records.collect::<Vec<_>>()).buffer_unordered(PARALLEL).try_collect().await?;
+        for (id, since, record) in records {
+            if record.is_some_and(|record| record.cluster_id == cluster_id) {
+                self.left(id, since.unwrap_or(now_ms));
+            }
         }
         self.archived.clear();
         Ok(())
     }
 
     pub(crate) fn left(&mut self, topic_id: Id, now_ms: i64) {
-        self.since_ms.entry(topic_id).or_insert(now_ms);
+        self.topics.entry(topic_id).or_insert(Gone { since_ms: now_ms, is_told: false });
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.since_ms.is_empty()
+        self.topics.is_empty()
     }
 
-    pub(crate) fn since_ms(&self, topic_id: Id) -> Option<i64> {
-        self.since_ms.get(&topic_id).copied()
+    /// Those that the next snapshot tells of.
+    pub(crate) fn due(&self) -> BTreeMap<Id, i64> {
+        let (told, untold): (Vec<_>, Vec<_>) = self.topics.iter().partition(|(_, gone)| gone.is_told);
+        let due = untold.into_iter().chain(told).take(TOPICS_MAX);
+        due.map(|(id, gone)| (*id, gone.since_ms)).collect()
     }
 
-    pub(crate) fn topics(&self) -> impl Iterator<Item = Id> {
-        self.since_ms.keys().copied()
-    }
-
-    /// A snapshot of now has been made: forgets those of which nothing more can come, and tells which.
-    pub(crate) fn settle(&mut self, now_ms: i64) -> Vec<Id> {
-        let settled = self.since_ms.extract_if(.., |_, since| is_settled(*since, now_ms));
+    /// A snapshot has told of these. Forgets those of which nothing more can come, and says which.
+    pub(crate) fn told(&mut self, due: &BTreeMap<Id, i64>, now_ms: i64) -> Vec<Id> {
+        for id in due.keys() {
+            if let Some(gone) = self.topics.get_mut(id) {
+                gone.is_told = true;
+            }
+        }
+        let settled = self.topics.extract_if(.., |_, gone| gone.is_told && is_settled(gone.since_ms, now_ms));
         settled.map(|(id, _)| id).collect()
     }
 }
 
-pub(crate) fn is_settled(since_ms: i64, now_ms: i64) -> bool {
+/// A partition of a topic that has been gone for long, and of which the snapshot has all.
+pub(crate) fn is_closed(
+    entry: &PartitionEntry,
+    journal: &HashMap<Key, Vec<JournalEntry>>,
+    now_ms: i64,
+) -> bool {
+    entry.deleted_ms.is_some_and(|since| is_settled(since, now_ms)) && !has_more(journal, entry)
+}
+
+/// Whether the journal has what the snapshot has not.
+fn has_more(journal: &HashMap<Key, Vec<JournalEntry>>, entry: &PartitionEntry) -> bool {
+    let entries = journal.get(&(entry.topic_id, entry.partition)).map(Vec::as_slice).unwrap_or_default();
+    entries.iter().any(|e| e.branch >= entry.branch() && e.end_offset > entry.end())
+}
+
+fn is_settled(since_ms: i64, now_ms: i64) -> bool {
     now_ms.saturating_sub(since_ms) >= SETTLED_MS
 }
 
@@ -122,9 +167,26 @@ mod tests {
         departed.left(a, 1_000);
         departed.left(a, 9_000);
         departed.left(b, 5_000);
-        assert_eq!((departed.since_ms(a), departed.topics().collect::<Vec<_>>()), (Some(1_000), vec![a, b]));
-        assert_eq!(departed.settle(1_000 + SETTLED_MS - 1), []);
-        assert_eq!(departed.settle(1_000 + SETTLED_MS), [a]);
-        assert!(departed.since_ms(a).is_none() && !departed.is_empty());
+        let due = departed.due();
+        assert_eq!(due, BTreeMap::from([(a, 1_000), (b, 5_000)]));
+        assert_eq!(departed.told(&due, 1_000 + SETTLED_MS - 1), []);
+        assert_eq!(departed.told(&due, 1_000 + SETTLED_MS), [a]);
+        assert_eq!(departed.due(), BTreeMap::from([(b, 5_000)]));
+        // However long ago: it must have been told.
+        departed.left(a, 0);
+        assert_eq!(departed.told(&BTreeMap::new(), SETTLED_MS), []);
+    }
+
+    #[test]
+    fn those_that_no_snapshot_has_come_first() {
+        let id = |n: usize| Id(u128::to_be_bytes(n as u128));
+        let mut departed = Departed::default();
+        (0..TOPICS_MAX + 3).for_each(|n| departed.left(id(n), 0));
+        let first = departed.due();
+        assert_eq!(first.len(), TOPICS_MAX);
+        departed.told(&first, 0);
+        let rest: Vec<Id> = (TOPICS_MAX..TOPICS_MAX + 3).map(id).collect();
+        let second = departed.due();
+        assert!(second.len() == TOPICS_MAX && rest.iter().all(|id| second.contains_key(id)));
     }
 }

@@ -51,6 +51,11 @@ impl Discovery {
         Self { client, patterns, cluster_id: None, known: HashMap::new(), departed }
     }
 
+    /// Once it was asked.
+    pub(crate) fn cluster_id(&self) -> Option<&str> {
+        self.cluster_id.as_deref()
+    }
+
     /// All partitions of all topics that are wanted, with their leaders of now. Topics that are new get their
     /// record in the archive first.
     pub(crate) async fn look(

@@ -1,5 +1,6 @@
 //! What stops an archiver, or one of its partitions.
 
+use varve_cluster::StateError;
 use varve_kafka::client::ClientError;
 use varve_kafka::client::admin::AdminError;
 use varve_kafka::protocol::ProtocolError;
@@ -17,7 +18,7 @@ pub enum Error {
     #[error(transparent)]
     Admin(#[from] AdminError),
     #[error(transparent)]
-    State(#[from] varve_cluster::StateError),
+    State(#[from] StateError),
     #[error(transparent)]
     Registry(#[from] varve_cluster::RegistryError),
     #[error("{what}: {source}")]
@@ -33,6 +34,24 @@ pub enum Error {
 impl Error {
     pub(crate) fn unexpected(what: impl ToString, expected: impl ToString, found: impl ToString) -> Self {
         Self::Unexpected { what: what.to_string(), expected: expected.to_string(), found: found.to_string() }
+    }
+
+    /// Whether no broker answers.
+    pub(crate) fn is_away(&self) -> bool {
+        let (Error::Client(error)
+        | Error::Admin(AdminError::Client(error))
+        | Error::State(StateError::Admin(AdminError::Client(error)))) = self
+        else {
+            return false;
+        };
+        let last = if let ClientError::GaveUp { last, .. } = error { last } else { error };
+        matches!(
+            last,
+            ClientError::Connect { .. }
+                | ClientError::Timeout { .. }
+                | ClientError::Closed { .. }
+                | ClientError::NoLeader { .. }
+        )
     }
 
     /// Whether it may go by itself: then it is tried again, for as long as it takes.

@@ -227,7 +227,15 @@ pub(crate) async fn found(archive: &Archive) -> Result<(HashMap<Key, Vec<Journal
     let (mut entries, mut bundles): (HashMap<Key, Vec<JournalEntry>>, _) = (HashMap::new(), Vec::new());
     let mut after: Option<BundleName> = None;
     while let Some(name) = archive.next_bundle(after.as_ref()).await? {
-        if let Some(index) = archive.bundle(&name).await? {
+        let index = match archive.bundle(&name).await {
+            Err(error) if error.kind() == varve_archive::Kind::Corrupt => {
+                // What it had is read from the source again, or becomes a gap that says so.
+                tracing::error!(%error, "a bundle of the journal is passed over");
+                None
+            }
+            index => index?,
+        };
+        if let Some(index) = index {
             for entry in &index.entries {
                 let key = (entry.topic_id, entry.partition);
                 entries.entry(key).or_default().push(entry.in_snapshot(&name));

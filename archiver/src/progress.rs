@@ -27,7 +27,8 @@ pub struct PartitionProgress {
     /// Read up to here, whatever became of it.
     pub read_end: i64,
     pub high_watermark: i64,
-    pub log_start_offset: i64,
+    /// Once it was seen.
+    pub log_start_offset: Option<i64>,
     /// Why it can't go on, if it can't.
     pub trouble: Option<String>,
 }
@@ -88,7 +89,7 @@ impl Progress {
         log_start_offset: i64,
     ) {
         self.archived(key, branch, end_offset, journal, None);
-        self.partitions.lock().entry(key).or_default().log_start_offset = log_start_offset;
+        self.partitions.lock().entry(key).or_default().log_start_offset = Some(log_start_offset);
     }
 
     /// What a fetch from `from_offset` on gave.
@@ -99,7 +100,7 @@ impl Progress {
         let mut partitions = self.partitions.lock();
         let progress = partitions.entry(key).or_default();
         progress.read_end = progress.read_end.max(batches.next_offset);
-        (progress.log_start_offset, progress.high_watermark) = ends;
+        (progress.log_start_offset, progress.high_watermark) = (Some(ends.0), ends.1);
         drop(partitions);
         self.tally.read(key, batches.next_offset - from_offset, batches.batch_count, bytes, ends);
     }

@@ -83,6 +83,7 @@ pub(crate) async fn next_event(group: &mut Option<GroupMember>) -> Option<GroupE
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
     use std::path::Path;
     use std::sync::Arc;
 
@@ -112,7 +113,7 @@ mod tests {
         let archiver = Archiver::over(config, archive.clone()).unwrap();
         let progress = Arc::clone(archiver.progress());
         let journal = Journal::start(archive, "me".to_owned(), "test".to_owned(), progress);
-        let discovery = archiver.discovery([].iter()).await.unwrap();
+        let discovery = archiver.discovery(&HashMap::new()).await.unwrap();
         let mut service = archiver.service(journal, discovery, None);
         service.share = Share::Nothing;
         let rule = |kind| Rule {

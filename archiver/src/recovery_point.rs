@@ -135,7 +135,7 @@ impl Archiver {
         self.progress.partition((target.topic_id, target.partition)).unwrap_or_default().safe_end()
     }
 
-    fn target(&self, key: Key, log_end_offset: i64) -> Target {
+    pub(crate) fn target(&self, key: Key, log_end_offset: i64) -> Target {
         let Some(progress) = self.progress.partition(key) else {
             return Target { log_end_offset: Some(log_end_offset), ..Target::new(key.0, key.1) };
         };
@@ -144,7 +144,7 @@ impl Archiver {
             point: Some(Point { branch: progress.branch, end_offset }),
             open_transactions: progress.open_transactions,
             journal: progress.journal,
-            log_start_offset: Some(progress.log_start_offset),
+            log_start_offset: progress.log_start_offset,
             log_end_offset: Some(log_end_offset),
             problem: progress.trouble,
             ..Target::new(key.0, key.1)

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use varve_archive::record::snapshot::Signer;
-use varve_archive::{Archive, HashAlgorithm, Snapshot};
+use varve_archive::record::state::JournalEntry;
+use varve_archive::{Archive, HashAlgorithm, Record, Snapshot};
 use varve_format::{DigestAlgorithm, Id};
 use varve_kafka::client::{Client, FetchLimits, GroupMember, Released};
 use varve_store::{CountingStore, Counts, Rate, SharedStore, ThrottledStore};
@@ -31,7 +32,7 @@ use crate::sharing::{self, Share};
 use crate::signing::read_signer;
 use crate::tail::Key;
 use crate::worker::{Rules, Shared};
-use varve_cluster::{Part, RegistryLogin, RegistrySettings, SchemaRegistry, StateParts};
+use varve_cluster::{EarlierState, Part, RegistryLogin, RegistrySettings, SchemaRegistry, StateParts};
 
 pub(crate) const WRITER: &str = concat!("varve ", env!("CARGO_PKG_VERSION"));
 const FRAME_BYTES: u32 = 64 << 10;
@@ -42,6 +43,7 @@ const TICK: Duration = Duration::from_millis(200);
 const EXPIRE: Duration = Duration::from_secs(60);
 /// How long an end may take.
 const GOODBYE: Duration = Duration::from_secs(30);
+const LAST_LOOK: Duration = Duration::from_secs(5);
 
 /// An archiver, with its store open, connected to no broker yet.
 pub struct Archiver {
@@ -69,7 +71,7 @@ pub struct Outcome {
 /// What a service keeps of itself between two steps.
 pub(crate) struct Service {
     pub(crate) running: Running,
-    discovery: Discovery,
+    pub(crate) discovery: Discovery,
     pub(crate) group: Option<GroupMember>,
     pub(crate) share: Share,
     /// Assigned, and not begun with.
@@ -79,7 +81,11 @@ pub(crate) struct Service {
     pending: Option<Pending>,
     snapshot_at: Option<Instant>,
     /// How far all was when the last snapshot was made.
-    pub(crate) reached: i64,
+    pub(crate) reached: Option<i64>,
+    /// Since when no broker answers.
+    away_since: Option<Instant>,
+    /// At the end: what was ours.
+    pub(crate) last_ours: Vec<Key>,
     expire_at: Instant,
 }
 
@@ -131,7 +137,7 @@ impl Archiver {
     /// What concerns the whole: a partition's troubles are part of the outcome.
     pub async fn run_once(&self) -> Result<Outcome> {
         let found = journal::found(&self.archive).await?.0;
-        let mut discovery = self.discovery(found.keys()).await?;
+        let mut discovery = self.discovery(&found).await?;
         let wanted = discovery.look(&self.archive, WRITER).await?;
         let pending = self.begin_snapshot(&wanted).await?;
         let mut running = self.start(None);
@@ -157,7 +163,7 @@ impl Archiver {
                 progressed = Instant::now();
             }
         }
-        let gone = self.departed(&discovery.departed, &Share::All).await?;
+        let gone = self.departed(&discovery.departed.due(), &Share::All).await?;
         let snapshot = self.finish_snapshot(pending, gone).await?;
         let unfinished = running.wanted.iter().filter(|(key, _)| !running.done.contains(*key));
         let unfinished = unfinished.map(|(key, wanted)| {
@@ -181,12 +187,15 @@ impl Archiver {
         journal.inherit(bundles);
         let group = self.config.group.as_ref().map(|group| sharing::join(&self.client, group));
         self.progress.tally.group(if group.is_some() { GroupState::Joining } else { GroupState::None });
-        let discovery = self.discovery(found.keys()).await?;
+        let discovery = self.discovery(&found).await?;
         let mut service = self.service(journal, discovery, group);
         service.running.found = found;
         match self.look(&mut service).await {
             Err(error) if !error.is_passing() => return Err(error),
-            Err(error) => tracing::warn!(%error, "the cluster's topics can't be looked at yet"),
+            Err(error) => {
+                service.away_since = error.is_away().then(Instant::now);
+                tracing::warn!(%error, "the cluster's topics can't be looked at yet");
+            }
             Ok(()) => {}
         }
         let mut tick = tokio::time::interval(TICK);
@@ -208,8 +217,8 @@ impl Archiver {
     }
 
     /// `journal` is what it has.
-    pub(crate) async fn discovery(&self, journal: impl Iterator<Item = &Key>) -> Result<Discovery> {
-        let departed = Departed::look_back(&self.archive, journal.map(|key| key.0), clock::now_ms()).await?;
+    pub(crate) async fn discovery(&self, journal: &HashMap<Key, Vec<JournalEntry>>) -> Result<Discovery> {
+        let departed = Departed::look_back(&self.archive, journal, clock::now_ms()).await?;
         Ok(Discovery::new(self.client.clone(), self.config.topics.clone(), departed))
     }
 
@@ -228,7 +237,9 @@ impl Archiver {
             released: None,
             pending: None,
             snapshot_at: self.next_snapshot(),
-            reached: 0,
+            reached: None,
+            away_since: None,
+            last_ours: Vec::new(),
             expire_at: Instant::now() + EXPIRE,
         }
     }
@@ -238,7 +249,10 @@ impl Archiver {
         self.begin_share(service).await;
         if service.running.look_at <= Instant::now() {
             service.running.look_at = Instant::now() + LOOK;
-            if let Err(error) = self.look(service).await {
+            let looked = self.look(service).await;
+            let is_away = looked.as_ref().is_err_and(Error::is_away);
+            service.away_since = is_away.then(|| service.away_since.unwrap_or_else(Instant::now));
+            if let Err(error) = looked {
                 tracing::warn!(%error, "the cluster's topics can't be looked at");
                 self.progress.tally.error(FailureKind::of(&error));
             }
@@ -270,25 +284,22 @@ impl Archiver {
     async fn snapshot_step(&self, service: &mut Service) -> Result<()> {
         match service.pending.take() {
             Some(pending) if self.is_reached(&pending) || pending.until <= Instant::now() => {
-                let gone = self.departed(&service.discovery.departed, &service.share).await?;
-                let reached = self.progress.reached();
-                self.finish_snapshot(pending, gone).await?;
-                service.reached = reached;
-                for topic_id in service.discovery.departed.settle(clock::now_ms()) {
-                    self.progress.forget_topic(topic_id);
+                match self.next_snapshot_of(service, pending).await {
+                    Err(error) if error.is_away() => self.without_cluster(service, &error).await?,
+                    done => done?,
                 }
             }
             pending @ Some(_) => service.pending = pending,
             None if service.snapshot_at.is_some_and(|at| at <= Instant::now()) => {
                 service.snapshot_at = self.next_snapshot();
-                let has_departed = !service.discovery.departed.is_empty();
-                if service.running.wanted.is_empty() && service.share != Share::All && !has_departed {
+                let is_idle = service.running.wanted.is_empty() && service.share != Share::All;
+                if is_idle && service.discovery.departed.is_empty() && service.away_since.is_none() {
                     return Ok(());
                 }
                 let wanted: Vec<Wanted> = service.running.wanted.values().cloned().collect();
                 match self.begin_snapshot(&wanted).await {
                     Ok(pending) => service.pending = Some(pending),
-                    Err(error) if error.is_passing() => {
+                    Err(error) if error.is_away() => {
                         self.progress.tally.error(FailureKind::of(&error));
                         self.without_cluster(service, &error).await?;
                     }
@@ -297,6 +308,17 @@ impl Archiver {
                 service.running.flush();
             }
             None => {}
+        }
+        Ok(())
+    }
+
+    async fn next_snapshot_of(&self, service: &mut Service, pending: Pending) -> Result<()> {
+        let (due, reached) = (service.discovery.departed.due(), self.progress.reached());
+        let gone = self.departed(&due, &service.share).await?;
+        self.finish_snapshot(pending, gone).await?;
+        service.reached = Some(reached);
+        for topic_id in service.discovery.departed.told(&due, clock::now_ms()) {
+            self.progress.forget_topic(topic_id);
         }
         Ok(())
     }
@@ -325,6 +347,7 @@ impl Archiver {
         self.progress.tally.stopping();
         let wanted: Vec<Wanted> = service.running.wanted.values().cloned().collect();
         let share = service.share.clone();
+        service.last_ours = wanted.iter().map(Wanted::key).collect();
         service.running.take(Vec::new(), &Share::Nothing);
         let until = Instant::now() + GOODBYE;
         while !service.running.given.is_empty() && Instant::now() < until {
@@ -336,32 +359,39 @@ impl Archiver {
             let left = service.running.given.len();
             tracing::warn!(left, "partitions whose last batches are not in the archive yet");
         }
-        if !wanted.is_empty() {
-            self.last_snapshot(&service, &share, &wanted).await?;
-        }
+        let last = self.last_snapshot(&mut service, &share, &wanted).await;
         if let Some(group) = service.group {
             group.leave().await;
         }
-        Ok(())
+        last
     }
 
-    async fn last_snapshot(&self, service: &Service, share: &Share, wanted: &[Wanted]) -> Result<()> {
+    async fn last_snapshot(&self, service: &mut Service, share: &Share, wanted: &[Wanted]) -> Result<()> {
+        let is_away = service.away_since.is_some();
+        if !is_away {
+            // A topic may have gone since the last look.
+            let look = service.discovery.look(&self.archive, WRITER);
+            if let Ok(Err(error)) = tokio::time::timeout(LAST_LOOK, look).await {
+                tracing::warn!(%error, "a last look at the cluster's topics");
+            }
+        }
+        let gone = service.discovery.departed.due();
+        if wanted.is_empty() && gone.is_empty() && !is_away {
+            return Ok(());
+        }
         let of_cluster = async {
             let pending = self.begin_snapshot(wanted).await?;
-            let gone = self.departed(&service.discovery.departed, share).await?;
+            let gone = self.departed(&gone, share).await?;
             self.finish_snapshot(pending, gone).await
         };
-        let why = match tokio::time::timeout(GOODBYE, of_cluster).await {
+        let limit = if is_away { Duration::ZERO } else { GOODBYE };
+        let why = match tokio::time::timeout(limit, of_cluster).await {
             Ok(Ok(_)) => return Ok(()),
-            Ok(Err(error)) if !error.is_passing() => return Err(error),
+            Ok(Err(error)) if !error.is_away() => return Err(error),
             Ok(Err(error)) => error.to_string(),
             Err(_) => "the cluster or the store does not answer".to_owned(),
         };
-        let keys = wanted.iter().map(Wanted::key).collect();
-        match tokio::time::timeout(GOODBYE, self.snapshot_of_stored(keys, &why)).await {
-            Ok(done) => done.map(drop),
-            Err(_) => Err(Error::unexpected("the last snapshot", "an answer of the store", why)),
-        }
+        self.last_without_cluster(service, &why).await
     }
 
     fn start(&self, journal: Option<Journal>) -> Running {
@@ -433,6 +463,16 @@ impl Archiver {
         }
     }
 
+    /// When the cluster was asked for what a snapshot says of it.
+    async fn asked_ms(&self, snapshot: &Snapshot) -> Result<i64> {
+        let Some(document) = snapshot.record.document(EarlierState::DOCUMENT) else {
+            return Ok(snapshot.record.created_ms);
+        };
+        let object = format!("{} of snapshot {}", EarlierState::DOCUMENT, snapshot.record.sequence);
+        let earlier = EarlierState::decode(&self.archive.document(document).await?);
+        Ok(earlier.map_err(|source| varve_archive::Error::Record { object, source })?.created_ms)
+    }
+
     /// For compacted topics: when the newest snapshot saw them archived up to their ends.
     async fn note_seen(&self, running: &mut Running, wanted: &[Wanted]) -> Result<()> {
         let compacted = |w: &&Wanted| w.topic.delete_retention_ms.is_some();
@@ -442,13 +482,17 @@ impl Archiver {
             return Ok(());
         }
         let snapshot = self.archive.latest_snapshot(0).await?;
+        let asked_ms = match &snapshot {
+            Some(snapshot) => self.asked_ms(snapshot).await?,
+            None => 0,
+        };
         for wanted in new {
             let key = wanted.key();
             let mut seen_ms = 0;
             if let Some(snapshot) = &snapshot {
-                let state = self.archive.find(snapshot.record.root.as_ref(), key.0, key.1).await?;
+                let state = self.archive.entry(snapshot.record.root.as_ref(), key.0, key.1).await?;
                 if state.is_some_and(|state| state.log_end_offset.is_none()) {
-                    seen_ms = snapshot.record.created_ms;
+                    seen_ms = asked_ms;
                 }
             }
             running.seen_ms.insert(key, seen_ms);

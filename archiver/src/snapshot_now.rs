@@ -53,7 +53,7 @@ impl Archiver {
     /// Of the cluster and the store: no snapshot was written then.
     pub async fn snapshot_now(&self, wait: Duration) -> Result<SnapshotOutcome> {
         let found = journal::found(&self.archive).await?.0;
-        let mut discovery = self.discovery(found.keys()).await?;
+        let mut discovery = self.discovery(&found).await?;
         let wanted = discovery.look(&self.archive, WRITER).await?;
         let pending = self.begin_snapshot(&wanted).await?;
         let (starts, _) = self.ends(&wanted, OffsetSpec::Earliest).await?;
@@ -82,7 +82,7 @@ impl Archiver {
             .collect();
         lagging.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
         let partitions = pending.ends.len();
-        let gone = self.departed(&discovery.departed, &Share::All).await?;
+        let gone = self.departed(&discovery.departed.due(), &Share::All).await?;
         let snapshot = self.finish_snapshot(pending, gone).await?;
         Ok(SnapshotOutcome { snapshot, partitions, lagging })
     }

@@ -1,16 +1,18 @@
 //! Partitions as the store alone has them, for a snapshot: no broker is asked for it, since their topics are gone, or
 //! the cluster is.
+//!
+//! What is damaged is said of its partition, and stops no other. Where the newest snapshot says more than the store
+//! tells (how far the log went, why it was not reached), that stays.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt, stream};
 use varve_archive::record::state::{JournalEntry, OpenTransaction, PartitionEntry};
-use varve_archive::{Point, Target};
+use varve_archive::{Kind, Point, Target};
 use varve_format::Id;
 use varve_kafka::protocol::Batches;
 
-use crate::departed::Departed;
 use crate::discovery::INDEX_INTERVAL_DEFAULT_BYTES;
 use crate::error::{Error, Result};
 use crate::journal;
@@ -25,66 +27,83 @@ use crate::tail::Key;
 const PARALLEL: usize = 16;
 const LATE: &str = "the topic was gone before the rest of its log was read";
 
+/// By partition, what the newest snapshot says.
+pub(crate) type Bases = BTreeMap<Key, PartitionEntry>;
+
 impl Archiver {
-    /// What is ours of topics that are gone, up to the last that came.
-    pub(crate) async fn departed(&self, departed: &Departed, share: &Share) -> Result<Vec<Target>> {
-        if departed.is_empty() {
+    /// What is ours of topics that are gone, up to the last that came. `gone` says since when.
+    pub(crate) async fn departed(&self, gone: &BTreeMap<Id, i64>, share: &Share) -> Result<Vec<Target>> {
+        if gone.is_empty() {
             return Ok(Vec::new());
         }
         let journal = journal::found(&self.archive).await?.0;
-        let mut partitions: BTreeSet<Key> =
-            journal.keys().filter(|(id, _)| departed.since_ms(*id).is_some()).copied().collect();
-        for topic_id in departed.topics() {
-            partitions.extend(self.partitions_of(topic_id).await?);
-        }
-        partitions.retain(|key| share.has(*key));
-        let newest = self.archive.latest_snapshot(0).await?;
-        let root = newest.as_ref().and_then(|s| s.record.root.as_ref());
-        let mut based = Vec::new();
-        for key in partitions {
-            based.push((key, self.archive.entry(root, key.0, key.1).await?));
-        }
-        let mut targets = self.stored(based, &journal).await?;
+        let bases = self.bases(|key| gone.contains_key(&key.0)).await?;
+        let mut keys = self.partitions_of(gone.keys().copied()).await?;
+        keys.extend(bases.keys().chain(journal.keys()).filter(|key| gone.contains_key(&key.0)));
+        keys.retain(|key| share.has(*key));
+        let mut targets = self.stored(keys, &bases, &journal).await?;
         for target in &mut targets {
-            target.deleted_ms = departed.since_ms(target.topic_id);
-            let known = self.progress.partition((target.topic_id, target.partition));
-            let seen = known.map_or(0, |known| known.high_watermark);
-            if target.point.is_some_and(|point| point.end_offset < seen) {
-                target.log_end_offset = Some(seen);
+            target.deleted_ms = gone.get(&target.topic_id).copied();
+            if target.log_end_offset.is_some() {
                 target.problem.get_or_insert_with(|| LATE.to_owned());
             }
         }
         Ok(targets)
     }
 
-    /// Those that its record and its objects tell of.
-    pub(crate) async fn partitions_of(&self, topic_id: Id) -> Result<Vec<Key>> {
-        let record = self.archive.topic(topic_id).await?;
-        let mut found: Vec<Key> = (0..record.and_then(|r| r.partitions).unwrap_or(0))
-            .map(|partition| (topic_id, partition))
-            .collect();
-        let mut last = None;
-        while let Some(partition) = self.archive.next_partition(topic_id, last).await? {
-            found.push((topic_id, partition));
-            last = Some(partition);
+    /// What the newest snapshot says of those that are wanted; of what is damaged, nothing.
+    pub(crate) async fn bases(&self, is_wanted: impl Fn(&Key) -> bool) -> Result<Bases> {
+        let newest = self.archive.latest_snapshot(0).await?;
+        let mut leaves = self.archive.leaves(newest.as_ref().and_then(|s| s.record.root.as_ref()));
+        let mut bases = Bases::new();
+        loop {
+            match leaves.next().await {
+                Ok(None) => return Ok(bases),
+                Ok(Some(leaf)) => {
+                    let by_key = leaf.into_iter().map(|entry| ((entry.topic_id, entry.partition), entry));
+                    bases.extend(by_key.filter(|(key, _)| is_wanted(key)));
+                }
+                Err(error) if matches!(error.kind(), Kind::Corrupt | Kind::NotFound) => {
+                    tracing::warn!(%error, "the newest snapshot tells nothing of some partitions");
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
-        found.sort_unstable();
-        found.dedup();
-        Ok(found)
     }
 
-    /// As far as the store has them; what the newest snapshot says of each stands beside it.
+    /// Those that have objects.
+    pub(crate) async fn partitions_of(&self, topics: impl Iterator<Item = Id>) -> Result<BTreeSet<Key>> {
+        let looks = topics.map(|topic_id| async move {
+            let (mut found, mut last) = (Vec::new(), None);
+            while let Some(partition) = self.archive.next_partition(topic_id, last).await? {
+                found.push((topic_id, partition));
+                last = Some(partition);
+            }
+            Ok::<_, Error>(found)
+        });
+        let found: Vec<Vec<Key>> =
+            stream::iter(looks.collect::<Vec<_>>()).buffer_unordered(PARALLEL).try_collect().await?;
+        Ok(found.into_iter().flatten().collect())
+    }
+
+    /// As far as the store has them.
     pub(crate) async fn stored(
         &self,
-        partitions: Vec<(Key, Option<PartitionEntry>)>,
+        keys: BTreeSet<Key>,
+        bases: &Bases,
         journal: &HashMap<Key, Vec<JournalEntry>>,
     ) -> Result<Vec<Target>> {
-        let looks = partitions.into_iter().map(|(key, base)| async move {
+        let looks = keys.into_iter().map(|key| async move {
+            let base = bases.get(&key);
             let entries = journal.get(&key).map(Vec::as_slice).unwrap_or_default();
-            match self.stored_one(key, base.as_ref(), entries).await {
-                Err(error) if !error.is_passing() => {
-                    Ok(Target { problem: Some(error.to_string()), ..Target::new(key.0, key.1) })
-                }
+            match self.stored_one(key, base, entries).await {
+                Err(error) if !error.is_passing() => Ok(Target {
+                    log_end_offset: base.and_then(|b| b.log_end_offset),
+                    deleted_ms: base.and_then(|b| b.deleted_ms),
+                    open_transactions: None,
+                    problem: Some(error.to_string()),
+                    ..Target::new(key.0, key.1)
+                }),
                 target => target,
             }
         });
@@ -106,39 +125,31 @@ impl Archiver {
         let standing = Standing::learn(&lane, entries).await?;
         let end_offset = standing.journal.last().map_or(standing.end_offset, |last| last.end_offset);
         let point = Point { branch: standing.branch, end_offset };
+        let known = self.progress.partition(key).filter(|known| known.branch == point.branch);
+        let base = base.filter(|base| base.branch() == point.branch);
         let open_transactions = match open_at_end(&lane, &standing).await? {
             Some(open) => Some(open),
-            None => self.known_open(key, point, base),
+            None => {
+                let told = base.filter(|b| b.end() == end_offset && b.problem.is_none());
+                let ours = known.as_ref().filter(|known| known.safe_end() == end_offset);
+                let ours = ours.and_then(|known| known.open_transactions.clone());
+                ours.or_else(|| told.map(|b| b.open_transactions.clone()))
+            }
         };
+        let seen = known.as_ref().map(|known| known.high_watermark);
+        let log_end_offset = base.and_then(|b| b.log_end_offset).max(seen).filter(|end| *end > end_offset);
         Ok(Target {
             point: Some(point),
             journal: standing.journal,
-            log_start_offset: self
-                .progress
-                .partition(key)
-                .map(|p| p.log_start_offset)
-                .or(base.and_then(|b| b.log_start_offset)),
+            log_start_offset: known.and_then(|known| known.log_start_offset),
+            log_end_offset,
             deleted_ms: base.and_then(|b| b.deleted_ms),
             open_transactions,
-            problem: standing.damaged,
+            problem: standing
+                .damaged
+                .or_else(|| base.filter(|_| log_end_offset.is_some()).and_then(|b| b.problem.clone())),
             ..Target::new(key.0, key.1)
         })
-    }
-
-    /// Where the store does not tell: what we read ourselves, or what was told of this very point.
-    fn known_open(
-        &self,
-        key: Key,
-        point: Point,
-        base: Option<&PartitionEntry>,
-    ) -> Option<Vec<OpenTransaction>> {
-        let known = self
-            .progress
-            .partition(key)
-            .filter(|k| (k.branch, k.safe_end()) == (point.branch, point.end_offset));
-        let told =
-            base.filter(|b| (b.branch(), b.end()) == (point.branch, point.end_offset) && b.problem.is_none());
-        known.and_then(|known| known.open_transactions).or_else(|| told.map(|b| b.open_transactions.clone()))
     }
 }
 

@@ -1,11 +1,11 @@
 //! What is restored from: an archive as of one of its snapshots.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use varve_archive::record::snapshot::CLUSTER_STATE;
 use varve_archive::record::state::PartitionState;
 use varve_archive::{Archive, JournalView, LogReader, Record, Snapshot};
-use varve_cluster::{ClusterState, EarlierState, Part, Topic};
+use varve_cluster::{ClusterState, EarlierState, Group, Part, Topic, TopicOffsets};
 use varve_format::Id;
 
 use crate::error::{Error, Result};
@@ -33,6 +33,8 @@ pub struct SourceTopic {
     pub is_deleted: bool,
     /// When an archiver found it gone, if any did.
     pub deleted_ms: Option<i64>,
+    /// Groups' offsets in it, by the snapshot that describes it.
+    pub recalled: Vec<(Group, TopicOffsets)>,
     /// By number. One without a state has nothing in the archive.
     pub partitions: BTreeMap<i32, PartitionState>,
 }
@@ -79,6 +81,7 @@ impl Source {
                 described_by: None,
                 is_deleted: false,
                 deleted_ms: None,
+                recalled: Vec::new(),
                 partitions: BTreeMap::new(),
             };
             topics.insert(topic_id, found);
@@ -102,6 +105,7 @@ impl Source {
                 described_by: None,
                 is_deleted: false,
                 deleted_ms: None,
+                recalled: Vec::new(),
                 partitions: BTreeMap::new(),
             });
             topic.deleted_ms = topic.deleted_ms.max(partition.deleted_ms);
@@ -109,12 +113,20 @@ impl Source {
         }
         // Of topics that are in the cluster's state, those that nobody archived have nothing here.
         topics.retain(|_, topic| !topic.partitions.is_empty());
-        let is_of_now = earlier.is_none() && state.parts.has(Part::Topics);
+        let older = match &earlier {
+            Some(earlier) if topics.values().any(|t| t.described.is_none() && t.deleted_ms.is_none()) => {
+                topics_of(archive, earlier.snapshot).await?
+            }
+            _ => BTreeSet::new(),
+        };
         for topic in topics.values_mut() {
-            // Where the cluster was not asked, or not for its topics, only an archiver can have seen that one is gone.
-            topic.is_deleted = match is_of_now {
-                true => topic.described.is_none(),
-                false => topic.deleted_ms.is_some(),
+            topic.is_deleted = match (&topic.described, &earlier) {
+                (Some(_), None) => false,
+                (None, None) if state.parts.has(Part::Topics) => true,
+                // Where the cluster was not asked, an archiver has seen it, or it was gone before already.
+                (described, _) => {
+                    topic.deleted_ms.is_some() || (described.is_none() && older.contains(&topic.topic_id))
+                }
             };
         }
         let mut topics: Vec<SourceTopic> = topics.into_values().collect();
@@ -143,6 +155,17 @@ impl Source {
         let journal = self.archive.journal_of(&self.snapshot.record, |id, _| ids.contains(&id)).await?;
         Ok((self.archive.log_reader(Some(&self.snapshot.record)).await?, journal))
     }
+}
+
+/// Those that were archived when a snapshot was made; of one that is gone, none.
+async fn topics_of(archive: &Archive, sequence: u64) -> Result<BTreeSet<Id>> {
+    let mut found = BTreeSet::new();
+    let Some(snapshot) = archive.snapshot(sequence).await? else { return Ok(found) };
+    let mut leaves = archive.leaves(snapshot.record.root.as_ref());
+    while let Some(leaf) = leaves.next().await? {
+        found.extend(leaf.iter().map(|entry| entry.topic_id));
+    }
+    Ok(found)
 }
 
 async fn earlier_state(archive: &Archive, snapshot: &Snapshot) -> Result<Option<EarlierState>> {

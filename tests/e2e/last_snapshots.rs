@@ -22,6 +22,8 @@ pub(crate) fn suite() -> Suite {
         .test("a_deleted_topic_is_told_of_to_its_last_record", deleted)
         .test("it_went_while_no_archiver_ran", went_meanwhile)
         .test("a_cluster_is_away_and_comes_back", away)
+        .test("it_is_away_before_an_archiver_starts", away_before)
+        .test("a_group_is_lost_with_its_cluster", group)
 }
 
 struct World {
@@ -32,6 +34,10 @@ struct World {
 
 impl World {
     fn start() -> Result<Self> {
+        Self::with("")
+    }
+
+    fn with(extra: &str) -> Result<Self> {
         let cluster = Cluster::builder().start()?;
         for topic in [TOPIC, "other"] {
             cluster.client().create_topic(topic, 1, 1, &[])?;
@@ -42,7 +48,7 @@ impl World {
             "source: {{ bootstrap.servers: \"{}\", default.api.timeout.ms: 4000, request.timeout.ms: 2000 }}",
             cluster.bootstrap()
         );
-        let archive = ArchiveDir::of_source(scratch.path(), &source, CONFIG)?;
+        let archive = ArchiveDir::of_source(scratch.path(), &source, &format!("{CONFIG}\n{extra}"))?;
         Ok(Self { cluster, archive, scratch })
     }
 
@@ -141,6 +147,54 @@ fn went_meanwhile() -> Result<()> {
     world.wait_deleted(end)?;
     let listed = world.listed("latest")?;
     ensure!(listed["open_transactions"] == 1, "nobody has read it, and the journal tells: {listed}");
+    ensure!(archiver.terminate()?.success(), "it did not end well");
+    world.archive.verify()
+}
+
+/// What lags is known to lag also where nobody can be asked how far the log went.
+fn away_before() -> Result<()> {
+    let world = World::start()?;
+    world.produce(1)?;
+    let archiver = world.archiver()?;
+    world.wait_archived("latest", COUNT)?;
+    world.produce(2)?;
+    world.wait_archived("now", 2 * COUNT)?;
+    archiver.kill();
+    world.produce(3)?;
+    let mut command = Command::new(varve()?);
+    command.args(["archive", "snapshot", "--wait", "0s", "-c"]).arg(world.archive.config());
+    ended(command, 1)?;
+    let lags = |listed: &Value| {
+        let ends = (listed["end_offset"].as_u64(), listed["log_end_offset"].as_u64());
+        ensure!(ends == (Some(2 * COUNT), Some(3 * COUNT)), "{listed}");
+        Ok(())
+    };
+    lags(&world.listed("latest")?)?;
+    let before = world.newest()?;
+    world.cluster.nodes.iter().for_each(|node| node.kill());
+    let archiver = world.archiver()?;
+    std::thread::sleep(Duration::from_secs(15));
+    ensure!(archiver.terminate()?.success(), "it did not end well");
+    ensure!(world.newest()? == before, "nothing new, and yet a snapshot");
+    let mut command = Command::new(varve()?);
+    command.args(["archive", "snapshot", "--without-cluster", "--json", "-c"]).arg(world.archive.config());
+    let made: Value = serde_json::from_str(&ended(command, 0)?.0)?;
+    ensure!(made["lagging"] == 1 && made["cluster_state_of"]["snapshot"] == before, "{made}");
+    lags(&world.listed("latest")?)?;
+    world.archive.verify()
+}
+
+/// Without their cluster archivers have no share, and what they had read is in a snapshot all the same.
+fn group() -> Result<()> {
+    let world = World::with("group: { id: archivers, session.timeout: 6s }")?;
+    world.produce(1)?;
+    let archiver = world.archiver()?;
+    world.wait_archived("latest", COUNT)?;
+    world.produce(2)?;
+    world.wait_archived("now", 2 * COUNT)?;
+    world.cluster.nodes.iter().for_each(|node| node.kill());
+    world.wait_archived("latest", 2 * COUNT)?;
+    ensure!(world.is_earlier()?, "a state of a cluster that is dead");
     ensure!(archiver.terminate()?.success(), "it did not end well");
     world.archive.verify()
 }

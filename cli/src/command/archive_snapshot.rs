@@ -40,6 +40,7 @@ fn print_stored(outcome: &StoredSnapshot, json: bool) -> anyhow::Result<()> {
             "snapshot": record.sequence,
             "snapshot_hash": outcome.snapshot.hash.to_string(),
             "partitions": outcome.partitions,
+            "lagging": outcome.lagging,
             "cluster_state_of": {"snapshot": state.snapshot, "created_ms": state.created_ms},
         });
         writeln!(out, "{line}")?;
@@ -48,8 +49,9 @@ fn print_stored(outcome: &StoredSnapshot, json: bool) -> anyhow::Result<()> {
     writeln!(out, "snapshot {} {}", record.sequence, outcome.snapshot.hash)?;
     writeln!(
         out,
-        "{} partitions as the archive has them; the cluster's state is that of snapshot {} of {}",
+        "{} partitions as the archive has them, {} known to lag; the cluster's state is that of snapshot {} of {}",
         grouped(outcome.partitions as u64),
+        grouped(outcome.lagging as u64),
         state.snapshot,
         time(state.created_ms)
     )?;

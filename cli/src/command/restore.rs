@@ -118,9 +118,7 @@ async fn plan_and_apply(args: RunArgs) -> Result<Verdict> {
     let bar = progress::unknown("looking at the archive and the target");
     let at = sequence(&ends.archive, args.what.at).await?;
     let mut source = Source::open(&ends.archive, at, |name| selection.has_topic(name)).await?;
-    if !selection.topics.is_empty() || selection.as_of_ms.is_some() {
-        source.recall().await?;
-    }
+    source.recall(&selection).await?;
     let wanted = Wanted {
         restore_id: Id(*uuid::Uuid::new_v4().as_bytes()),
         now_ms: now_ms()?,

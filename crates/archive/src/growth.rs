@@ -142,7 +142,10 @@ impl<'a> Growth<'a> {
             .map(|last| JournalEnd { end_offset: end, last_epoch: epoch_before(&last.leader_epochs, end) });
         let names = journal.into_iter().map(|e| BundleName { archiver: e.archiver, sequence: e.sequence });
         self.bundles.lock().extend(names);
-        entry.log_start_offset = target.log_start_offset;
+        // Who has not seen it takes nothing back.
+        let known =
+            entry.log_start_offset.filter(|_| before.is_some_and(|(branch, _)| branch == entry.branch()));
+        entry.log_start_offset = target.log_start_offset.or(known);
         entry.log_end_offset = target.log_end_offset.filter(|log_end| *log_end > end);
         entry.deleted_ms = target.deleted_ms;
         let is_reached = target.log_end_offset.is_some() && entry.log_end_offset.is_none();

@@ -199,23 +199,10 @@ async fn topics(
     refusals.append(&mut cuts.refusals);
     let skip_corrupt = wanted.skip_corrupt;
     let logs = Logs { keys, reader: &reader, journal: &journal, cuts: &cuts, selection, skip_corrupt };
-    let living: BTreeSet<&str> =
-        source.topics.iter().filter(|t| !t.is_deleted).map(|t| t.name.as_str()).collect();
-    let lived = |topic: &SourceTopic| {
-        selection.as_of_ms.is_some_and(|then| topic.deleted_ms.is_some_and(|at| then < at))
-    };
     let mut planned: Vec<PlannedTopic> = Vec::new();
     for topic in &source.topics {
-        let anew = living.contains(topic.name.as_str());
-        if topic.is_deleted && (anew || (selection.topics.is_empty() && !lived(topic))) {
-            let (why, todo) = match anew {
-                true => ("has been created anew", ""),
-                false => ("was deleted", ": --topics with its name restores it"),
-            };
-            differences.push(format!(
-                "topic {} ({}) {why} before the snapshot, and is left out{todo}",
-                topic.name, topic.topic_id
-            ));
+        if let Some(why) = source.left_out(topic, selection) {
+            differences.push(format!("topic {} ({}) {why}", topic.name, topic.topic_id));
             continue;
         }
         if let Some(other) = planned.iter().find(|p| p.topic == topic.name) {
@@ -382,7 +369,9 @@ fn groups(
 ) -> Vec<PlannedGroup> {
     let by_name: BTreeMap<&str, &PlannedTopic> = topics.iter().map(|t| (t.topic.as_str(), t)).collect();
     let mut planned = Vec::new();
-    for group in source.state.groups.iter().filter(|g| wanted.selection.has_group(&g.group_id)) {
+    let restored: BTreeSet<&str> = topics.iter().map(|t| t.topic_id.as_str()).collect();
+    let groups = source.groups(|topic| restored.contains(topic.topic_id.to_string().as_str()));
+    for group in groups.iter().filter(|g| wanted.selection.has_group(&g.group_id)) {
         if !["classic", "consumer", ""].contains(&group.group_type.as_str()) {
             let (id, kind) = (&group.group_id, &group.group_type);
             differences.push(format!("group {id} is of type {kind}, whose offsets are not restored"));
