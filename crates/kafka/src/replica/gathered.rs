@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::ops::Range;
+use std::sync::LazyLock;
 
 use bytes::buf::UninitSlice;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -13,8 +14,9 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 const PART_MIN_BYTES: usize = 4 << 10;
 /// Given to the kernel at once.
 const SLICES_MAX: usize = 64;
-/// Nobody reads it, so no memory is used for it.
-static BLANK: [u8; 16 << 20] = [0; 16 << 20];
+/// What records in several parts may have, to be shown as blank bytes. Nobody reads those, so that they take no memory.
+const BLANK_BYTES: usize = 16 << 20;
+static BLANK: LazyLock<Bytes> = LazyLock::new(|| Bytes::from(vec![0; BLANK_BYTES]));
 
 /// Record batches, wherever they lie, and what the codec is shown in their place: as many bytes, of which it keeps none.
 #[derive(Debug)]
@@ -26,8 +28,8 @@ pub(super) struct Records {
 impl Records {
     pub(super) fn new(mut parts: Vec<Bytes>) -> Self {
         let bytes = parts.iter().map(Bytes::len).sum();
-        if let (Some(blank), true) = (BLANK.get(..bytes), parts.len() > 1 && bytes >= PART_MIN_BYTES) {
-            return Self { shown: Bytes::from_static(blank), parts };
+        if parts.len() > 1 && (PART_MIN_BYTES..=BLANK_BYTES).contains(&bytes) {
+            return Self { shown: BLANK.slice(..bytes), parts };
         }
         if parts.len() > 1 {
             parts = vec![Bytes::from(parts.concat())];
