@@ -9,10 +9,11 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use futures::{StreamExt, TryStreamExt, stream};
 use varve_archive::record::state::{JournalEntry, PartitionEntry};
 use varve_archive::record::topic::TopicRecord;
-use varve_archive::{Archive, Kind};
+use varve_archive::{Archive, Kind, Snapshot};
 use varve_format::Id;
 
 use crate::error::Result;
+use crate::service::is_damage;
 use crate::tail::Key;
 
 /// Whoever read one of them has put what he held into the store by then.
@@ -33,8 +34,8 @@ pub(crate) struct Departed {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Gone {
     since_ms: i64,
-    /// A snapshot has said so.
-    is_told: bool,
+    /// When a snapshot has said so last.
+    told_ms: Option<i64>,
 }
 
 /// What is known of a topic before the cluster is asked.
@@ -46,21 +47,21 @@ struct Archived {
 }
 
 impl Departed {
-    /// With what the newest snapshot and the journal have.
+    /// With what the `newest` snapshot and the journal have.
     pub(crate) async fn look_back(
         archive: &Archive,
+        newest: Option<&Snapshot>,
         journal: &HashMap<Key, Vec<JournalEntry>>,
         now_ms: i64,
     ) -> Result<Self> {
         let mut found: BTreeMap<Id, Archived> = BTreeMap::new();
         let mut in_tree: HashSet<Key> = HashSet::new();
-        let snapshot = archive.latest_snapshot(0).await?;
-        let mut leaves = archive.leaves(snapshot.as_ref().and_then(|s| s.record.root.as_ref()));
+        let mut leaves = archive.leaves(newest.and_then(|s| s.record.root.as_ref()));
         loop {
             let leaf = match leaves.next().await {
                 Ok(Some(leaf)) => leaf,
                 Ok(None) => break,
-                Err(error) if matches!(error.kind(), Kind::Corrupt | Kind::NotFound) => {
+                Err(error) if is_damage(&error) => {
                     tracing::warn!(%error, "topics that are gone may not be known as such");
                     continue;
                 }
@@ -111,28 +112,34 @@ impl Departed {
     }
 
     pub(crate) fn left(&mut self, topic_id: Id, now_ms: i64) {
-        self.topics.entry(topic_id).or_insert(Gone { since_ms: now_ms, is_told: false });
+        self.topics.entry(topic_id).or_insert(Gone { since_ms: now_ms, told_ms: None });
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.topics.is_empty()
     }
 
-    /// Those that the next snapshot tells of.
+    /// All, and since when.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (Id, i64)> {
+        self.topics.iter().map(|(id, gone)| (*id, gone.since_ms))
+    }
+
+    /// Those that the next snapshot tells of: the longest untold first.
     pub(crate) fn due(&self) -> BTreeMap<Id, i64> {
-        let (told, untold): (Vec<_>, Vec<_>) = self.topics.iter().partition(|(_, gone)| gone.is_told);
-        let due = untold.into_iter().chain(told).take(TOPICS_MAX);
-        due.map(|(id, gone)| (*id, gone.since_ms)).collect()
+        let mut due: Vec<_> = self.topics.iter().collect();
+        due.sort_by_key(|(_, gone)| gone.told_ms);
+        due.into_iter().take(TOPICS_MAX).map(|(id, gone)| (*id, gone.since_ms)).collect()
     }
 
     /// A snapshot has told of these. Forgets those of which nothing more can come, and says which.
     pub(crate) fn told(&mut self, due: &BTreeMap<Id, i64>, now_ms: i64) -> Vec<Id> {
         for id in due.keys() {
             if let Some(gone) = self.topics.get_mut(id) {
-                gone.is_told = true;
+                gone.told_ms = Some(now_ms);
             }
         }
-        let settled = self.topics.extract_if(.., |_, gone| gone.is_told && is_settled(gone.since_ms, now_ms));
+        let settled =
+            self.topics.extract_if(.., |id, gone| due.contains_key(id) && is_settled(gone.since_ms, now_ms));
         settled.map(|(id, _)| id).collect()
     }
 }
@@ -184,7 +191,7 @@ mod tests {
         (0..TOPICS_MAX + 3).for_each(|n| departed.left(id(n), 0));
         let first = departed.due();
         assert_eq!(first.len(), TOPICS_MAX);
-        departed.told(&first, 0);
+        departed.told(&first, 1);
         let rest: Vec<Id> = (TOPICS_MAX..TOPICS_MAX + 3).map(id).collect();
         let second = departed.due();
         assert!(second.len() == TOPICS_MAX && rest.iter().all(|id| second.contains_key(id)));

@@ -67,7 +67,8 @@ impl Discovery {
         let cluster_id =
             metadata.cluster_id.ok_or_else(|| Error::unexpected("the cluster", "an id", "none"))?;
         if self.cluster_id.get_or_insert_with(|| cluster_id.clone()) != &cluster_id {
-            return Err(Error::unexpected("the cluster's id", format!("{:?}", self.cluster_id), cluster_id));
+            let expected = self.cluster_id.clone().unwrap_or_default();
+            return Err(Error::AnotherCluster { expected, found: cluster_id });
         }
         let there: HashSet<Id> = metadata.topics.iter().map(|t| t.topic_id).collect();
         self.known.retain(|topic_id, topic| {

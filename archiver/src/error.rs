@@ -27,6 +27,8 @@ pub enum Error {
     Batches { what: String, source: ProtocolError },
     #[error("{what}: expected {expected}, found {found}")]
     Unexpected { what: String, expected: String, found: String },
+    #[error("the brokers are of cluster {found} now, and what is archived is of {expected}")]
+    AnotherCluster { expected: String, found: String },
     #[error("{0} was ended")]
     Ended(&'static str),
 }
@@ -36,8 +38,11 @@ impl Error {
         Self::Unexpected { what: what.to_string(), expected: expected.to_string(), found: found.to_string() }
     }
 
-    /// Whether no broker answers.
+    /// Whether the cluster can't be asked: no broker answers, or only another's.
     pub(crate) fn is_away(&self) -> bool {
+        if matches!(self, Error::AnotherCluster { .. }) {
+            return true;
+        }
         let (Error::Client(error)
         | Error::Admin(AdminError::Client(error))
         | Error::State(StateError::Admin(AdminError::Client(error)))) = self
@@ -65,7 +70,10 @@ impl Error {
             Error::Admin(error) => !error.is_not_authorized(),
             Error::Registry(error) => error.is_retriable(),
             Error::Ended(_) | Error::State(_) => true,
-            Error::Segment { .. } | Error::Batches { .. } | Error::Unexpected { .. } => false,
+            Error::Segment { .. }
+            | Error::Batches { .. }
+            | Error::Unexpected { .. }
+            | Error::AnotherCluster { .. } => false,
         }
     }
 }

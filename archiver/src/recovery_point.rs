@@ -75,7 +75,13 @@ impl Archiver {
     }
 
     /// `gone` are the last targets of topics that are gone: they count more than what was waited for.
-    pub(crate) async fn finish_snapshot(&self, pending: Pending, gone: Vec<Target>) -> Result<Snapshot> {
+    /// `cluster_id` is that of what is archived.
+    pub(crate) async fn finish_snapshot(
+        &self,
+        pending: Pending,
+        gone: Vec<Target>,
+        cluster_id: Option<&str>,
+    ) -> Result<Snapshot> {
         for (key, end) in pending.ends.iter().filter(|(key, end)| pending.stable.get(*key) == Some(*end)) {
             self.progress.nothing_open(*key, *end);
         }
@@ -91,6 +97,10 @@ impl Archiver {
         targets.extend(gone);
         let rest = collect_rest(&self.client, &self.parts, self.registry.as_ref(), pending.groups).await;
         let document: ClusterState = rest?;
+        if let Some(expected) = cluster_id.filter(|ours| *ours != document.cluster_id) {
+            let found = document.cluster_id;
+            return Err(Error::AnotherCluster { expected: expected.to_owned(), found });
+        }
         let bytes = document.encode().map_err(|source| {
             Error::Archive(varve_archive::Error::Record { object: "the cluster's state".to_owned(), source })
         })?;

@@ -1,7 +1,7 @@
 //! The archiver as a whole: finds partitions, gives each to the worker of the broker that leads it, writes
 //! snapshots, lets the journal expire, and ends in an orderly way.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use varve_archive::record::snapshot::Signer;
 use varve_archive::record::state::JournalEntry;
-use varve_archive::{Archive, HashAlgorithm, Record, Snapshot};
+use varve_archive::{Archive, HashAlgorithm, Kind, Snapshot};
 use varve_format::{DigestAlgorithm, Id};
 use varve_kafka::client::{Client, FetchLimits, GroupMember, Released};
 use varve_store::{CountingStore, Counts, Rate, SharedStore, ThrottledStore};
@@ -164,7 +164,7 @@ impl Archiver {
             }
         }
         let gone = self.departed(&discovery.departed.due(), &Share::All).await?;
-        let snapshot = self.finish_snapshot(pending, gone).await?;
+        let snapshot = self.finish_snapshot(pending, gone, discovery.cluster_id()).await?;
         let unfinished = running.wanted.iter().filter(|(key, _)| !running.done.contains(*key));
         let unfinished = unfinished.map(|(key, wanted)| {
             let why = running.troubles.get(key).cloned();
@@ -218,7 +218,8 @@ impl Archiver {
 
     /// `journal` is what it has.
     pub(crate) async fn discovery(&self, journal: &HashMap<Key, Vec<JournalEntry>>) -> Result<Discovery> {
-        let departed = Departed::look_back(&self.archive, journal, clock::now_ms()).await?;
+        let newest = self.newest_trusted().await?;
+        let departed = Departed::look_back(&self.archive, newest.as_ref(), journal, clock::now_ms()).await?;
         Ok(Discovery::new(self.client.clone(), self.config.topics.clone(), departed))
     }
 
@@ -251,6 +252,10 @@ impl Archiver {
             service.running.look_at = Instant::now() + LOOK;
             let looked = self.look(service).await;
             let is_away = looked.as_ref().is_err_and(Error::is_away);
+            if is_away && service.away_since.is_none() {
+                // Others may have brought what no snapshot has.
+                service.reached = None;
+            }
             service.away_since = is_away.then(|| service.away_since.unwrap_or_else(Instant::now));
             if let Err(error) = looked {
                 tracing::warn!(%error, "the cluster's topics can't be looked at");
@@ -313,9 +318,13 @@ impl Archiver {
     }
 
     async fn next_snapshot_of(&self, service: &mut Service, pending: Pending) -> Result<()> {
-        let (due, reached) = (service.discovery.departed.due(), self.progress.reached());
+        let due = match service.share {
+            Share::Nothing => BTreeMap::new(),
+            _ => service.discovery.departed.due(),
+        };
+        let reached = self.progress.reached();
         let gone = self.departed(&due, &service.share).await?;
-        self.finish_snapshot(pending, gone).await?;
+        self.finish_snapshot(pending, gone, service.discovery.cluster_id()).await?;
         service.reached = Some(reached);
         for topic_id in service.discovery.departed.told(&due, clock::now_ms()) {
             self.progress.forget_topic(topic_id);
@@ -382,7 +391,7 @@ impl Archiver {
         let of_cluster = async {
             let pending = self.begin_snapshot(wanted).await?;
             let gone = self.departed(&gone, share).await?;
-            self.finish_snapshot(pending, gone).await
+            self.finish_snapshot(pending, gone, service.discovery.cluster_id()).await
         };
         let limit = if is_away { Duration::ZERO } else { GOODBYE };
         let why = match tokio::time::timeout(limit, of_cluster).await {
@@ -463,17 +472,8 @@ impl Archiver {
         }
     }
 
-    /// When the cluster was asked for what a snapshot says of it.
-    async fn asked_ms(&self, snapshot: &Snapshot) -> Result<i64> {
-        let Some(document) = snapshot.record.document(EarlierState::DOCUMENT) else {
-            return Ok(snapshot.record.created_ms);
-        };
-        let object = format!("{} of snapshot {}", EarlierState::DOCUMENT, snapshot.record.sequence);
-        let earlier = EarlierState::decode(&self.archive.document(document).await?);
-        Ok(earlier.map_err(|source| varve_archive::Error::Record { object, source })?.created_ms)
-    }
-
-    /// For compacted topics: when the newest snapshot saw them archived up to their ends.
+    /// For compacted topics: when the newest snapshot saw them archived up to their ends. What is damaged has seen
+    /// nothing.
     async fn note_seen(&self, running: &mut Running, wanted: &[Wanted]) -> Result<()> {
         let compacted = |w: &&Wanted| w.topic.delete_retention_ms.is_some();
         let new: Vec<_> =
@@ -483,14 +483,22 @@ impl Archiver {
         }
         let snapshot = self.archive.latest_snapshot(0).await?;
         let asked_ms = match &snapshot {
-            Some(snapshot) => self.asked_ms(snapshot).await?,
+            // When the cluster was asked.
+            Some(snapshot) => match EarlierState::of(&self.archive, snapshot).await {
+                Ok(earlier) => earlier.map_or(snapshot.record.created_ms, |earlier| earlier.created_ms),
+                Err(error) if is_damage(&error) => 0,
+                Err(error) => return Err(error.into()),
+            },
             None => 0,
         };
         for wanted in new {
             let key = wanted.key();
             let mut seen_ms = 0;
             if let Some(snapshot) = &snapshot {
-                let state = self.archive.entry(snapshot.record.root.as_ref(), key.0, key.1).await?;
+                let state = match self.archive.entry(snapshot.record.root.as_ref(), key.0, key.1).await {
+                    Err(error) if is_damage(&error) => None,
+                    state => state?,
+                };
                 if state.is_some_and(|state| state.log_end_offset.is_none()) {
                     seen_ms = asked_ms;
                 }
@@ -499,6 +507,11 @@ impl Archiver {
         }
         Ok(())
     }
+}
+
+/// Of what lies in the store, or does not any more.
+pub(crate) fn is_damage(error: &varve_archive::Error) -> bool {
+    matches!(error.kind(), Kind::Corrupt | Kind::NotFound)
 }
 
 fn registry(config: &Config) -> Result<Option<SchemaRegistry>> {

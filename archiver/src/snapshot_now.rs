@@ -83,7 +83,7 @@ impl Archiver {
         lagging.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
         let partitions = pending.ends.len();
         let gone = self.departed(&discovery.departed.due(), &Share::All).await?;
-        let snapshot = self.finish_snapshot(pending, gone).await?;
+        let snapshot = self.finish_snapshot(pending, gone, discovery.cluster_id()).await?;
         Ok(SnapshotOutcome { snapshot, partitions, lagging })
     }
 

@@ -8,8 +8,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt, stream};
+use varve_archive::record::snapshot::{Signable, Signed};
 use varve_archive::record::state::{JournalEntry, OpenTransaction, PartitionEntry};
-use varve_archive::{Kind, Point, Target};
+use varve_archive::{Point, Snapshot, Target};
 use varve_format::Id;
 use varve_kafka::protocol::Batches;
 
@@ -18,13 +19,15 @@ use crate::error::{Error, Result};
 use crate::journal;
 use crate::rescue;
 use crate::segment::{Lane, Topic};
-use crate::service::Archiver;
+use crate::service::{Archiver, is_damage};
 use crate::sharing::Share;
 use crate::standing::Standing;
 use crate::tail::Key;
 
 /// Partitions that are looked at at once.
 const PARALLEL: usize = 16;
+/// Snapshots that are not signed as ours are, and are stepped over.
+const STEPS_MAX: u64 = 1000;
 const LATE: &str = "the topic was gone before the rest of its log was read";
 
 /// By partition, what the newest snapshot says.
@@ -53,7 +56,7 @@ impl Archiver {
 
     /// What the newest snapshot says of those that are wanted; of what is damaged, nothing.
     pub(crate) async fn bases(&self, is_wanted: impl Fn(&Key) -> bool) -> Result<Bases> {
-        let newest = self.archive.latest_snapshot(0).await?;
+        let newest = self.newest_trusted().await?;
         let mut leaves = self.archive.leaves(newest.as_ref().and_then(|s| s.record.root.as_ref()));
         let mut bases = Bases::new();
         loop {
@@ -63,12 +66,29 @@ impl Archiver {
                     let by_key = leaf.into_iter().map(|entry| ((entry.topic_id, entry.partition), entry));
                     bases.extend(by_key.filter(|(key, _)| is_wanted(key)));
                 }
-                Err(error) if matches!(error.kind(), Kind::Corrupt | Kind::NotFound) => {
+                Err(error) if is_damage(&error) => {
                     tracing::warn!(%error, "the newest snapshot tells nothing of some partitions");
                 }
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+
+    /// The newest snapshot; who signs goes by what is signed so.
+    pub(crate) async fn newest_trusted(&self) -> Result<Option<Snapshot>> {
+        let newest = self.archive.latest_snapshot(0).await?;
+        let (Some(signer), Some(newest)) = (&self.signer, &newest) else { return Ok(newest) };
+        let is_ours = |s: &Snapshot| s.record.signed(&[signer.public_key()]) == Signed::ByTrusted;
+        let newest_number = newest.record.sequence;
+        for sequence in (newest_number.saturating_sub(STEPS_MAX)..=newest_number).rev() {
+            match self.archive.snapshot(sequence).await {
+                Ok(Some(found)) if is_ours(&found) => return Ok(Some(found)),
+                Ok(_) => {}
+                Err(error) if is_damage(&error) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(None)
     }
 
     /// Those that have objects.
@@ -122,14 +142,23 @@ impl Archiver {
             topic: Arc::new(nameless(key.0)),
             partition: key.1,
         };
-        let standing = Standing::learn(&lane, entries).await?;
+        let standing = match Standing::learn(&lane, entries).await {
+            // What is beside the last object's log tells of open transactions alone.
+            Err(error) if !error.is_passing() => Standing {
+                state_is_whole: false,
+                damaged: Some(error.to_string()),
+                ..Standing::look(&lane, entries).await?
+            },
+            learned => learned?,
+        };
         let end_offset = standing.journal.last().map_or(standing.end_offset, |last| last.end_offset);
         let point = Point { branch: standing.branch, end_offset };
         let known = self.progress.partition(key).filter(|known| known.branch == point.branch);
         let base = base.filter(|base| base.branch() == point.branch);
-        let open_transactions = match open_at_end(&lane, &standing).await? {
-            Some(open) => Some(open),
-            None => {
+        let open_transactions = match open_at_end(&lane, &standing).await {
+            Ok(Some(open)) => Some(open),
+            Err(error) if error.is_passing() => return Err(error),
+            Ok(None) | Err(_) => {
                 let told = base.filter(|b| b.end() == end_offset && b.problem.is_none());
                 let ours = known.as_ref().filter(|known| known.safe_end() == end_offset);
                 let ours = ours.and_then(|known| known.open_transactions.clone());
@@ -141,13 +170,16 @@ impl Archiver {
         Ok(Target {
             point: Some(point),
             journal: standing.journal,
-            log_start_offset: known.and_then(|known| known.log_start_offset),
+            log_start_offset: known
+                .and_then(|known| known.log_start_offset)
+                .max(base.and_then(|b| b.log_start_offset)),
             log_end_offset,
             deleted_ms: base.and_then(|b| b.deleted_ms),
             open_transactions,
-            problem: standing
-                .damaged
-                .or_else(|| base.filter(|_| log_end_offset.is_some()).and_then(|b| b.problem.clone())),
+            problem: standing.damaged.or_else(|| {
+                let holds = |b: &&PartitionEntry| log_end_offset.is_some() || b.end() == end_offset;
+                base.filter(holds).and_then(|b| b.problem.clone())
+            }),
             ..Target::new(key.0, key.1)
         })
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use varve_archive::record::snapshot::{CLUSTER_STATE, Signable, Signed};
 use varve_archive::record::state::{JournalEntry, PartitionEntry};
-use varve_archive::{Document, Kind, Record, Snapshot, Target, V1};
+use varve_archive::{Document, Record, Snapshot, Target, V1};
 use varve_cluster::{ClusterState, EarlierState};
 use varve_format::Id;
 
@@ -16,7 +16,8 @@ use crate::clock;
 use crate::departed::is_closed;
 use crate::error::{Error, Result};
 use crate::journal;
-use crate::service::{Archiver, Service};
+use crate::service::{Archiver, Service, is_damage};
+use crate::sharing::Share;
 use crate::stored::Bases;
 use crate::tail::Key;
 
@@ -42,6 +43,8 @@ struct Around {
     cluster_id: Option<String>,
     /// Of topics that the cluster had at last.
     ours: HashSet<Key>,
+    /// Whether these are all that there are.
+    is_all: bool,
     gone: HashMap<Id, i64>,
 }
 
@@ -131,8 +134,8 @@ impl Archiver {
             };
         }
         keys.extend(journal.keys().chain(&around.ours).filter(|key| !closed.contains(*key)));
-        // Who has read them himself knows of all that are new.
-        if around.ours.is_empty() {
+        // Who has read all himself knows of those that are new.
+        if !around.is_all {
             let (mut topics, mut last) = (Vec::new(), None);
             while let Some(topic_id) = self.archive.next_topic(last).await? {
                 topics.push(topic_id);
@@ -152,7 +155,7 @@ impl Archiver {
             match self.state_of(sequence, cluster_id).await {
                 Ok(Some(found)) => return Ok(found),
                 Ok(None) => {}
-                Err(error) if matches!(error.kind(), Kind::Corrupt | Kind::NotFound) => {
+                Err(error) if is_damage(&error) => {
                     tracing::warn!(sequence, %error, "its state of the cluster can't be taken");
                 }
                 Err(error) => return Err(error.into()),
@@ -208,7 +211,9 @@ impl Around {
         Self {
             cluster_id: service.discovery.cluster_id().map(str::to_owned),
             ours: service.running.wanted.keys().chain(&service.last_ours).copied().collect(),
-            gone: service.discovery.departed.due().into_iter().collect(),
+            is_all: service.share == Share::All
+                && !(service.running.wanted.is_empty() && service.last_ours.is_empty()),
+            gone: service.discovery.departed.all().collect(),
         }
     }
 }

@@ -1,11 +1,11 @@
 //! Topics that were deleted before the snapshot. An earlier one still describes them, and has the groups' offsets in
 //! them, which Kafka forgets with a topic. Of several that had one name, one is restored.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use varve_archive::record::snapshot::CLUSTER_STATE;
 use varve_archive::{Archive, Kind};
-use varve_cluster::{ClusterState, Group, TopicOffsets};
+use varve_cluster::{ClusterState, Group, Part, TopicOffsets};
 
 use crate::at::snapshot_at;
 use crate::error::{Error, Result};
@@ -62,10 +62,21 @@ impl Source {
     pub(crate) fn groups(&self, is_restored: impl Fn(&SourceTopic) -> bool) -> Vec<Group> {
         let recalled: Vec<&SourceTopic> =
             self.topics.iter().filter(|topic| topic.described_by.is_some() && is_restored(topic)).collect();
+        // One that is not in the state is not the one that groups of the state have read.
+        let are_told = self.state.parts.has(Part::Topics);
+        let is_of_another = |topic: &SourceTopic| {
+            is_restored(topic) && (topic.described_by.is_some() || (are_told && topic.described.is_none()))
+        };
+        let others: BTreeSet<&str> = self
+            .topics
+            .iter()
+            .filter(|topic| is_of_another(topic))
+            .map(|topic| topic.name.as_str())
+            .collect();
         let mut groups: BTreeMap<String, Group> = BTreeMap::new();
         for group in &self.state.groups {
             let mut group = group.clone();
-            group.offsets.retain(|of| !recalled.iter().any(|topic| topic.name == of.topic));
+            group.offsets.retain(|of| !others.contains(of.topic.as_str()));
             groups.insert(group.group_id.clone(), group);
         }
         for (group, offsets) in recalled.iter().flat_map(|topic| &topic.recalled) {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use varve_archive::record::snapshot::CLUSTER_STATE;
 use varve_archive::record::state::PartitionState;
-use varve_archive::{Archive, JournalView, LogReader, Record, Snapshot};
+use varve_archive::{Archive, JournalView, Kind, LogReader, Record, Snapshot};
 use varve_cluster::{ClusterState, EarlierState, Group, Part, Topic, TopicOffsets};
 use varve_format::Id;
 
@@ -69,7 +69,7 @@ impl Source {
             )
         })?;
         let state = state_of(archive, &snapshot).await?;
-        let earlier = earlier_state(archive, &snapshot).await?;
+        let earlier = EarlierState::of(archive, &snapshot).await?;
         let mut topics: BTreeMap<Id, SourceTopic> = BTreeMap::new();
         for topic in state.topics.iter().filter(|topic| wanted(&topic.name) && !topic.internal) {
             let topic_id = Id::parse(&topic.topic_id)
@@ -157,23 +157,23 @@ impl Source {
     }
 }
 
-/// Those that were archived when a snapshot was made; of one that is gone, none.
+/// Those that were archived when a snapshot was made; of what is gone or damaged, none.
 async fn topics_of(archive: &Archive, sequence: u64) -> Result<BTreeSet<Id>> {
+    let is_damage = |error: &varve_archive::Error| matches!(error.kind(), Kind::Corrupt | Kind::NotFound);
     let mut found = BTreeSet::new();
-    let Some(snapshot) = archive.snapshot(sequence).await? else { return Ok(found) };
-    let mut leaves = archive.leaves(snapshot.record.root.as_ref());
-    while let Some(leaf) = leaves.next().await? {
-        found.extend(leaf.iter().map(|entry| entry.topic_id));
+    let snapshot = match archive.snapshot(sequence).await {
+        Err(error) if is_damage(&error) => None,
+        snapshot => snapshot?,
+    };
+    let mut leaves = archive.leaves(snapshot.as_ref().and_then(|s| s.record.root.as_ref()));
+    loop {
+        match leaves.next().await {
+            Ok(Some(leaf)) => found.extend(leaf.iter().map(|entry| entry.topic_id)),
+            Ok(None) => return Ok(found),
+            Err(error) if is_damage(&error) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
-    Ok(found)
-}
-
-async fn earlier_state(archive: &Archive, snapshot: &Snapshot) -> Result<Option<EarlierState>> {
-    let Some(document) = snapshot.record.document(EarlierState::DOCUMENT) else { return Ok(None) };
-    let bytes = archive.document(document).await?;
-    let object = format!("{} of snapshot {}", EarlierState::DOCUMENT, snapshot.record.sequence);
-    let decoded = EarlierState::decode(&bytes);
-    Ok(Some(decoded.map_err(|source| varve_archive::Error::Record { object, source })?))
 }
 
 pub(crate) async fn state_of(archive: &Archive, snapshot: &Snapshot) -> Result<ClusterState> {

@@ -98,6 +98,7 @@ impl FailureKind {
             Error::Admin(_) => Self::Cluster,
             Error::State(_) | Error::Registry(_) => Self::State,
             Error::Segment { .. } | Error::Batches { .. } => Self::Corrupt,
+            Error::AnotherCluster { .. } => Self::Cluster,
             Error::Unexpected { .. } | Error::Ended(_) => Self::Other,
         }
     }

@@ -1,7 +1,7 @@
 //! What a snapshot says whose cluster could not be asked: that its state of the cluster is an earlier snapshot's.
 
 use serde::{Deserialize, Serialize};
-use varve_archive::{Record, RecordError, V1};
+use varve_archive::{Archive, Record, RecordError, Snapshot, V1};
 
 /// A snapshot's cluster state is that of an earlier one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +17,17 @@ impl EarlierState {
     /// Among a snapshot's documents.
     pub const DOCUMENT: &'static str = "cluster-state-of";
     pub const FORMAT: &'static str = "varve.earlier-state.v1";
+
+    /// What a snapshot says; `None` if its state is its own.
+    ///
+    /// # Errors
+    /// Of the archive, and for what is no such record.
+    pub async fn of(archive: &Archive, snapshot: &Snapshot) -> varve_archive::Result<Option<Self>> {
+        let Some(document) = snapshot.record.document(Self::DOCUMENT) else { return Ok(None) };
+        let object = format!("{} of snapshot {}", Self::DOCUMENT, snapshot.record.sequence);
+        let decoded = Self::decode(&archive.document(document).await?);
+        Ok(Some(decoded.map_err(|source| varve_archive::Error::Record { object, source })?))
+    }
 }
 
 impl Record for EarlierState {

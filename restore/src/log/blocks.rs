@@ -267,8 +267,9 @@ impl Blocks {
                 self.object = Some(open);
             } else {
                 // Offsets that no batch has, up to where the object's count.
-                self.next_offset = self.next_offset.max(open.end_offset);
-                self.damage.ends(self.next_offset)?;
+                let end_offset = self.next_offset.max(open.end_offset);
+                self.damage.ends(end_offset)?;
+                self.next_offset = end_offset;
             }
             if !block.ends.is_empty() {
                 self.given_offset = block.end_offset;
@@ -358,8 +359,9 @@ impl Blocks {
             Err(error) if !self.damage.is_passed_over(&error) => return Err(error),
             // Nothing tells where the next batch begins.
             Ok(None) | Err(_) => {
-                self.next_offset = self.next_offset.max(open.end_offset);
-                self.damage.ends(self.next_offset)?;
+                let end_offset = self.next_offset.max(open.end_offset);
+                self.damage.ends(end_offset)?;
+                self.next_offset = end_offset;
             }
         }
         Ok(())

@@ -159,6 +159,11 @@ impl ArchiveLog {
             if found.is_full || found.next_offset >= self.facts.end_offset {
                 break;
             }
+            // Only for what is asked for a reader is begun, or drawn away from others.
+            let goes_on = |r: &Reader| r.blocks.given_offset() == found.next_offset;
+            if !found.parts.is_empty() && !reading.readers.iter().any(goes_on) {
+                break;
+            }
             let Some(at) = self.reader(reading, found.next_offset) else { break };
             match self.read_block(reading, at, found.next_offset).await {
                 Ok(true) => reading.window.back().is_some_and(|block| found.add(block)),
@@ -175,8 +180,12 @@ impl ArchiveLog {
     /// The next block of one reader becomes the window's last. Whether there is one.
     async fn read_block(&self, reading: &mut Reading, at: usize, offset: i64) -> Result<bool> {
         let Some(reader) = reading.readers.get_mut(at) else { return Ok(false) };
-        let Some(block) = reader.blocks.next().await? else {
+        let next = reader.blocks.next().await;
+        if !matches!(next, Ok(Some(_))) {
+            // One that has failed knows no more where it is.
             reading.readers.remove(at);
+        }
+        let Some(block) = next? else {
             if offset < self.facts.end_offset {
                 let expected = format!("a batch up to offset {}", self.facts.end_offset - 1);
                 return Err(Error::unexpected(
