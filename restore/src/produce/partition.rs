@@ -244,6 +244,13 @@ impl Writing<'_> {
     ) -> Result<()> {
         let Some(sent) = expected.pop_front() else { return Ok(()) };
         if acked.base_offset != sent.target {
+            let (name, found) = (work.name(), acked.base_offset);
+            tracing::error!(
+                partition = name,
+                expected = sent.target,
+                found,
+                "acknowledged at another offset"
+            );
             return Err(work.foreign(sent.target));
         }
         self.written_bytes.fetch_add(acked.bytes as u64, Ordering::Relaxed);
