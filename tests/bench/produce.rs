@@ -86,8 +86,9 @@ async fn lane(client: Client, partition: i32, log: Bytes, by: Sequence) -> Resul
     lane.turn_to(TOPIC, client.topic(TOPIC).await?.topic_id, partition).await?;
     for batch in Batches::new(log, 0) {
         let batch = batch?;
-        let base_sequence = i32::try_from(batch.header.base_offset)?;
-        lane.send(batch.to_send(Sequence { base_sequence, ..by })).await?;
+        let base_offset = batch.header.base_offset;
+        let base_sequence = i32::try_from(base_offset)?;
+        lane.send(batch.to_send(Sequence { base_sequence, ..by }), base_offset).await?;
     }
     while lane.oldest().await?.is_some() {}
     Ok(())

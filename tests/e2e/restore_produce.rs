@@ -12,7 +12,7 @@ use rand::{Rng as _, SeedableRng as _};
 use varve_tests::raw_admin::commit;
 use varve_tests::{
     ArchiveDir, At, Client as Kafka, Cluster, Consume, KAFKA_VERSION, Look, Produce, Restoring, Scratch,
-    Shared, Suite, Transactions, ended, eventually, of_plan, plain_client, runtime, varve,
+    Shared, Suite, Toxiproxy, Transactions, ended, eventually, of_plan, plain_client, runtime, varve,
 };
 
 const OLDEST: &str = "3.9.2";
@@ -34,6 +34,7 @@ pub(crate) fn suite() -> Suite {
         .test_with(&source, "to_the_default_version", |source| whole(source, KAFKA_VERSION))
         .test_with(&source, "a_kill_at_any_point_is_resumed", killed)
         .test_with(&source, "brokers_are_restarted_meanwhile", restarted)
+        .test_with(&source, "a_broker_that_forgot_the_producer_gets_nothing_twice", forgetful)
         .test_with(&source, "somebody_else_who_writes_there_ends_it", foreign)
         .test_with(&source, "what_stands_against_it_is_told_before", refused)
         .test_with(&source, "what_was_begun_is_taken_back", taken_back)
@@ -352,6 +353,38 @@ fn restarted(source: &Source) -> Result<()> {
     groups(source, &cluster)
 }
 
+/// Batches are appended whose answers never come, and the broker starts anew: of a producer whose records are that old
+/// it knows nothing then.
+fn forgetful(source: &Source) -> Result<()> {
+    let toxiproxy = Toxiproxy::start()?;
+    let cluster = Cluster::builder().proxied_listener("FAR", "PLAINTEXT", &toxiproxy).start()?;
+    let plan = source.plan("forgotten");
+    let mut command = Command::new(varve()?);
+    command.args(["restore", "--from", &source.archive.url(), "--to", &cluster.bootstrap_of("FAR")?]);
+    command.args(["--yes", "--throttle", "400KiB", "--patience", "2m", "--plan"]).arg(&plan);
+    let mut restoring = Restoring::start(command, &plan)?;
+    let kafka = cluster.client();
+    for round in 0..3 {
+        let before = kafka.offset("plain", 0, At::Latest).unwrap_or(0);
+        eventually("more of it is there", LIMIT, || {
+            ensure!(restoring.is_running()?, "it has ended: {}", restoring.said());
+            let end = kafka.offset("plain", 0, At::Latest).unwrap_or(0);
+            Ok(Look::when(end > before + 100, (), end))
+        })
+        .with_context(|| format!("round {round}"))?;
+        let proxy = cluster.broker().proxy("FAR")?;
+        proxy.add_silence()?;
+        std::thread::sleep(Duration::from_millis(500));
+        proxy.close()?;
+        cluster.broker().restart()?;
+        proxy.heal()?;
+        proxy.open()?;
+    }
+    restoring.finish()?;
+    same(source, &cluster)?;
+    groups(source, &cluster)
+}
+
 /// Begins, and is killed as soon as some of `plain` is there.
 fn begun(source: &Source, cluster: &Cluster, plan: &Path) -> Result<()> {
     let mut command = source.restore(cluster, plan, &["--topics", "plain", "--throttle", "300KiB"])?;
@@ -373,7 +406,7 @@ fn foreign(source: &Source) -> Result<()> {
     let kafka = cluster.client();
     kafka.produce("plain", &Produce { count: 3, ..Produce::default() })?;
     let (_, err) = ended(of_plan("apply", &plan, &["--yes"])?, 2)?;
-    ensure!(err.contains("somebody else writes into plain-0 at offset"), "{err}");
+    ensure!(err.contains("plain-0 has other records at offset"), "{err}");
     let deleted = ended(of_plan("cleanup", &plan, &["--yes"])?, 0)?.0;
     ensure!(deleted.contains("plain"), "{deleted}");
 
@@ -388,7 +421,7 @@ fn foreign(source: &Source) -> Result<()> {
     kafka.produce("plain", &Produce { partition: 1, count: 3, ..Produce::default() })?;
     let output = child.wait_with_output()?;
     let err = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.code() == Some(2) && err.contains("somebody else writes into plain-1"), "{err}");
+    ensure!(output.status.code() == Some(2) && err.contains("plain-1 has other records at offset"), "{err}");
     Ok(())
 }
 

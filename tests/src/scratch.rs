@@ -2,16 +2,41 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::{env, fs, process};
 
 use anyhow::{Context, Result, ensure};
 
+/// Set while a test runs: what it let go of stays until its outcome is known.
+static HELD: Mutex<Option<Vec<PathBuf>>> = Mutex::new(None);
 static FAILED: AtomicBool = AtomicBool::new(false);
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
-/// From now on scratch folders stay: somebody will want to read the logs.
-pub(crate) fn keep_all() {
-    FAILED.store(true, Ordering::Relaxed);
+/// A test begins. Its scratch folders go when it has passed; if it fails all stay from then on: somebody will want to
+/// read the logs.
+pub(crate) fn hold() {
+    *held() = Some(Vec::new());
+}
+
+/// The test that [`hold`] began has ended.
+pub(crate) fn settle(passed: bool) {
+    if !passed {
+        FAILED.store(true, Ordering::Relaxed);
+    }
+    let held = held().take().unwrap_or_default();
+    held.iter().for_each(|path| end(path));
+}
+
+fn held() -> MutexGuard<'static, Option<Vec<PathBuf>>> {
+    HELD.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn end(path: &Path) {
+    if FAILED.load(Ordering::Relaxed) || env::var_os("VARVE_KEEP").is_some() {
+        eprintln!("kept: {}", path.display());
+    } else if let Err(error) = fs::remove_dir_all(path) {
+        eprintln!("cannot remove {}: {error}", path.display());
+    }
 }
 
 #[derive(Debug)]
@@ -41,10 +66,9 @@ pub fn copy(from: &Path, to: &Path) -> Result<()> {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        if FAILED.load(Ordering::Relaxed) || std::thread::panicking() || env::var_os("VARVE_KEEP").is_some() {
-            eprintln!("kept: {}", self.path.display());
-        } else if let Err(error) = fs::remove_dir_all(&self.path) {
-            eprintln!("cannot remove {}: {error}", self.path.display());
+        match &mut *held() {
+            Some(held) => held.push(self.path.clone()),
+            None => end(&self.path),
         }
     }
 }

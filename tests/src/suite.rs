@@ -49,17 +49,19 @@ impl Suite {
 }
 
 fn run(name: &str, body: impl FnOnce() -> Result<()>) -> Result<(), Failed> {
+    scratch::hold();
     let outcome = catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|_| Err(anyhow!("panicked")));
+    let unavailable = |error: &anyhow::Error| {
+        error.is::<Unavailable>() && std::env::var_os("VARVE_REQUIRE_SERVERS").is_none()
+    };
+    scratch::settle(outcome.as_ref().err().is_none_or(unavailable));
     match outcome {
         Ok(()) => Ok(()),
-        Err(error) if error.is::<Unavailable>() && std::env::var_os("VARVE_REQUIRE_SERVERS").is_none() => {
+        Err(error) if unavailable(&error) => {
             eprintln!("SKIPPED {name}: {error:#}");
             Ok(())
         }
-        Err(error) => {
-            scratch::keep_all();
-            Err(format!("{error:#}").into())
-        }
+        Err(error) => Err(format!("{error:#}").into()),
     }
 }
 

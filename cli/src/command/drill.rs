@@ -23,7 +23,7 @@ use crate::{Verdict, logging, progress};
 const PATIENCE: Duration = Duration::from_secs(120);
 
 pub(crate) async fn run(args: DrillArgs) -> Result<Verdict> {
-    logging::warnings();
+    logging::of_command()?;
     let mut id = Id(*uuid::Uuid::new_v4().as_bytes());
     // Kafka's tools take an id that begins with a dash for an option.
     id.0[0] &= 0x7f;

@@ -35,7 +35,7 @@ use crate::restore::{self as shown, Report};
 use crate::{Verdict, location, logging, progress, registry};
 
 pub(crate) async fn run(args: RestoreArgs) -> Result<Verdict> {
-    logging::warnings();
+    logging::of_command()?;
     match args.command {
         None => plan_and_apply(args.run).await,
         Some(RestoreCommand::Apply(args)) => apply_file(args).await,

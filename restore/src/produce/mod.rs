@@ -8,8 +8,9 @@
 //! **Exactly once.** Everything follows from the archive alone: which batch comes next, the offset that it gets on the
 //! target, and its sequence, which is that offset. The producer's id is on disk before it is used, and stays. So
 //! whoever goes on, after a crash or beside a process that is not dead, sends the same batches under the same sequences,
-//! and the brokers drop what they have. The target's tail is compared with what would come next, and an
-//! acknowledgement with another offset than the expected one means that somebody else writes: both end it.
+//! and the brokers drop what they have, or it is found in their logs before anything is sent again. The target's tail is
+//! compared with what would come next, and an acknowledgement with another offset than the expected one means that
+//! somebody else writes: both end it.
 //!
 //! **The map** of offsets is written as it goes, a file for each partition beside the plan. It is a memory of how far
 //! it came, not what this rests on: without it the whole target is compared.

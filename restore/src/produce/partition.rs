@@ -6,14 +6,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use varve_format::Id;
 use varve_kafka::client::admin::TopicPartition;
-use varve_kafka::client::{Acked, Client, OffsetSpec, ProduceLane};
+use varve_kafka::client::{Client, ClientError, OffsetSpec, ProduceLane};
 use varve_kafka::protocol::{Batch, Batches};
 use varve_store::Rate;
 
 use super::compare::is_same;
 use super::filler::filler;
 use super::map::{MapDir, PartitionMap, Run};
-use super::outgoing::{Outgoing, Sendable};
+use super::outgoing::Outgoing;
 use super::producer::Identity;
 use super::reading::Reading;
 use crate::error::{Error, Result};
@@ -45,8 +45,22 @@ impl Work<'_> {
     }
 
     fn foreign(&self, offset: i64) -> Error {
-        let what = format!("somebody else writes into {} at offset {offset}", self.name());
-        Error::refused(what, "stop them, take back what was begun with varve restore cleanup, and plan anew")
+        let what = format!(
+            "{} has other records at offset {offset} than the archive: somebody else writes there, or a broker took a \
+             batch twice",
+            self.name()
+        );
+        Error::refused(
+            what,
+            "stop who else writes, take back what was begun with varve restore cleanup, and plan anew",
+        )
+    }
+
+    fn failed(&self, error: ClientError) -> Error {
+        match error {
+            ClientError::OffsetTaken { offset, .. } => self.foreign(offset),
+            other => other.into(),
+        }
     }
 }
 
@@ -57,12 +71,6 @@ struct Place {
     target: i64,
 }
 
-/// What was sent, and not acknowledged yet.
-struct Sent {
-    target: i64,
-    runs: Vec<Run>,
-}
-
 impl Writing<'_> {
     /// Compares what is there, and writes what is not.
     ///
@@ -70,7 +78,8 @@ impl Writing<'_> {
     /// Of archive and target; somebody else who writes there.
     pub(crate) async fn write(&self, lane: &mut ProduceLane, work: &Work<'_>) -> Result<()> {
         let (mut map, last) = PartitionMap::open(self.maps, work.topic, work.planned.partition)?;
-        let (start, end) = self.bounds(work).await?;
+        let end = lane.turn_to(&work.topic.target, work.topic_id, work.planned.partition).await?;
+        let start = self.offset(work, OffsetSpec::Earliest).await?;
         let filler = work.produce.filler;
         let mut at = match last {
             Some(last) => Place { source: last.source_end(), target: last.target_end() },
@@ -80,7 +89,6 @@ impl Writing<'_> {
             let what = format!("{}: its end", work.name());
             return Err(Error::unexpected(what, format!("offset {} or later", at.target), end));
         }
-        lane.turn_to(&work.topic.target, work.topic_id, work.planned.partition).await?;
         if at.target < filler {
             at.target = self.fill(lane, work, at.target, (start, end)).await?;
         }
@@ -93,20 +101,17 @@ impl Writing<'_> {
         self.rest(lane, work, &mut outgoing, &mut map, at).await?;
         map.sync()?;
         let expected = filler.saturating_add_unsigned(work.produce.records);
-        let (_, end) = self.bounds(work).await?;
+        let end = self.offset(work, OffsetSpec::Latest).await?;
         if end < expected {
             return Err(Error::unexpected(format!("{}: its end", work.name()), expected, end));
         }
         Ok(())
     }
 
-    async fn bounds(&self, work: &Work<'_>) -> Result<(i64, i64)> {
+    async fn offset(&self, work: &Work<'_>, spec: OffsetSpec) -> Result<i64> {
         let partition = work.planned.partition;
-        let of = async |spec| {
-            let found = self.client.list_offsets(&work.topic.target, &[partition], spec).await?;
-            Ok::<_, Error>(found.get(&partition).copied().flatten().unwrap_or(0))
-        };
-        Ok((of(OffsetSpec::Earliest).await?, of(OffsetSpec::Latest).await?))
+        let found = self.client.list_offsets(&work.topic.target, &[partition], spec).await?;
+        Ok(found.get(&partition).copied().flatten().unwrap_or(0))
     }
 
     /// Takes the offsets before the first real one. Where the target goes on then.
@@ -146,17 +151,14 @@ impl Writing<'_> {
                 next = header.next_offset();
             }
         }
-        let mut expected = VecDeque::new();
         while next < filler_end {
             let (batch, count) = filler(next, filler_end, timestamp_ms, self.producer.at(next))?;
-            expected.push_back(Sent { target: next, runs: Vec::new() });
-            if let Some(acked) = lane.send(batch).await? {
-                self.acked(work, acked, &mut expected, None)?;
-            }
+            let acked = lane.send(batch, next).await.map_err(|e| work.failed(e))?;
+            self.written(acked.unwrap_or(0));
             next += count;
         }
-        while let Some(acked) = lane.oldest().await? {
-            self.acked(work, acked, &mut expected, None)?;
+        while let Some(acked) = lane.oldest().await.map_err(|e| work.failed(e))? {
+            self.written(acked);
         }
         Ok(next)
     }
@@ -183,7 +185,7 @@ impl Writing<'_> {
                     return Err(work.foreign(at.target));
                 }
                 at = self.note(map, &sent.runs(at.target), at)?;
-                self.written_bytes.fetch_add(batch.bytes.len() as u64, Ordering::Relaxed);
+                self.written(batch.bytes.len());
             }
         }
         Ok(at)
@@ -205,58 +207,29 @@ impl Writing<'_> {
         map: &mut PartitionMap,
         mut at: Place,
     ) -> Result<()> {
-        let (name, mut expected) = (work.name(), VecDeque::new());
+        // Of what was sent, and not acknowledged yet.
+        let (name, mut runs) = (work.name(), VecDeque::new());
         while let Some(next) = outgoing.next().await? {
-            at.target = self.send(lane, work, &name, next, map, &mut expected, at.target).await?;
+            let batch = next.bytes(&name, self.producer.at(at.target))?;
+            self.rate.acquire(batch.len() as u64).await;
+            runs.push_back(next.runs(at.target));
+            if let Some(acked) = lane.send(batch, at.target).await.map_err(|e| work.failed(e))? {
+                self.acked(acked, &mut runs, map)?;
+            }
+            at.target = at.target.saturating_add(i64::from(next.records));
         }
-        while let Some(acked) = lane.oldest().await? {
-            self.acked(work, acked, &mut expected, Some(map))?;
+        while let Some(acked) = lane.oldest().await.map_err(|e| work.failed(e))? {
+            self.acked(acked, &mut runs, map)?;
         }
         Ok(())
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one step of the loop above")]
-    async fn send(
-        &self,
-        lane: &mut ProduceLane,
-        work: &Work<'_>,
-        name: &str,
-        next: Sendable,
-        map: &mut PartitionMap,
-        expected: &mut VecDeque<Sent>,
-        target: i64,
-    ) -> Result<i64> {
-        let batch = next.bytes(name, self.producer.at(target))?;
-        self.rate.acquire(batch.len() as u64).await;
-        expected.push_back(Sent { target, runs: next.runs(target) });
-        if let Some(acked) = lane.send(batch).await? {
-            self.acked(work, acked, expected, Some(map))?;
-        }
-        Ok(target.saturating_add(i64::from(next.records)))
+    fn acked(&self, bytes: usize, runs: &mut VecDeque<Vec<Run>>, map: &mut PartitionMap) -> Result<()> {
+        self.written(bytes);
+        runs.pop_front().unwrap_or_default().into_iter().try_for_each(|run| map.add(run))
     }
 
-    fn acked(
-        &self,
-        work: &Work<'_>,
-        acked: Acked,
-        expected: &mut VecDeque<Sent>,
-        map: Option<&mut PartitionMap>,
-    ) -> Result<()> {
-        let Some(sent) = expected.pop_front() else { return Ok(()) };
-        if acked.base_offset != sent.target {
-            let (name, found) = (work.name(), acked.base_offset);
-            tracing::error!(
-                partition = name,
-                expected = sent.target,
-                found,
-                "acknowledged at another offset"
-            );
-            return Err(work.foreign(sent.target));
-        }
-        self.written_bytes.fetch_add(acked.bytes as u64, Ordering::Relaxed);
-        if let Some(map) = map {
-            sent.runs.iter().try_for_each(|run| map.add(*run))?;
-        }
-        Ok(())
+    fn written(&self, bytes: usize) {
+        self.written_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 }

@@ -53,6 +53,13 @@ pub enum ClientError {
     #[error("{what}: no leader is known")]
     NoLeader { what: String },
 
+    #[error("{what}: replicas in sync have it up to offset {high_watermark}, the leader up to {end}")]
+    NotInSync { what: String, end: i64, high_watermark: i64 },
+
+    /// Somebody else writes there, or a broker that forgot the producer has taken a batch twice.
+    #[error("{what}: other records than what was sent are at offset {offset}")]
+    OffsetTaken { what: String, offset: i64 },
+
     #[error("{what} made no progress for {waited_ms} ms; last: {last}")]
     GaveUp { what: String, waited_ms: u64, last: Box<ClientError> },
 
@@ -75,7 +82,8 @@ impl ClientError {
             ClientError::Connect { .. }
             | ClientError::Timeout { .. }
             | ClientError::Closed { .. }
-            | ClientError::NoLeader { .. } => true,
+            | ClientError::NoLeader { .. }
+            | ClientError::NotInSync { .. } => true,
             ClientError::Kafka { code, .. } => code.is_retriable(),
             _ => false,
         }

@@ -125,7 +125,7 @@ impl Client {
     }
 }
 
-async fn ask(
+pub(super) async fn ask(
     connection: &Connection,
     topic: &str,
     partitions: &[i32],

@@ -49,7 +49,7 @@ pub use list_offsets::OffsetSpec;
 pub use metadata::{BrokerNode, ClusterMetadata, PartitionMetadata, TopicMetadata};
 pub use oauth::Oauth;
 pub use partition_reader::PartitionReader;
-pub use produce::{Acked, ProduceLane};
+pub use produce::ProduceLane;
 pub use properties::parse_properties;
 #[cfg(test)]
 pub(crate) use scram::Scram;
