@@ -13,7 +13,6 @@ use varve_archive::{Archive, Kind, Snapshot};
 use varve_format::Id;
 
 use crate::error::Result;
-use crate::service::is_damage;
 use crate::tail::Key;
 
 /// Whoever read one of them has put what he held into the store by then.
@@ -57,16 +56,8 @@ impl Departed {
         let mut found: BTreeMap<Id, Archived> = BTreeMap::new();
         let mut in_tree: HashSet<Key> = HashSet::new();
         let mut leaves = archive.leaves(newest.and_then(|s| s.record.root.as_ref()));
-        loop {
-            let leaf = match leaves.next().await {
-                Ok(Some(leaf)) => leaf,
-                Ok(None) => break,
-                Err(error) if is_damage(&error) => {
-                    tracing::warn!(%error, "topics that are gone may not be known as such");
-                    continue;
-                }
-                Err(error) => return Err(error.into()),
-            };
+        let told = |error: &_| tracing::warn!(%error, "topics that are gone may not be known as such");
+        while let Some(leaf) = leaves.next_whole(told).await? {
             for entry in &leaf {
                 in_tree.insert((entry.topic_id, entry.partition));
                 let known = found.entry(entry.topic_id).or_default();

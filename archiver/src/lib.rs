@@ -26,6 +26,7 @@ mod samples;
 mod seam;
 mod segment;
 mod service;
+mod service_snapshots;
 mod sharing;
 mod signing;
 mod snapshot_now;

@@ -1,7 +1,7 @@
 //! The archiver as a whole: finds partitions, gives each to the worker of the broker that leads it, writes
 //! snapshots, lets the journal expire, and ends in an orderly way.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use varve_archive::record::snapshot::Signer;
 use varve_archive::record::state::JournalEntry;
-use varve_archive::{Archive, HashAlgorithm, Kind, Snapshot};
+use varve_archive::{Archive, HashAlgorithm, Snapshot};
 use varve_format::{DigestAlgorithm, Id};
 use varve_kafka::client::{Client, FetchLimits, GroupMember, Released};
 use varve_store::{CountingStore, Counts, Rate, SharedStore, ThrottledStore};
@@ -42,8 +42,7 @@ const TICK: Duration = Duration::from_millis(200);
 /// Between two looks at which bundles may go.
 const EXPIRE: Duration = Duration::from_secs(60);
 /// How long an end may take.
-const GOODBYE: Duration = Duration::from_secs(30);
-const LAST_LOOK: Duration = Duration::from_secs(5);
+pub(crate) const GOODBYE: Duration = Duration::from_secs(30);
 
 /// An archiver, with its store open, connected to no broker yet.
 pub struct Archiver {
@@ -78,12 +77,12 @@ pub(crate) struct Service {
     pub(crate) assigned: Option<Assigned>,
     /// Held until all was given back.
     pub(crate) released: Option<Released>,
-    pending: Option<Pending>,
-    snapshot_at: Option<Instant>,
+    pub(crate) pending: Option<Pending>,
+    pub(crate) snapshot_at: Option<Instant>,
     /// How far all was when the last snapshot was made.
     pub(crate) reached: Option<i64>,
-    /// Since when no broker answers.
-    away_since: Option<Instant>,
+    /// Whether no broker answered at the last look.
+    pub(crate) is_away: bool,
     /// At the end: what was ours.
     pub(crate) last_ours: Vec<Key>,
     expire_at: Instant,
@@ -193,7 +192,7 @@ impl Archiver {
         match self.look(&mut service).await {
             Err(error) if !error.is_passing() => return Err(error),
             Err(error) => {
-                service.away_since = error.is_away().then(Instant::now);
+                service.is_away = error.is_away();
                 tracing::warn!(%error, "the cluster's topics can't be looked at yet");
             }
             Ok(()) => {}
@@ -239,7 +238,7 @@ impl Archiver {
             pending: None,
             snapshot_at: self.next_snapshot(),
             reached: None,
-            away_since: None,
+            is_away: false,
             last_ours: Vec::new(),
             expire_at: Instant::now() + EXPIRE,
         }
@@ -252,11 +251,11 @@ impl Archiver {
             service.running.look_at = Instant::now() + LOOK;
             let looked = self.look(service).await;
             let is_away = looked.as_ref().is_err_and(Error::is_away);
-            if is_away && service.away_since.is_none() {
+            if is_away && !service.is_away {
                 // Others may have brought what no snapshot has.
                 service.reached = None;
             }
-            service.away_since = is_away.then(|| service.away_since.unwrap_or_else(Instant::now));
+            service.is_away = is_away;
             if let Err(error) = looked {
                 tracing::warn!(%error, "the cluster's topics can't be looked at");
                 self.progress.tally.error(FailureKind::of(&error));
@@ -284,57 +283,6 @@ impl Archiver {
         self.note_seen(&mut service.running, &wanted).await?;
         service.running.take(wanted, &service.share);
         Ok(())
-    }
-
-    async fn snapshot_step(&self, service: &mut Service) -> Result<()> {
-        match service.pending.take() {
-            Some(pending) if self.is_reached(&pending) || pending.until <= Instant::now() => {
-                match self.next_snapshot_of(service, pending).await {
-                    Err(error) if error.is_away() => self.without_cluster(service, &error).await?,
-                    done => done?,
-                }
-            }
-            pending @ Some(_) => service.pending = pending,
-            None if service.snapshot_at.is_some_and(|at| at <= Instant::now()) => {
-                service.snapshot_at = self.next_snapshot();
-                let is_idle = service.running.wanted.is_empty() && service.share != Share::All;
-                if is_idle && service.discovery.departed.is_empty() && service.away_since.is_none() {
-                    return Ok(());
-                }
-                let wanted: Vec<Wanted> = service.running.wanted.values().cloned().collect();
-                match self.begin_snapshot(&wanted).await {
-                    Ok(pending) => service.pending = Some(pending),
-                    Err(error) if error.is_away() => {
-                        self.progress.tally.error(FailureKind::of(&error));
-                        self.without_cluster(service, &error).await?;
-                    }
-                    Err(error) => return Err(error),
-                }
-                service.running.flush();
-            }
-            None => {}
-        }
-        Ok(())
-    }
-
-    async fn next_snapshot_of(&self, service: &mut Service, pending: Pending) -> Result<()> {
-        let due = match service.share {
-            Share::Nothing => BTreeMap::new(),
-            _ => service.discovery.departed.due(),
-        };
-        let reached = self.progress.reached();
-        let gone = self.departed(&due, &service.share).await?;
-        self.finish_snapshot(pending, gone, service.discovery.cluster_id()).await?;
-        service.reached = Some(reached);
-        for topic_id in service.discovery.departed.told(&due, clock::now_ms()) {
-            self.progress.forget_topic(topic_id);
-        }
-        Ok(())
-    }
-
-    fn next_snapshot(&self) -> Option<Instant> {
-        let interval = self.config.snapshots.interval;
-        (!interval.is_zero()).then(|| Instant::now() + interval)
     }
 
     async fn expire(&self, running: &Running) -> Result<()> {
@@ -373,34 +321,6 @@ impl Archiver {
             group.leave().await;
         }
         last
-    }
-
-    async fn last_snapshot(&self, service: &mut Service, share: &Share, wanted: &[Wanted]) -> Result<()> {
-        let is_away = service.away_since.is_some();
-        if !is_away {
-            // A topic may have gone since the last look.
-            let look = service.discovery.look(&self.archive, WRITER);
-            if let Ok(Err(error)) = tokio::time::timeout(LAST_LOOK, look).await {
-                tracing::warn!(%error, "a last look at the cluster's topics");
-            }
-        }
-        let gone = service.discovery.departed.due();
-        if wanted.is_empty() && gone.is_empty() && !is_away {
-            return Ok(());
-        }
-        let of_cluster = async {
-            let pending = self.begin_snapshot(wanted).await?;
-            let gone = self.departed(&gone, share).await?;
-            self.finish_snapshot(pending, gone, service.discovery.cluster_id()).await
-        };
-        let limit = if is_away { Duration::ZERO } else { GOODBYE };
-        let why = match tokio::time::timeout(limit, of_cluster).await {
-            Ok(Ok(_)) => return Ok(()),
-            Ok(Err(error)) if !error.is_away() => return Err(error),
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => "the cluster or the store does not answer".to_owned(),
-        };
-        self.last_without_cluster(service, &why).await
     }
 
     fn start(&self, journal: Option<Journal>) -> Running {
@@ -486,7 +406,7 @@ impl Archiver {
             // When the cluster was asked.
             Some(snapshot) => match EarlierState::of(&self.archive, snapshot).await {
                 Ok(earlier) => earlier.map_or(snapshot.record.created_ms, |earlier| earlier.created_ms),
-                Err(error) if is_damage(&error) => 0,
+                Err(error) if error.is_damage() => 0,
                 Err(error) => return Err(error.into()),
             },
             None => 0,
@@ -496,7 +416,7 @@ impl Archiver {
             let mut seen_ms = 0;
             if let Some(snapshot) = &snapshot {
                 let state = match self.archive.entry(snapshot.record.root.as_ref(), key.0, key.1).await {
-                    Err(error) if is_damage(&error) => None,
+                    Err(error) if error.is_damage() => None,
                     state => state?,
                 };
                 if state.is_some_and(|state| state.log_end_offset.is_none()) {
@@ -507,11 +427,6 @@ impl Archiver {
         }
         Ok(())
     }
-}
-
-/// Of what lies in the store, or does not any more.
-pub(crate) fn is_damage(error: &varve_archive::Error) -> bool {
-    matches!(error.kind(), Kind::Corrupt | Kind::NotFound)
 }
 
 fn registry(config: &Config) -> Result<Option<SchemaRegistry>> {

@@ -19,14 +19,14 @@ use crate::error::{Error, Result};
 use crate::journal;
 use crate::rescue;
 use crate::segment::{Lane, Topic};
-use crate::service::{Archiver, is_damage};
+use crate::service::Archiver;
 use crate::sharing::Share;
 use crate::standing::Standing;
 use crate::tail::Key;
 
 /// Partitions that are looked at at once.
 const PARALLEL: usize = 16;
-/// Snapshots that are not signed as ours are, and are stepped over.
+/// Snapshots that are looked through for one that will do.
 const STEPS_MAX: u64 = 1000;
 const LATE: &str = "the topic was gone before the rest of its log was read";
 
@@ -59,32 +59,39 @@ impl Archiver {
         let newest = self.newest_trusted().await?;
         let mut leaves = self.archive.leaves(newest.as_ref().and_then(|s| s.record.root.as_ref()));
         let mut bases = Bases::new();
-        loop {
-            match leaves.next().await {
-                Ok(None) => return Ok(bases),
-                Ok(Some(leaf)) => {
-                    let by_key = leaf.into_iter().map(|entry| ((entry.topic_id, entry.partition), entry));
-                    bases.extend(by_key.filter(|(key, _)| is_wanted(key)));
-                }
-                Err(error) if is_damage(&error) => {
-                    tracing::warn!(%error, "the newest snapshot tells nothing of some partitions");
-                }
-                Err(error) => return Err(error.into()),
-            }
+        let told = |error: &_| tracing::warn!(%error, "the newest snapshot tells nothing of some partitions");
+        while let Some(leaf) = leaves.next_whole(told).await? {
+            let by_key = leaf.into_iter().map(|entry| ((entry.topic_id, entry.partition), entry));
+            bases.extend(by_key.filter(|(key, _)| is_wanted(key)));
         }
+        Ok(bases)
     }
 
     /// The newest snapshot; who signs goes by what is signed so.
     pub(crate) async fn newest_trusted(&self) -> Result<Option<Snapshot>> {
-        let newest = self.archive.latest_snapshot(0).await?;
-        let (Some(signer), Some(newest)) = (&self.signer, &newest) else { return Ok(newest) };
-        let is_ours = |s: &Snapshot| s.record.signed(&[signer.public_key()]) == Signed::ByTrusted;
-        let newest_number = newest.record.sequence;
-        for sequence in (newest_number.saturating_sub(STEPS_MAX)..=newest_number).rev() {
-            match self.archive.snapshot(sequence).await {
-                Ok(Some(found)) if is_ours(&found) => return Ok(Some(found)),
-                Ok(_) => {}
-                Err(error) if is_damage(&error) => {}
+        self.newest_that(async |snapshot| Ok(Some(snapshot))).await
+    }
+
+    /// What `take` makes of the newest snapshot of which it makes anything. Those that are damaged, or not signed as
+    /// ours are, are passed over.
+    pub(crate) async fn newest_that<T>(
+        &self,
+        take: impl AsyncFn(Snapshot) -> varve_archive::Result<Option<T>>,
+    ) -> Result<Option<T>> {
+        let ours = self.signer.as_ref().map(|signer| signer.public_key());
+        let is_ours = |s: &Snapshot| ours.is_none_or(|key| s.record.signed(&[key]) == Signed::ByTrusted);
+        let newest = self.archive.latest_snapshot(0).await?.map_or(0, |s| s.record.sequence);
+        for sequence in (newest.saturating_sub(STEPS_MAX)..=newest).rev() {
+            let taken = match self.archive.snapshot(sequence).await {
+                Ok(Some(found)) if is_ours(&found) => take(found).await,
+                other => other.map(|_| None),
+            };
+            match taken {
+                Ok(Some(taken)) => return Ok(Some(taken)),
+                Ok(None) => {}
+                Err(error) if error.is_damage() => {
+                    tracing::warn!(sequence, %error, "a snapshot is passed over");
+                }
                 Err(error) => return Err(error.into()),
             }
         }

@@ -6,7 +6,6 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use varve_archive::record::snapshot::{CLUSTER_STATE, Signable, Signed};
 use varve_archive::record::state::{JournalEntry, PartitionEntry};
 use varve_archive::{Document, Record, Snapshot, Target, V1};
 use varve_cluster::{ClusterState, EarlierState};
@@ -16,13 +15,11 @@ use crate::clock;
 use crate::departed::is_closed;
 use crate::error::{Error, Result};
 use crate::journal;
-use crate::service::{Archiver, Service, is_damage};
+use crate::service::{Archiver, Service};
 use crate::sharing::Share;
 use crate::stored::Bases;
 use crate::tail::Key;
 
-/// Snapshots without a state of the cluster that are stepped over: imports make such.
-const STEPS_MAX: u64 = 1000;
 /// For looking through the store at the end.
 const GOODBYE: Duration = Duration::from_secs(120);
 
@@ -147,60 +144,42 @@ impl Archiver {
         Ok(keys)
     }
 
-    /// The documents of the newest snapshot that has a state of the cluster, and whose that is. One that is damaged, not
-    /// signed as ours are, or of another cluster is stepped over.
+    /// The documents of the newest snapshot that has a state of the cluster, and whose that is. One of another cluster is
+    /// passed over.
     async fn earlier_state(&self, cluster_id: Option<&str>) -> Result<(Vec<Document>, EarlierState)> {
-        let newest = self.archive.latest_snapshot(0).await?.map_or(0, |s| s.record.sequence);
-        for sequence in (newest.saturating_sub(STEPS_MAX)..=newest).rev() {
-            match self.state_of(sequence, cluster_id).await {
-                Ok(Some(found)) => return Ok(found),
-                Ok(None) => {}
-                Err(error) if is_damage(&error) => {
-                    tracing::warn!(sequence, %error, "its state of the cluster can't be taken");
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Err(Error::unexpected("the archive", "a snapshot with a state of the cluster", "none"))
+        let found = self.newest_that(async |snapshot| self.state_of(&snapshot, cluster_id).await).await?;
+        found
+            .ok_or_else(|| Error::unexpected("the archive", "a snapshot with a state of the cluster", "none"))
     }
 
     async fn state_of(
         &self,
-        sequence: u64,
+        snapshot: &Snapshot,
         cluster_id: Option<&str>,
     ) -> varve_archive::Result<Option<(Vec<Document>, EarlierState)>> {
-        let Some(snapshot) = self.archive.snapshot(sequence).await? else { return Ok(None) };
         let record = &snapshot.record;
-        let ours = self.signer.as_ref().map(|signer| signer.public_key());
-        if ours.is_some_and(|key| record.signed(&[key]) != Signed::ByTrusted) {
+        let Some(state) = ClusterState::of(&self.archive, snapshot).await? else { return Ok(None) };
+        if cluster_id.is_some_and(|ours| ours != state.cluster_id) {
             return Ok(None);
         }
-        let place = |name: &str| format!("{name} of snapshot {sequence}");
-        let flawed = |name: &str| {
-            let object = place(name);
-            move |source| varve_archive::Error::Record { object, source }
-        };
         let mut documents = Vec::new();
         for named in &record.documents {
             let bytes = self.archive.document(named).await?;
             documents.push(Document { name: named.name.clone(), format: named.format.clone(), bytes });
         }
-        let by_name = |name: &str| documents.iter().find(|d| d.name == name).map(|d| d.bytes.clone());
-        let Some(state) = by_name(CLUSTER_STATE) else { return Ok(None) };
-        let state = ClusterState::decode(&state).map_err(flawed(CLUSTER_STATE))?;
-        if cluster_id.is_some_and(|ours| ours != state.cluster_id) {
-            return Ok(None);
-        }
-        if let Some(told) = by_name(EarlierState::DOCUMENT) {
-            let told = EarlierState::decode(&told).map_err(flawed(EarlierState::DOCUMENT))?;
+        if let Some(told) = EarlierState::of(&self.archive, snapshot).await? {
             return Ok(Some((documents, told)));
         }
-        let earlier =
-            EarlierState { varve_earlier_state: V1, snapshot: sequence, created_ms: record.created_ms };
+        let (snapshot, created_ms) = (record.sequence, record.created_ms);
+        let earlier = EarlierState { varve_earlier_state: V1, snapshot, created_ms };
+        let object = EarlierState::DOCUMENT.to_owned();
+        let encoded = earlier
+            .encode()
+            .map_err(|source| varve_archive::Error::Record { object: object.clone(), source })?;
         documents.push(Document {
-            name: EarlierState::DOCUMENT.to_owned(),
+            name: object,
             format: EarlierState::FORMAT.to_owned(),
-            bytes: earlier.encode().map_err(flawed(EarlierState::DOCUMENT))?.into(),
+            bytes: encoded.into(),
         });
         Ok(Some((documents, earlier)))
     }

@@ -3,14 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use varve_archive::record::snapshot::CLUSTER_STATE;
-use varve_archive::{Archive, Kind};
+use varve_archive::Archive;
 use varve_cluster::{ClusterState, Group, Part, TopicOffsets};
 
 use crate::at::snapshot_at;
 use crate::error::{Error, Result};
 use crate::select::Selection;
-use crate::source::{Source, SourceTopic, state_of};
+use crate::source::{Source, SourceTopic};
 
 /// Snapshots that are looked through, from the deletion back: it was seen within seconds, a snapshot takes longer.
 const STEPS_MAX: u64 = 16;
@@ -130,7 +129,7 @@ impl States {
     async fn of(&mut self, sequence: u64) -> Result<Option<&ClusterState>> {
         if !self.read.iter().any(|(known, _)| *known == sequence) {
             let state = match self.load(sequence).await {
-                Err(Error::Archive(error)) if matches!(error.kind(), Kind::Corrupt | Kind::NotFound) => None,
+                Err(error) if error.is_damage() => None,
                 state => state?,
             };
             self.read.truncate(STATES_MAX - 1);
@@ -140,10 +139,9 @@ impl States {
         Ok(found.and_then(|(_, state)| state.as_ref()))
     }
 
-    async fn load(&self, sequence: u64) -> Result<Option<ClusterState>> {
-        let Some(snapshot) = self.archive.snapshot(sequence).await? else { return Ok(None) };
-        match snapshot.record.document(CLUSTER_STATE) {
-            Some(_) => Ok(Some(state_of(&self.archive, &snapshot).await?)),
+    async fn load(&self, sequence: u64) -> varve_archive::Result<Option<ClusterState>> {
+        match self.archive.snapshot(sequence).await? {
+            Some(snapshot) => ClusterState::of(&self.archive, &snapshot).await,
             None => Ok(None),
         }
     }

@@ -2,9 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use varve_archive::record::snapshot::CLUSTER_STATE;
 use varve_archive::record::state::PartitionState;
-use varve_archive::{Archive, JournalView, Kind, LogReader, Record, Snapshot};
+use varve_archive::{Archive, JournalView, LogReader, Snapshot};
 use varve_cluster::{ClusterState, EarlierState, Group, Part, Topic, TopicOffsets};
 use varve_format::Id;
 
@@ -40,6 +39,20 @@ pub struct SourceTopic {
 }
 
 impl SourceTopic {
+    /// One of which nothing else is known.
+    fn new(name: &str, topic_id: Id) -> Self {
+        Self {
+            name: name.to_owned(),
+            topic_id,
+            described: None,
+            described_by: None,
+            is_deleted: false,
+            deleted_ms: None,
+            recalled: Vec::new(),
+            partitions: BTreeMap::new(),
+        }
+    }
+
     /// As described; else those that the archive knows of.
     pub fn partition_count(&self) -> usize {
         let known = self.partitions.keys().next_back().map_or(0, |last| last.unsigned_abs() as usize + 1);
@@ -68,23 +81,19 @@ impl Source {
                 "varve snapshots lists those that there are; varve archive snapshot makes one",
             )
         })?;
-        let state = state_of(archive, &snapshot).await?;
+        let state = ClusterState::of(archive, &snapshot).await?.ok_or_else(|| {
+            let what = format!("snapshot {} holds no state of the cluster", snapshot.record.sequence);
+            let todo = "take one that an archiver made of a cluster, or let varve archive snapshot --without-cluster \
+                        make one with the last state that is known";
+            Error::refused(what, todo)
+        })?;
         let earlier = EarlierState::of(archive, &snapshot).await?;
         let mut topics: BTreeMap<Id, SourceTopic> = BTreeMap::new();
         for topic in state.topics.iter().filter(|topic| wanted(&topic.name) && !topic.internal) {
             let topic_id = Id::parse(&topic.topic_id)
                 .map_err(|_| Error::unexpected("a topic's id", "an id", &topic.topic_id))?;
-            let found = SourceTopic {
-                name: topic.name.clone(),
-                topic_id,
-                described: Some(topic.clone()),
-                described_by: None,
-                is_deleted: false,
-                deleted_ms: None,
-                recalled: Vec::new(),
-                partitions: BTreeMap::new(),
-            };
-            topics.insert(topic_id, found);
+            let described = Some(topic.clone());
+            topics.insert(topic_id, SourceTopic { described, ..SourceTopic::new(&topic.name, topic_id) });
         }
         let mut walk = archive.partitions(snapshot.record.root.as_ref());
         while let Some(partition) = walk.next().await? {
@@ -98,16 +107,8 @@ impl Source {
             if !wanted(&name) {
                 continue;
             }
-            let topic = topics.entry(partition.topic_id).or_insert_with(|| SourceTopic {
-                name,
-                topic_id: partition.topic_id,
-                described: None,
-                described_by: None,
-                is_deleted: false,
-                deleted_ms: None,
-                recalled: Vec::new(),
-                partitions: BTreeMap::new(),
-            });
+            let topic_id = partition.topic_id;
+            let topic = topics.entry(topic_id).or_insert_with(|| SourceTopic::new(&name, topic_id));
             topic.deleted_ms = topic.deleted_ms.max(partition.deleted_ms);
             topic.partitions.insert(partition.partition, partition);
         }
@@ -159,32 +160,14 @@ impl Source {
 
 /// Those that were archived when a snapshot was made; of what is gone or damaged, none.
 async fn topics_of(archive: &Archive, sequence: u64) -> Result<BTreeSet<Id>> {
-    let is_damage = |error: &varve_archive::Error| matches!(error.kind(), Kind::Corrupt | Kind::NotFound);
-    let mut found = BTreeSet::new();
     let snapshot = match archive.snapshot(sequence).await {
-        Err(error) if is_damage(&error) => None,
+        Err(error) if error.is_damage() => None,
         snapshot => snapshot?,
     };
     let mut leaves = archive.leaves(snapshot.as_ref().and_then(|s| s.record.root.as_ref()));
-    loop {
-        match leaves.next().await {
-            Ok(Some(leaf)) => found.extend(leaf.iter().map(|entry| entry.topic_id)),
-            Ok(None) => return Ok(found),
-            Err(error) if is_damage(&error) => {}
-            Err(error) => return Err(error.into()),
-        }
+    let mut found = BTreeSet::new();
+    while let Some(leaf) = leaves.next_whole(|_| {}).await? {
+        found.extend(leaf.iter().map(|entry| entry.topic_id));
     }
-}
-
-pub(crate) async fn state_of(archive: &Archive, snapshot: &Snapshot) -> Result<ClusterState> {
-    let Some(document) = snapshot.record.document(CLUSTER_STATE) else {
-        let what = format!("snapshot {} holds no state of the cluster", snapshot.record.sequence);
-        let todo = "take one that an archiver made of a cluster, or let varve archive snapshot --without-cluster make \
-                    one with the last state that is known";
-        return Err(Error::refused(what, todo));
-    };
-    let bytes = archive.document(document).await?;
-    ClusterState::decode(&bytes).map_err(|source| {
-        varve_archive::Error::Record { object: "the cluster's state".to_owned(), source }.into()
-    })
+    Ok(found)
 }

@@ -71,6 +71,11 @@ impl Error {
         }
     }
 
+    /// Whether an object is damaged or gone: it stays so.
+    pub fn is_damage(&self) -> bool {
+        matches!(self.kind(), Kind::Corrupt | Kind::NotFound)
+    }
+
     /// Whether an object must be thawed before it can be read.
     pub fn is_frozen(&self) -> bool {
         match self {

@@ -247,7 +247,7 @@ impl Archive {
             let before = found.record.previous;
             if new.signer.is_none() || found.record.signed(&keys) == Signed::ByTrusted {
                 match self.grown_from(Some(found), new, since, &keys).await {
-                    Err(e) if matches!(e.kind(), Kind::Corrupt | Kind::NotFound) => {}
+                    Err(e) if e.is_damage() => {}
                     grown => return grown,
                 }
             }

@@ -246,6 +246,19 @@ pub struct Leaves<'a> {
 }
 
 impl Leaves<'_> {
+    /// The next that can be read; what is damaged is told, and passed over.
+    ///
+    /// # Errors
+    /// Of the store.
+    pub async fn next_whole(&mut self, told: impl Fn(&Error)) -> Result<Option<Vec<PartitionEntry>>> {
+        loop {
+            match self.next().await {
+                Err(error) if error.is_damage() => told(&error),
+                leaf => return leaf,
+            }
+        }
+    }
+
     /// # Errors
     /// As [`Archive::node`]; what is behind a damaged node follows.
     pub async fn next(&mut self) -> Result<Option<Vec<PartitionEntry>>> {

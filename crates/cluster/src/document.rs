@@ -7,7 +7,8 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use varve_archive::{Record, RecordError, V1};
+use varve_archive::record::snapshot::CLUSTER_STATE;
+use varve_archive::{Archive, Record, RecordError, Snapshot, V1};
 
 use super::check;
 use super::parts::StateParts;
@@ -278,6 +279,28 @@ pub struct Member {
 pub struct Assigned {
     pub topic: String,
     pub partitions: Vec<i32>,
+}
+
+impl ClusterState {
+    /// Of a snapshot; `None` if it has none.
+    ///
+    /// # Errors
+    /// Of the archive, and for what is no such record.
+    pub async fn of(archive: &Archive, snapshot: &Snapshot) -> varve_archive::Result<Option<Self>> {
+        document_of(archive, snapshot, CLUSTER_STATE).await
+    }
+}
+
+/// A document of a snapshot that is a record.
+pub(crate) async fn document_of<T: Record>(
+    archive: &Archive,
+    snapshot: &Snapshot,
+    name: &str,
+) -> varve_archive::Result<Option<T>> {
+    let Some(document) = snapshot.record.document(name) else { return Ok(None) };
+    let decoded = T::decode(&archive.document(document).await?);
+    let object = format!("{name} of snapshot {}", snapshot.record.sequence);
+    decoded.map(Some).map_err(|source| varve_archive::Error::Record { object, source })
 }
 
 impl Record for ClusterState {

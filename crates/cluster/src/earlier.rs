@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use varve_archive::{Archive, Record, RecordError, Snapshot, V1};
 
+use crate::document::document_of;
+
 /// A snapshot's cluster state is that of an earlier one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EarlierState {
@@ -23,10 +25,7 @@ impl EarlierState {
     /// # Errors
     /// Of the archive, and for what is no such record.
     pub async fn of(archive: &Archive, snapshot: &Snapshot) -> varve_archive::Result<Option<Self>> {
-        let Some(document) = snapshot.record.document(Self::DOCUMENT) else { return Ok(None) };
-        let object = format!("{} of snapshot {}", Self::DOCUMENT, snapshot.record.sequence);
-        let decoded = Self::decode(&archive.document(document).await?);
-        Ok(Some(decoded.map_err(|source| varve_archive::Error::Record { object, source })?))
+        document_of(archive, snapshot, Self::DOCUMENT).await
     }
 }
 

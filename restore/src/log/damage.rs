@@ -3,8 +3,6 @@
 //!
 //! Only bytes that are not what they must be are passed over, and objects that are gone: not what can't be read now.
 
-use varve_archive::Kind;
-
 use super::facts::Hole;
 use crate::error::{Error, Result};
 
@@ -70,10 +68,7 @@ impl Damage {
 
 /// Whether an object is damaged or gone.
 pub(super) fn is_damage(error: &Error) -> bool {
-    match error {
-        Error::Archive(error) => matches!(error.kind(), Kind::Corrupt | Kind::NotFound),
-        _ => false,
-    }
+    matches!(error, Error::Archive(error) if error.is_damage())
 }
 
 #[cfg(test)]
