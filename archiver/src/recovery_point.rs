@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::metrics::SnapshotSeen;
 use crate::service::{Archiver, WRITER};
 use crate::tail::Key;
-use varve_cluster::{ClusterState, CollectedGroups, collect_groups, collect_rest};
+use varve_cluster::{ClusterState, CollectedGroups, EarlierState, collect_groups, collect_rest};
 
 /// A snapshot that waits for the archive.
 pub(crate) struct Pending {
@@ -109,13 +109,14 @@ impl Archiver {
             format: "varve.cluster-state.v1".to_owned(),
             bytes: Bytes::from(bytes),
         };
-        self.write(&targets, &[document], pending.begun, lagging).await
+        self.write(&targets, &[document], None, pending.begun, lagging).await
     }
 
     pub(crate) async fn write(
         &self,
         targets: &[Target],
         documents: &[Document],
+        earlier: Option<&EarlierState>,
         begun: Instant,
         lagging: usize,
     ) -> Result<Snapshot> {
@@ -131,6 +132,7 @@ impl Archiver {
         self.progress.tally.snapshot(SnapshotSeen {
             sequence: snapshot.record.sequence,
             created_ms: snapshot.record.created_ms,
+            cluster_asked_ms: Some(earlier.map_or(snapshot.record.created_ms, |of| of.created_ms)),
             duration: Some(begun.elapsed()),
             lagging,
         });

@@ -105,7 +105,7 @@ impl Archiver {
         }
         let (documents, cluster_state) = self.earlier_state(around.cluster_id.as_deref()).await?;
         let lagging = targets.iter().filter(|t| t.log_end_offset.is_some()).count();
-        let snapshot = self.write(&targets, &documents, begun, lagging).await?;
+        let snapshot = self.write(&targets, &documents, Some(&cluster_state), begun, lagging).await?;
         tracing::warn!(
             why,
             sequence = snapshot.record.sequence,

@@ -2,15 +2,14 @@
 //! `varve archive snapshot`, made beside it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
-use varve_tests::{ArchiveDir, At, Cluster, Look, Produce, Scratch, Suite, eventually, varve};
+use varve_tests::{ArchiveDir, At, Cluster, Look, Produce, Scratch, Suite, eventually, http_get, varve};
 
 const LIMIT: Duration = Duration::from_secs(60);
 /// Segments by the test's own choice of sizes, everything else quick.
@@ -55,12 +54,12 @@ impl Observed {
     }
 
     fn get(&self, path: &str) -> Result<(u16, String)> {
-        let (status, _, body) = get(self.port, path)?;
+        let (status, _, body) = http_get(self.port, path)?;
         Ok((status, body))
     }
 
     fn scrape(&self) -> Result<Scraped> {
-        let (status, head, body) = get(self.port, "/metrics")?;
+        let (status, head, body) = http_get(self.port, "/metrics")?;
         ensure!(status == 200, "{status}: {body}");
         ensure!(head.contains("application/openmetrics-text; version=1.0.0"), "{head}");
         Scraped::parse(&body)
@@ -85,18 +84,6 @@ impl Observed {
 /// Without sequence numbers: a topic that was just made may answer the first batch with an error and take the next.
 fn plain() -> Produce {
     Produce { idempotent: false, ..Produce::default() }
-}
-
-fn get(port: u16, path: &str) -> Result<(u16, String, String)> {
-    let limit = Duration::from_secs(5);
-    let mut stream = TcpStream::connect_timeout(&SocketAddr::from(([127, 0, 0, 1], port)), limit)?;
-    stream.set_read_timeout(Some(limit))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    let (head, body) = answer.split_once("\r\n\r\n").context("no end of the head")?;
-    let status = head.split(' ').nth(1).context("no status")?.parse()?;
-    Ok((status, head.to_owned(), body.to_owned()))
 }
 
 /// OpenMetrics text, taken apart as strictly as its specification says.

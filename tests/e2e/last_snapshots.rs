@@ -1,12 +1,14 @@
 //! What was archived last is in a snapshot, also of a topic that is gone, and of a cluster that is.
 
+use std::net::TcpListener;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use varve_tests::{
-    ArchiveDir, Cluster, Look, Produce, Running, Scratch, Suite, Transactions, ended, eventually, varve,
+    ArchiveDir, Cluster, Look, Produce, Running, Scratch, Suite, Transactions, ended, eventually, http_get,
+    varve,
 };
 
 /// A snapshot after each produced batch would hide what is tried here.
@@ -23,6 +25,7 @@ pub(crate) fn suite() -> Suite {
         .test("it_went_while_no_archiver_ran", went_meanwhile)
         .test("a_cluster_is_away_and_comes_back", away)
         .test("it_is_away_before_an_archiver_starts", away_before)
+        .test("another_cluster_answers_in_its_place", another)
         .test("a_group_is_lost_with_its_cluster", group)
 }
 
@@ -76,6 +79,16 @@ impl World {
         })
     }
 
+    /// The last snapshot has half of what is archived.
+    fn archived(&self) -> Result<Running> {
+        self.produce(1)?;
+        let archiver = self.archiver()?;
+        self.wait_archived("latest", COUNT)?;
+        self.produce(2)?;
+        self.wait_archived("now", 2 * COUNT)?;
+        Ok(archiver)
+    }
+
     fn newest(&self) -> Result<u64> {
         self.archive.newest_snapshot()?["sequence"].as_u64().context("a snapshot without a number")
     }
@@ -100,11 +113,7 @@ impl World {
 
 fn deleted() -> Result<()> {
     let world = World::start()?;
-    world.produce(1)?;
-    let archiver = world.archiver()?;
-    world.wait_archived("latest", COUNT)?;
-    world.produce(2)?;
-    world.wait_archived("now", 2 * COUNT)?;
+    let archiver = world.archived()?;
     let before = world.newest()?;
     world.cluster.client().delete_topic(TOPIC)?;
     let as_it_was = world.listed(&before.to_string())?;
@@ -154,11 +163,7 @@ fn went_meanwhile() -> Result<()> {
 /// What lags is known to lag also where nobody can be asked how far the log went.
 fn away_before() -> Result<()> {
     let world = World::start()?;
-    world.produce(1)?;
-    let archiver = world.archiver()?;
-    world.wait_archived("latest", COUNT)?;
-    world.produce(2)?;
-    world.wait_archived("now", 2 * COUNT)?;
+    let archiver = world.archived()?;
     archiver.kill();
     world.produce(3)?;
     let mut command = Command::new(varve()?);
@@ -187,11 +192,7 @@ fn away_before() -> Result<()> {
 /// Without their cluster archivers have no share, and what they had read is in a snapshot all the same.
 fn group() -> Result<()> {
     let world = World::with("group: { id: archivers, session.timeout: 6s }")?;
-    world.produce(1)?;
-    let archiver = world.archiver()?;
-    world.wait_archived("latest", COUNT)?;
-    world.produce(2)?;
-    world.wait_archived("now", 2 * COUNT)?;
+    let archiver = world.archived()?;
     world.cluster.nodes.iter().for_each(|node| node.kill());
     world.wait_archived("latest", 2 * COUNT)?;
     ensure!(world.is_earlier()?, "a state of a cluster that is dead");
@@ -199,13 +200,35 @@ fn group() -> Result<()> {
     world.archive.verify()
 }
 
-fn away() -> Result<()> {
+/// What is archived is restorable to its last record, and none of the other cluster's gets among it.
+fn another() -> Result<()> {
     let world = World::start()?;
-    world.produce(1)?;
-    let mut archiver = world.archiver()?;
-    world.wait_archived("latest", COUNT)?;
-    world.produce(2)?;
-    world.wait_archived("now", 2 * COUNT)?;
+    let archiver = world.archived()?;
+    let ours = world.archive.newest_snapshot()?;
+    let node = world.cluster.nodes.first().context("no broker")?;
+    node.begin_anew("another0another0another0")?;
+    world.cluster.client().create_topic(TOPIC, 1, 1, &[])?;
+    world.produce(7)?;
+    let found = world.wait_archived("latest", 2 * COUNT)?;
+    ensure!(world.is_earlier()? && found["deleted_ms"].is_null(), "{found}");
+    // Looks at the cluster go on meanwhile.
+    std::thread::sleep(Duration::from_secs(10));
+    let state = |snapshot: &Value| {
+        let mut documents = snapshot["documents"].as_array().into_iter().flatten();
+        documents.find(|d| d["name"] == "cluster-state").map(|d| d["hash"].clone())
+    };
+    let newest = world.archive.newest_snapshot()?;
+    ensure!(state(&newest).is_some() && state(&newest) == state(&ours), "{newest} after {ours}");
+    ensure!(archiver.terminate()?.success(), "it did not end well");
+    let listed = world.listed("latest")?;
+    ensure!(listed["end_offset"].as_u64() == Some(2 * COUNT) && listed["deleted_ms"].is_null(), "{listed}");
+    world.archive.verify()
+}
+
+fn away() -> Result<()> {
+    let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
+    let world = World::with(&format!("metrics: {{ listen: \"127.0.0.1:{port}\" }}"))?;
+    let mut archiver = world.archived()?;
     let node = world.cluster.nodes.first().context("no broker")?;
     node.kill();
     world.wait_archived("latest", 2 * COUNT)?;
@@ -214,12 +237,16 @@ fn away() -> Result<()> {
     let before = world.newest()?;
     std::thread::sleep(Duration::from_secs(20));
     ensure!(world.newest()? == before && archiver.is_alive(), "{} after {before}", world.newest()?);
+    let (state, snapshot) = (age(port, "cluster_state")?, age(port, "snapshot")?);
+    ensure!(state > snapshot + 3.0, "asked {state} s ago, for a snapshot of {snapshot} s ago");
 
     node.start()?;
     eventually("a snapshot of the cluster", LIMIT, || {
         let newest = world.newest()?;
         Ok(Look::when(newest > before && !world.is_earlier()?, (), newest))
     })?;
+    let (state, snapshot) = (age(port, "cluster_state")?, age(port, "snapshot")?);
+    ensure!((state - snapshot).abs() < 1.0, "{state} and {snapshot}: not its own state");
     world.produce(3)?;
     world.wait_archived("now", 3 * COUNT)?;
     node.kill();
@@ -227,4 +254,12 @@ fn away() -> Result<()> {
     ensure!(ended.success() && world.is_earlier()?, "{ended}");
     world.wait_archived("latest", 3 * COUNT)?;
     world.archive.verify()
+}
+
+/// In seconds, as the archiver's metrics have it.
+fn age(port: u16, of: &str) -> Result<f64> {
+    let (_, _, body) = http_get(port, "/metrics")?;
+    let name = format!("varve_archiver_{of}_age_seconds ");
+    let line = body.lines().find_map(|line| line.strip_prefix(&name)).with_context(|| body.clone())?;
+    Ok(line.trim().parse()?)
 }

@@ -30,7 +30,8 @@ pub(crate) fn suite() -> Suite {
         .test_with(&world, "the_active_controller_is_killed", controller_killed)
         .test_with(&world, "we_are_stopped_beyond_our_session", we_are_stopped)
         .test_with(&world, "each_read_of_the_store_fails_once", reads_fail)
-        .test_with(&world, "what_does_not_hold_is_passed_over_and_told", damaged);
+        .test_with(&world, "what_does_not_hold_is_passed_over_and_told", damaged)
+        .test_with(&world, "damage_that_the_plan_does_not_know_ends_it", damaged_meanwhile);
     if std::env::var_os("VARVE_RESTORE_FAULTS").is_some() {
         suite = suite
             .test_with(&world, "the_active_controller_stalls_and_comes_back", controller_stalls)
@@ -310,6 +311,34 @@ fn damaged(world: &World) -> Result<()> {
     let written = world.target.client().produce(PLAIN, &Produce { partition: 2, ..Produce::default() })?;
     ensure!(written.first == at_end, "{written:?} behind {at_end}");
     Ok(())
+}
+
+/// A plan passes over what it names: what is damaged later ends it before a byte of that is served.
+fn damaged_meanwhile(world: &World) -> Result<()> {
+    let dir = Scratch::new("damaged-meanwhile")?;
+    let root = dir.path().join("archive");
+    copy(world.archived.archive.path(), &root)?;
+    let logs = world.archived.logs.iter().find(|logs| logs.topic == PLAIN).context("no such topic")?;
+    let chain = world.archived.archive.chain(&logs.topic_id, 0, 0)?;
+    let object = chain.iter().find(|object| object.gap.is_none()).context("no object")?;
+    let object = root.join(object.path.strip_prefix(world.archived.archive.path())?);
+    flip(&object, 400_000)?;
+    world.clear()?;
+    let plan = dir.path().join("meanwhile.plan");
+    let url = format!("file://{}", root.display());
+    let extra = ["--replication-factor", "3", "--skip-corrupt", "--dry-run"];
+    ended(restore_from(&url, &world.target, &plan, &extra)?, 0)?;
+    flip(&object, 200_000)?;
+    let (_, err) = ended(of_plan("apply", &plan, &["--yes"])?, 2)?;
+    ensure!(err.contains(".varve") && err.contains("what the plan passes over, and no more"), "{err}");
+    for node in &world.target.nodes {
+        let log = node.partition_dir(PLAIN, 0).join("00000000000000000000.log");
+        let served = std::fs::read(&log).with_context(|| log.display().to_string())?;
+        ensure!(logs.logs[&0].batches.starts_with(&served), "{}: not the archive's", log.display());
+        ensure!(served.len() < 200_000, "{} bytes beyond what holds", served.len());
+    }
+    ended(of_plan("cleanup", &plan, &["--yes"])?, 0)?;
+    has_left(&world.target)
 }
 
 fn flip(path: &Path, at: u64) -> Result<()> {

@@ -24,3 +24,16 @@ pub(crate) fn request(method: &str, port: u16, path: &str, body: &str) -> Result
     }
     Ok(answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default())
 }
+
+/// Status, head and body of a page.
+pub fn http_get(port: u16, path: &str) -> Result<(u16, String, String)> {
+    let limit = Duration::from_secs(5);
+    let mut stream = TcpStream::connect_timeout(&SocketAddr::from(([127, 0, 0, 1], port)), limit)?;
+    stream.set_read_timeout(Some(limit))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("no end of the head")?;
+    let status = head.split(' ').nth(1).context("no status")?.parse()?;
+    Ok((status, head.to_owned(), body.to_owned()))
+}

@@ -48,6 +48,7 @@ pub use driver::{
 };
 pub use dump::dumped_batches;
 pub use fault::{Fault, ride_out};
+pub use http::http_get;
 pub use install::{Unavailable, install_for_unit_tests, kafka_class_path, kafka_jars, rsm_jar};
 pub use minio::{Bucket, Minio, PASSWORD as MINIO_PASSWORD, REGION as MINIO_REGION, USER as MINIO_USER};
 pub use node::Node;

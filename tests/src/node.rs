@@ -92,6 +92,14 @@ impl Node {
         install::run(&mut java)
     }
 
+    /// Another cluster in its place, at its addresses. Only where it is the whole cluster.
+    pub fn begin_anew(&self, cluster_id: &str) -> Result<()> {
+        self.kill();
+        fs::remove_dir_all(self.log_dir())?;
+        self.format(cluster_id)?;
+        self.start()
+    }
+
     /// Starts the broker and waits until it serves.
     pub fn start(&self) -> Result<()> {
         self.launch()?;

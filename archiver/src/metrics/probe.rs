@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::time::Duration;
 
+use varve_archive::record::snapshot::CLUSTER_STATE;
+use varve_cluster::EarlierState;
 use varve_kafka::client::OffsetSpec;
 use varve_kafka::client::admin::TopicPartition;
 use varve_store::Key as StoreKey;
@@ -72,13 +74,21 @@ async fn ends(watch: &Watch) {
 }
 
 async fn newest_snapshot(watch: &Watch) {
-    match watch.archive.latest_snapshot(0).await {
-        Ok(Some(snapshot)) => watch.progress.tally.snapshot(SnapshotSeen {
-            sequence: snapshot.record.sequence,
-            created_ms: snapshot.record.created_ms,
+    let seen = async {
+        let Some(snapshot) = watch.archive.latest_snapshot(0).await? else { return Ok(None) };
+        let earlier = EarlierState::of(&watch.archive, &snapshot).await?;
+        let record = snapshot.record;
+        let own_ms = record.document(CLUSTER_STATE).map(|_| record.created_ms);
+        Ok::<_, varve_archive::Error>(Some(SnapshotSeen {
+            sequence: record.sequence,
+            created_ms: record.created_ms,
+            cluster_asked_ms: earlier.map(|of| of.created_ms).or(own_ms),
             duration: None,
             lagging: 0,
-        }),
+        }))
+    };
+    match seen.await {
+        Ok(Some(seen)) => watch.progress.tally.snapshot(seen),
         Ok(None) => {}
         Err(error) => tracing::debug!(%error, "the newest snapshot is not known"),
     }

@@ -44,6 +44,9 @@ pub struct Status {
 pub struct SnapshotStatus {
     pub sequence: u64,
     pub created_ms: i64,
+    /// When the cluster was asked for its state: earlier, if it was away then. `None` if there is no state.
+    #[serde(default)]
+    pub cluster_asked_ms: Option<i64>,
     /// `None` for one that another archiver wrote, or this one before it was started.
     pub duration_ms: Option<u64>,
     pub lagging_partitions: Option<usize>,
@@ -105,6 +108,7 @@ pub(super) fn of(watch: &Watch) -> Status {
         snapshot: view.snapshot.map(|s| SnapshotStatus {
             sequence: s.sequence,
             created_ms: s.created_ms,
+            cluster_asked_ms: s.cluster_asked_ms,
             duration_ms: s.duration.map(ms),
             lagging_partitions: s.duration.map(|_| s.lagging),
         }),

@@ -243,6 +243,14 @@ pub(super) const METRICS: &[Metric] = &[
         snapshot(v, |s, now_ms| Some(now_ms.saturating_sub(s.created_ms).max(0) as f64 / 1000.0))
     }),
     Metric::new(
+        "cluster_state_age",
+        Gauge,
+        Seconds,
+        &[],
+        "How long ago the cluster was asked for the state that it has: the cluster was away if that is longer.",
+        |v| snapshot(v, |s, now_ms| Some(now_ms.saturating_sub(s.cluster_asked_ms?).max(0) as f64 / 1000.0)),
+    ),
+    Metric::new(
         "snapshot_duration",
         Gauge,
         Seconds,
@@ -361,6 +369,11 @@ pub(super) const ALERTS: &[Alert] = &[
         expression: "varve_archiver_snapshot_age_seconds > 3600",
         lasting: "at once",
         means: "No recovery point for an hour. Set it to a few times `snapshots.interval`.",
+    },
+    Alert {
+        expression: "varve_archiver_cluster_state_age_seconds - varve_archiver_snapshot_age_seconds > 3600",
+        lasting: "at once",
+        means: "Snapshots are made of the archive alone: the groups, configs and ACLs in them are from before the cluster was away.",
     },
     Alert {
         expression: "increase(varve_archiver_gap_offsets_total{reason!=\"compacted\"}[1h]) > 0",

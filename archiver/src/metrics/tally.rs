@@ -77,6 +77,8 @@ pub(crate) struct Look {
 pub(crate) struct SnapshotSeen {
     pub(crate) sequence: u64,
     pub(crate) created_ms: i64,
+    /// When the cluster was asked for its state: earlier, if it was away then. `None` if the snapshot has none.
+    pub(crate) cluster_asked_ms: Option<i64>,
     /// From its first question to its record; `None` for one that was found.
     pub(crate) duration: Option<Duration>,
     pub(crate) lagging: usize,

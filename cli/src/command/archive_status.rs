@@ -89,7 +89,14 @@ fn print(status: &Status, out: &mut impl Write) -> Result<()> {
                 Some(0) | None => String::new(),
                 Some(n) => format!(", {} partitions lagged", grouped(n as u64)),
             };
-            writeln!(out, "snapshot    {}, {ago} ago{lagging}", snapshot.sequence)?;
+            let asked_ms = snapshot.cluster_asked_ms.filter(|asked_ms| *asked_ms < snapshot.created_ms);
+            let state = asked_ms.map_or_else(String::new, |asked_ms| {
+                format!(
+                    ", made without the cluster: its state is {} old",
+                    age(status.now_ms.saturating_sub(asked_ms))
+                )
+            });
+            writeln!(out, "snapshot    {}, {ago} ago{lagging}{state}", snapshot.sequence)?;
         }
         None => writeln!(out, "snapshot    none yet")?,
     }
