@@ -19,6 +19,7 @@ mod last_snapshots;
 mod replica;
 mod restore;
 mod restore_as_of;
+mod restore_cold;
 mod restore_faults;
 mod restore_matrix;
 mod restore_produce;
@@ -60,6 +61,7 @@ const SUITES: &[Named] = &[
     ("replica", replica::suite),
     ("restore", restore::suite),
     ("restore_as_of", restore_as_of::suite),
+    ("restore_cold", restore_cold::suite),
     ("restore_faults", restore_faults::suite),
     ("restore_matrix", restore_matrix::suite),
     ("restore_produce", restore_produce::suite),

@@ -1,4 +1,4 @@
-//! What the tests run, and where it comes from: Go's module proxy and Maven Central, at pinned versions.
+//! What the tests run, and where it comes from: Go's module proxy, Maven Central and PyPI, at pinned versions.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,6 +9,10 @@ use crate::{KAFKA_VERSION, cache};
 
 const MINIO_VERSION: &str = "v0.0.0-20260212201848-7aac2a2c5b7c";
 const TOXIPROXY_VERSION: &str = "v2.12.0";
+
+const MOTO: &str = "moto[s3]==5.2.5";
+/// What serves it over HTTP.
+const MOTO_SERVER: [&str; 2] = ["flask==3.1.3", "flask-cors==6.0.5"];
 
 /// A server that can't be installed here. Tests that need it are skipped, unless `VARVE_REQUIRE_SERVERS` is set.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -40,6 +44,17 @@ pub(crate) fn toxiproxy() -> Result<PathBuf> {
         go_install(dir, "github.com/Shopify/toxiproxy/v2/cmd/server", TOXIPROXY_VERSION, "toxiproxy-server")
     });
     Ok(available("toxiproxy", dir)?.join("toxiproxy-server"))
+}
+
+/// A folder of Python's packages.
+pub(crate) fn moto() -> Result<PathBuf> {
+    let name = MOTO.replace(['[', ']', '='], "-");
+    let dir = cache::ensure(&format!("servers/{name}"), |dir| {
+        let mut pip = Command::new("python3");
+        pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--target"]).arg(dir);
+        run(pip.arg(MOTO).args(MOTO_SERVER))
+    });
+    available("moto", dir)
 }
 
 /// A Schema Registry over franz-go's package: `tests/registry/`.

@@ -1,4 +1,4 @@
-//! The harness for tests against real servers: brokers from Maven Central's jars, MinIO, toxiproxy.
+//! The harness for tests against real servers: brokers from Maven Central's jars, MinIO, moto, toxiproxy.
 //!
 //! * Everything is installed once under the user's cache folder, by whoever needs it first; a lock file makes
 //!   the others wait, a rename makes it whole or absent.
@@ -10,6 +10,7 @@
 //!   that no test has to trust what a broker says of its own data.
 
 mod archive;
+mod bucket;
 mod cache;
 mod cluster;
 mod driver;
@@ -18,6 +19,7 @@ mod fault;
 mod http;
 mod install;
 mod minio;
+mod moto;
 mod node;
 mod permissions;
 mod ports;
@@ -41,6 +43,7 @@ pub use archive::{
     ArchiveDir, ArchivedObject, Compared, Ended, RawLog, Running, TopicLogs, client, plain_client, runtime,
     varve,
 };
+pub use bucket::Bucket;
 pub use cluster::{Cluster, ClusterBuilder};
 pub use driver::{
     At, Client, Consume, Consumed, Driver, Produce, Produced, SegmentState, TierSegment, TopicInfo,
@@ -50,7 +53,8 @@ pub use dump::dumped_batches;
 pub use fault::{Fault, ride_out};
 pub use http::http_get;
 pub use install::{Unavailable, install_for_unit_tests, kafka_class_path, kafka_jars, rsm_jar};
-pub use minio::{Bucket, Minio, PASSWORD as MINIO_PASSWORD, REGION as MINIO_REGION, USER as MINIO_USER};
+pub use minio::{Minio, PASSWORD as MINIO_PASSWORD, REGION as MINIO_REGION, USER as MINIO_USER};
+pub use moto::Moto;
 pub use node::Node;
 pub use permissions::{
     Permission, ResourceName, documented_permissions, documented_producer_permissions,
