@@ -314,6 +314,7 @@ fn killed(source: &Source) -> Result<()> {
         done += 1;
     }
     println!("killed {done} times");
+    ensure!(done > 0, "it was never killed");
     let (out, _) = ended(of_plan("apply", &plan, &["--yes", "--json"])?, 0)?;
     let report = json(&out)?;
     ensure!(report["is_clean"] == true && report["applied"]["is_resumed"] == true, "{out}");
@@ -323,7 +324,8 @@ fn killed(source: &Source) -> Result<()> {
 
 /// One after the other, and one of them is killed: leaders move all the time.
 fn restarted(source: &Source) -> Result<()> {
-    let cluster = Cluster::builder().nodes(3).property("min.insync.replicas", 2).start()?;
+    let builder = Cluster::builder().nodes(3).property("min.insync.replicas", 2);
+    let cluster = builder.property(FORGETS.0, FORGETS.1).start()?;
     let plan = source.plan("restarted");
     let extra = ["--replication-factor", "3", "--throttle", "300KiB", "--patience", "2m"];
     let mut restoring = Restoring::start(source.restore(&cluster, &plan, &extra)?, &plan)?;
@@ -353,15 +355,20 @@ fn restarted(source: &Source) -> Result<()> {
     groups(source, &cluster)
 }
 
+/// A broker looks each ten minutes whom it may forget.
+const FORGETS: (&str, u32) = ("producer.id.expiration.check.interval.ms", 1);
+
 /// Batches are appended whose answers never come, and the broker starts anew: of a producer whose records are that old
-/// it knows nothing then.
+/// it knows nothing then, nor a moment after each batch.
 fn forgetful(source: &Source) -> Result<()> {
     let toxiproxy = Toxiproxy::start()?;
-    let cluster = Cluster::builder().proxied_listener("FAR", "PLAINTEXT", &toxiproxy).start()?;
+    let builder = Cluster::builder().proxied_listener("FAR", "PLAINTEXT", &toxiproxy);
+    let cluster = builder.property(FORGETS.0, FORGETS.1).start()?;
     let plan = source.plan("forgotten");
     let mut command = Command::new(varve()?);
     command.args(["restore", "--from", &source.archive.url(), "--to", &cluster.bootstrap_of("FAR")?]);
     command.args(["--yes", "--throttle", "400KiB", "--patience", "2m", "--plan"]).arg(&plan);
+    command.env("VARVE_LOG", "debug");
     let mut restoring = Restoring::start(command, &plan)?;
     let kafka = cluster.client();
     for round in 0..3 {
@@ -381,6 +388,10 @@ fn forgetful(source: &Source) -> Result<()> {
         proxy.open()?;
     }
     restoring.finish()?;
+    let said = std::fs::read_to_string(plan.with_extension("log"))?;
+    let found = said.lines().filter(|line| line.contains("were found in the log"));
+    let found: Vec<&str> = found.filter(|line| !line.contains("there=0")).collect();
+    ensure!(found.len() >= 3, "no answer was lost: {found:?}");
     same(source, &cluster)?;
     groups(source, &cluster)
 }

@@ -1,7 +1,7 @@
 //! What an apply has done: a line each, beside the plan. Whoever resumes reads it; a line that a crash cut off is none.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -64,17 +64,22 @@ impl Journal {
         name.into()
     }
 
-    /// What was done so far, and the place for what follows.
+    /// What was done so far, and the place for what follows. It is locked until it is dropped.
     pub(super) fn open(path: PathBuf) -> Result<(Self, Done)> {
         let fail = |source| Error::File { what: path.display().to_string(), source };
-        let text = match std::fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-            Err(error) => return Err(fail(error)),
-        };
+        let file = OpenOptions::new().create(true).append(true).open(&path).map_err(fail)?;
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => {
+                let what = format!("another process is at work: it has {}", path.display());
+                return Err(Error::refused(what, "wait for its end, or end it; then go on with apply"));
+            }
+            // Not every file system has locks.
+            Err(TryLockError::Error(error)) => tracing::warn!(%error, path = %path.display(), "no lock"),
+            Ok(()) => {}
+        }
+        let text = std::fs::read_to_string(&path).map_err(fail)?;
         let whole = text.rfind('\n').map_or(0, |end| end + 1);
         let done = read(&path, text.get(..whole).unwrap_or_default())?;
-        let file = OpenOptions::new().create(true).append(true).open(&path).map_err(fail)?;
         file.set_len(whole as u64).map_err(fail)?;
         Ok((Self { file: Mutex::new(file), path }, done))
     }
@@ -169,10 +174,13 @@ mod tests {
         journal.group("billing").unwrap();
         journal.aborted("orders", 1, 17).unwrap();
         std::fs::write(&path, [std::fs::read(&path).unwrap(), b"{\"group\":{".to_vec()].concat()).unwrap();
+        assert!(matches!(Journal::open(path.clone()), Err(Error::Refused { .. })), "two at work");
+        drop(journal);
         let (journal, done) = Journal::open(path.clone()).unwrap();
         assert_eq!(done.topics.get("orders"), Some(&Id([7; 16])));
         assert_eq!((done.last_producer_id, done.groups.len(), done.aborted.len()), (1999, 1, 1));
         journal.group("audit").unwrap();
+        drop(journal);
         assert_eq!(Journal::open(path.clone()).unwrap().1.groups.len(), 2);
         std::fs::write(&path, "{\"other\":{}}\n").unwrap();
         assert!(Journal::open(path).is_err());

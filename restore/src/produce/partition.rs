@@ -78,6 +78,9 @@ impl Writing<'_> {
     /// Of archive and target; somebody else who writes there.
     pub(crate) async fn write(&self, lane: &mut ProduceLane, work: &Work<'_>) -> Result<()> {
         let (mut map, last) = PartitionMap::open(self.maps, work.topic, work.planned.partition)?;
+        if work.produce.records == 0 && work.produce.filler == 0 {
+            return map.sync();
+        }
         let end = lane.turn_to(&work.topic.target, work.topic_id, work.planned.partition).await?;
         let start = self.offset(work, OffsetSpec::Earliest).await?;
         let filler = work.produce.filler;
@@ -104,6 +107,21 @@ impl Writing<'_> {
         let end = self.offset(work, OffsetSpec::Latest).await?;
         if end < expected {
             return Err(Error::unexpected(format!("{}: its end", work.name()), expected, end));
+        }
+        self.nothing_more(work, expected, end).await
+    }
+
+    /// Behind our last record others may write, and not we.
+    async fn nothing_more(&self, work: &Work<'_>, from: i64, end: i64) -> Result<()> {
+        let (topic, partition) = (&work.topic.target, work.planned.partition);
+        let mut tail = self.client.read_partition(topic, work.topic_id, partition, from, end);
+        while let Some(bytes) = tail.next().await? {
+            for batch in Batches::new(bytes, 0) {
+                let header = batch.map_err(|source| Error::Protocol { object: work.name(), source })?.header;
+                if header.producer_id == self.producer.at(0).producer_id {
+                    return Err(work.foreign(header.base_offset));
+                }
+            }
         }
         Ok(())
     }

@@ -168,7 +168,12 @@ impl Connection {
     /// Whether a new call may succeed on it.
     pub fn is_usable(&self) -> bool {
         let expired = self.shared.expires.lock().is_some_and(|at| Instant::now() >= at);
-        !expired && self.shared.waiting.0.lock().ended.is_none()
+        !expired && !self.has_ended()
+    }
+
+    /// Whether calls that wait for an answer get none any more.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.shared.waiting.0.lock().ended.is_some()
     }
 
     /// The highest version of `R` that both sides speak, at most `cap`.

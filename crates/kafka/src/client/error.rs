@@ -42,7 +42,7 @@ pub enum ClientError {
     #[error("no topic {topic:?} on this cluster")]
     NoSuchTopic { topic: String },
 
-    /// What we lead, or would lead.
+    /// What is no answer to what was asked, or no log that can be led.
     #[error("{what}: {detail}")]
     Log { what: String, detail: String },
 
@@ -55,6 +55,13 @@ pub enum ClientError {
 
     #[error("{what}: replicas in sync have it up to offset {high_watermark}, the leader up to {end}")]
     NotInSync { what: String, end: i64, high_watermark: i64 },
+
+    #[error("{what}: the log ends at offset {end}, and had {expected} already")]
+    Behind { what: String, end: i64, expected: i64 },
+
+    /// It has batches that we don't know of, or an older state.
+    #[error("{what}: the leader expects another sequence ({code})")]
+    OutOfSequence { what: String, code: ResponseError },
 
     /// Somebody else writes there, or a broker that forgot the producer has taken a batch twice.
     #[error("{what}: other records than what was sent are at offset {offset}")]
@@ -83,7 +90,9 @@ impl ClientError {
             | ClientError::Timeout { .. }
             | ClientError::Closed { .. }
             | ClientError::NoLeader { .. }
-            | ClientError::NotInSync { .. } => true,
+            | ClientError::NotInSync { .. }
+            | ClientError::Behind { .. }
+            | ClientError::OutOfSequence { .. } => true,
             ClientError::Kafka { code, .. } => code.is_retriable(),
             _ => false,
         }

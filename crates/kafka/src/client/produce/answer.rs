@@ -40,6 +40,11 @@ pub(super) fn base_offset(what: &str, answer: &ProduceResponse) -> Result<i64> {
     };
     match ResponseError::try_from_code(partition.error_code) {
         None => Ok(partition.base_offset),
+        Some(
+            code @ (ResponseError::OutOfOrderSequenceNumber
+            | ResponseError::DuplicateSequenceNumber
+            | ResponseError::UnknownProducerId),
+        ) => Err(ClientError::OutOfSequence { what: what.to_owned(), code }),
         Some(code) => {
             let why = partition.error_message.as_ref().map(|m| m.as_str()).filter(|m| !m.is_empty());
             let what = why.map_or_else(|| what.to_owned(), |why| format!("{what} ({why})"));

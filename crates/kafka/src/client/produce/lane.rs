@@ -2,10 +2,11 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use kafka_protocol::messages::{ProduceRequest, ProduceResponse};
+use futures::FutureExt;
+use kafka_protocol::messages::ProduceRequest;
 use varve_format::Id;
 
 use super::super::cluster::Client;
@@ -17,8 +18,11 @@ use crate::protocol::{BatchHeader, Batches, ProtocolError};
 
 /// As many as a broker knows again.
 const IN_FLIGHT: usize = 5;
+/// Who has sent nothing for so long may have been forgotten, or have been asleep while another went on for him.
+const IDLE: Duration = Duration::from_secs(10);
 
-type Answer = Pin<Box<dyn Future<Output = Result<ProduceResponse>> + Send>>;
+/// The offset that a batch got.
+type Answer = Pin<Box<dyn Future<Output = Result<i64>> + Send>>;
 
 struct InFlight {
     batch: Bytes,
@@ -30,6 +34,7 @@ struct InFlight {
 enum State {
     ToSend,
     Sent(Answer),
+    Answered(Result<i64>),
     /// A look has found it in the log.
     There,
 }
@@ -42,6 +47,8 @@ pub struct ProduceLane {
     place: Option<Place>,
     in_flight: VecDeque<InFlight>,
     sure: Sure,
+    /// By the clock on the wall, which goes on while this machine sleeps.
+    last_sent: SystemTime,
 }
 
 struct Place {
@@ -49,6 +56,7 @@ struct Place {
     topic_id: Id,
     partition: i32,
     leader: i32,
+    leader_epoch: i32,
 }
 
 /// What the leader is known to have.
@@ -71,8 +79,15 @@ impl std::fmt::Debug for ProduceLane {
 impl ProduceLane {
     /// `patience` is for what fails and may pass, without any progress.
     pub fn new(client: Client, patience: Duration) -> Self {
-        let (connections, in_flight) = (HashMap::new(), VecDeque::new());
-        Self { client, patience, connections, place: None, in_flight, sure: Sure::No }
+        Self {
+            client,
+            patience,
+            connections: HashMap::new(),
+            place: None,
+            in_flight: VecDeque::new(),
+            sure: Sure::No,
+            last_sent: SystemTime::now(),
+        }
     }
 
     /// From here on it writes to this partition. What was under way to another is not waited for. Where the log ends.
@@ -83,13 +98,14 @@ impl ProduceLane {
         self.in_flight.clear();
         let mut backoff = self.backoff();
         let end = loop {
-            match self.client.settled_end(topic, topic_id, partition).await {
+            match self.client.settled_end(topic, topic_id, partition, 0).await {
                 Ok(end) => break end,
-                Err(error) => backoff.wait_or_fail(topic, error).await?,
+                Err(error) => backoff.wait_or_fail(topic, last_of(error)).await?,
             }
         };
-        self.place = Some(Place { topic: topic.to_owned(), topic_id, partition, leader: end.leader });
-        self.sure = Sure::Log;
+        let (topic, leader, leader_epoch) = (topic.to_owned(), end.leader, end.leader_epoch);
+        self.place = Some(Place { topic, topic_id, partition, leader, leader_epoch });
+        (self.sure, self.last_sent) = (Sure::Log, SystemTime::now());
         Ok(end.offset)
     }
 
@@ -105,7 +121,12 @@ impl ProduceLane {
         };
         self.in_flight.push_back(InFlight { batch, base_offset, state: State::ToSend });
         // What can't be sent is sent again when it is waited for.
-        if let Err(error) = self.begin().await {
+        if self.sure != Sure::No
+            && let Err(error) = self.begin().await.map_err(last_of)
+        {
+            if !error.is_retriable() {
+                return Err(error);
+            }
             tracing::debug!(%error, "a batch could not be sent");
         }
         Ok(acked)
@@ -118,19 +139,19 @@ impl ProduceLane {
     pub async fn oldest(&mut self) -> Result<Option<usize>> {
         let mut backoff = self.backoff();
         while let Some(first) = self.in_flight.front_mut() {
-            let (what, expected) =
-                (self.place.as_ref().map_or_else(String::new, Place::name), first.base_offset);
+            if let State::Sent(answer) = &mut first.state {
+                first.state = State::Answered(answer.as_mut().await);
+            }
+            let expected = first.base_offset;
             let outcome = match std::mem::replace(&mut first.state, State::ToSend) {
                 State::There => Ok(expected),
-                State::Sent(answer) => {
-                    let answered = answer.await.and_then(|answer| answer::base_offset(&what, &answer));
-                    answered.inspect(|_| self.sure = Sure::Producer)
-                }
-                State::ToSend => match self.begin().await {
+                State::Answered(answer) => answer.inspect(|_| self.sure = Sure::Producer),
+                State::ToSend | State::Sent(_) => match self.begin().await {
                     Ok(()) => continue,
                     Err(error) => Err(error),
                 },
             };
+            let what = self.place.as_ref().map_or_else(String::new, Place::name);
             match outcome {
                 Ok(found) if found != expected => {
                     tracing::error!(what, expected, found, "acknowledged at another offset");
@@ -138,7 +159,7 @@ impl ProduceLane {
                 }
                 Ok(_) => return Ok(self.in_flight.pop_front().map(|first| first.batch.len())),
                 Err(error) => {
-                    backoff.wait_or_fail(&what, error).await?;
+                    backoff.wait_or_fail(&what, last_of(error)).await?;
                     self.doubt();
                 }
             }
@@ -151,25 +172,37 @@ impl ProduceLane {
         Backoff::new(config.retry_backoff, config.retry_backoff_max, self.patience)
     }
 
-    /// Sends what was not sent, in order: one alone, if the leader may not know the producer.
+    /// Sends what was not sent, in order: one alone, if the leader may not know the producer; nothing behind what failed.
     async fn begin(&mut self) -> Result<()> {
-        if self.in_flight.iter().all(|one| !matches!(one.state, State::ToSend)) {
+        if self.in_flight.iter().all(|one| !matches!(one.state, State::ToSend)) || self.has_failed() {
             return Ok(());
+        }
+        let is_under_way = self.in_flight.iter().any(|one| matches!(one.state, State::Sent(_)));
+        let is_idle = self.last_sent.elapsed().is_ok_and(|idle| idle >= IDLE);
+        if is_idle && is_under_way {
+            return Ok(());
+        }
+        if is_idle {
+            self.sure = Sure::No;
         }
         if self.sure == Sure::No {
             self.look().await?;
         }
         let Some(place) = &self.place else { return Err(no_place()) };
-        let connection = match self.connections.get(&place.leader).filter(|c| c.is_usable()) {
-            Some(connection) => connection.clone(),
-            // What was sent on an older one may be in the log.
-            None if self.is_under_way() => {
+        let connection = match self.connections.get(&place.leader) {
+            Some(connection) if connection.is_usable() => connection.clone(),
+            // Its time is over, and what is under way is answered still.
+            Some(connection) if is_under_way && !connection.has_ended() => return Ok(()),
+            // What was sent on it may be in the log.
+            _ if is_under_way => {
                 self.doubt();
                 return Err(ClientError::NoLeader { what: "the connection ended".to_owned() });
             }
-            None => {
+            _ => {
                 let new = self.client.own_connection(place.leader).await?;
                 self.connections.insert(place.leader, new.clone());
+                // The broker may have started anew.
+                self.sure = Sure::Log;
                 new
             }
         };
@@ -181,10 +214,10 @@ impl ProduceLane {
         for one in &mut self.in_flight {
             match one.state {
                 _ if under_way == may_be_under_way => break,
-                State::There => {}
+                State::There | State::Answered(_) => {}
                 State::Sent(_) => under_way += 1,
                 State::ToSend => {
-                    let batch = one.batch.clone();
+                    let (batch, what) = (one.batch.clone(), place.name());
                     let request = answer::request(
                         &place.topic,
                         place.topic_id,
@@ -193,7 +226,10 @@ impl ProduceLane {
                         version,
                         timeout_ms,
                     );
-                    one.state = State::Sent(Box::pin(connection.begin(request, version).await?));
+                    let answer = connection.begin(request, version).await?;
+                    let offset = answer.map(move |answer| answer::base_offset(&what, &answer?));
+                    one.state = State::Sent(Box::pin(offset));
+                    self.last_sent = SystemTime::now();
                     under_way += 1;
                 }
             }
@@ -201,8 +237,16 @@ impl ProduceLane {
         Ok(())
     }
 
-    fn is_under_way(&self) -> bool {
-        self.in_flight.iter().any(|one| matches!(one.state, State::Sent(_)))
+    /// Whether one of those under way has, so far.
+    fn has_failed(&mut self) -> bool {
+        for one in &mut self.in_flight {
+            if let State::Sent(answer) = &mut one.state
+                && let Some(answer) = answer.as_mut().now_or_never()
+            {
+                one.state = State::Answered(answer);
+            }
+        }
+        self.in_flight.iter().any(|one| matches!(one.state, State::Answered(Err(_))))
     }
 
     /// What was sent may be in the log, or not.
@@ -217,17 +261,17 @@ impl ProduceLane {
     /// Finds out which of the batches the log has.
     async fn look(&mut self) -> Result<()> {
         let Some(place) = &mut self.place else { return Err(no_place()) };
-        let end = self.client.settled_end(&place.topic, place.topic_id, place.partition).await?;
-        place.leader = end.leader;
+        let (topic, partition) = (place.topic.as_str(), place.partition);
+        let end = self.client.settled_end(topic, place.topic_id, partition, place.leader_epoch).await?;
+        (place.leader, place.leader_epoch) = (end.leader, end.leader_epoch);
         let (what, Some(first)) = (place.name(), self.in_flight.front()) else { return Ok(()) };
         let from = first.base_offset;
         if end.offset < from {
-            let detail = format!("the log ends at offset {}, and had {from} already", end.offset);
-            return Err(ClientError::Log { what, detail });
+            return Err(ClientError::Behind { what, end: end.offset, expected: from });
         }
         let mut reader =
             self.client.read_partition(&place.topic, place.topic_id, place.partition, from, end.offset);
-        let mut left = self.in_flight.iter_mut();
+        let (mut left, mut there) = (self.in_flight.iter_mut(), 0);
         while let Some(bytes) = reader.next().await? {
             for batch in Batches::new(bytes, 0) {
                 let fail = |source| ClientError::Protocol { what: what.clone(), source };
@@ -241,9 +285,11 @@ impl ProduceLane {
                     return Err(ClientError::OffsetTaken { what, offset: sent.base_offset });
                 }
                 sent.state = State::There;
+                there += 1;
             }
         }
-        self.sure = Sure::Log;
+        tracing::debug!(what, there, "batches were found in the log");
+        (self.sure, self.last_sent) = (Sure::Log, SystemTime::now());
         Ok(())
     }
 }
@@ -255,8 +301,17 @@ fn is_same(sent: &InFlight, found: &BatchHeader) -> Result<bool, ProtocolError> 
     Ok(found.base_offset == sent.base_offset && of(&header) == of(found))
 }
 
+/// What a call within has tried in vain may be tried on here: the patience is the lane's.
+fn last_of(error: ClientError) -> ClientError {
+    match error {
+        ClientError::GaveUp { last, .. } if last.is_retriable() => *last,
+        other => other,
+    }
+}
+
 fn no_place() -> ClientError {
-    ClientError::NoLeader { what: "no partition was named".to_owned() }
+    let detail = "no partition was named".to_owned();
+    ClientError::Log { what: "a producer".to_owned(), detail }
 }
 
 impl Place {
