@@ -79,7 +79,9 @@ impl Journal {
             writers.entry(bundle.archiver.clone()).or_default().push_back(bundle.clone());
         }
         let (mut expired, mut coverage) = (0, Coverage::new(archive));
-        for bundles in writers.into_values() {
+        for mut bundles in writers.into_values() {
+            // A writer's newest stays: its number is not given again.
+            bundles.pop_back();
             for bundle in bundles {
                 if let Some(index) = archive.bundle(&bundle).await? {
                     let behind = |e: &BundleEntry| {
@@ -88,7 +90,7 @@ impl Journal {
                     if index.entries.iter().any(behind) {
                         break;
                     }
-                    // The last of a writer stays, and what no chain has: it is the only copy.
+                    // What no chain has stays: it is the only copy.
                     if !archive.expire_bundle(&index, &mut coverage).await? {
                         continue;
                     }

@@ -44,8 +44,6 @@ impl PartitionProgress {
 pub struct Progress {
     partitions: Mutex<HashMap<Key, PartitionProgress>>,
     read_bytes: AtomicU64,
-    commits: AtomicU64,
-    failures: AtomicU64,
     pub(crate) tally: Tally,
 }
 
@@ -64,7 +62,6 @@ impl Progress {
         journal: Vec<JournalEntry>,
         open: Option<&OpenTransactions>,
     ) {
-        self.commits.fetch_add(1, Ordering::Relaxed);
         let mut partitions = self.partitions.lock();
         let progress = partitions.entry(key).or_default();
         let before = (progress.branch, progress.safe_end());
@@ -123,7 +120,6 @@ impl Progress {
     }
 
     pub(crate) fn failed_for(&self, key: Key, kind: FailureKind, why: &str) {
-        self.failures.fetch_add(1, Ordering::Relaxed);
         self.partitions.lock().entry(key).or_default().trouble = Some(why.to_owned());
         self.tally.failed(key, kind, why);
     }
@@ -148,13 +144,5 @@ impl Progress {
     /// Of record batches.
     pub fn read_bytes(&self) -> u64 {
         self.read_bytes.load(Ordering::Relaxed)
-    }
-
-    pub fn commits(&self) -> u64 {
-        self.commits.load(Ordering::Relaxed)
-    }
-
-    pub fn failures(&self) -> u64 {
-        self.failures.load(Ordering::Relaxed)
     }
 }

@@ -19,7 +19,7 @@ const SHOWN: usize = 20;
 
 /// From their names.
 pub(crate) fn parts(names: &[String]) -> Result<StateParts> {
-    // Those of which the plan only says that they are not put back come with the others.
+    // Users come with what they may do.
     let mut parts = Vec::new();
     for name in names {
         match name.as_str() {

@@ -103,7 +103,28 @@ fn killed() -> Result<()> {
         }
         Ok(())
     })?;
+    let client = plain_client(&cluster.bootstrap())?;
+    let topic_id = runtime()?.block_on(client.topic("t"))?.topic_id.to_string();
+    let mut archived = 0;
+    for partition in 0..4 {
+        archived += archive.chain(&topic_id, partition, 0)?.len();
+    }
+    ensure!(archived > 0, "none of them came to archive anything");
     finish(&cluster, &archive, &["t"])
+}
+
+/// Every chain grows, without anything but the service that runs.
+fn goes_on(archive: &ArchiveDir, topic_id: &str, partitions: i32) -> Result<()> {
+    let ends = || -> Result<Vec<i64>> {
+        let end = |p| Ok(archive.chain(topic_id, p, 0)?.last().map_or(0, |o| o.end_offset()));
+        (0..partitions).map(end).collect()
+    };
+    let before = ends()?;
+    eventually("every partition goes on", LIMIT, || {
+        let now = ends()?;
+        let all = now.iter().zip(&before).all(|(now, before)| now > before);
+        Ok(Look::when(all, (), (before.clone(), now)))
+    })
 }
 
 /// What is left is archived, then all of it compared and proven.
@@ -121,12 +142,14 @@ fn two() -> Result<()> {
     let scratch = Scratch::new("archive-two")?;
     let archive = ArchiveDir::new(scratch.path(), &cluster.bootstrap(), QUICK)?;
     while_producing(&cluster, "t", 4, || {
-        let (a, b) = (scratch.path().join("a.log"), scratch.path().join("b.log"));
-        let a = archive.start(&a, &["--set", "journal.name=a"])?;
-        let b = archive.start(&b, &["--set", "journal.name=b"])?;
+        let logs = ["a", "b"].map(|name| scratch.path().join(format!("{name}.log")));
+        let a = archive.start(&logs[0], &["--set", "journal.name=a"])?;
+        let b = archive.start(&logs[1], &["--set", "journal.name=b"])?;
         thread::sleep(Duration::from_secs(20));
         let (a, b) = (a.terminate()?, b.terminate()?);
         ensure!(a.success() && b.success(), "{a}, {b}");
+        let said = logs.iter().map(std::fs::read_to_string).collect::<Result<String, _>>()?;
+        ensure!(said.contains("another archiver was first"), "they never met: {said}");
         Ok(())
     })?;
     finish(&cluster, &archive, &["t"])
@@ -152,16 +175,7 @@ fn group() -> Result<()> {
         b.kill();
         // The others take its partitions over: every chain goes on.
         thread::sleep(Duration::from_secs(10));
-        let ends = |archive: &ArchiveDir| -> Result<Vec<i64>> {
-            let end = |p| Ok(archive.chain(&topic_id, p, 0)?.last().map_or(0, |o| o.end_offset()));
-            (0..12).map(end).collect()
-        };
-        let before = ends(&archive)?;
-        eventually("every partition goes on", LIMIT, || {
-            let now = ends(&archive)?;
-            let all = now.iter().zip(&before).all(|(now, before)| now > before);
-            Ok(Look::when(all, (), (before.clone(), now)))
-        })?;
+        goes_on(&archive, &topic_id, 12)?;
         let (a, c) = (a.terminate()?, c.terminate()?);
         ensure!(a.success() && c.success(), "{a}, {c}");
         Ok(())
@@ -174,6 +188,8 @@ fn leaders() -> Result<()> {
     cluster.client().create_topic("t", 6, 3, &[("min.insync.replicas", "2")])?;
     let scratch = Scratch::new("archive-leaders")?;
     let archive = ArchiveDir::new(scratch.path(), &cluster.bootstrap(), QUICK)?;
+    let client = plain_client(&cluster.bootstrap())?;
+    let topic_id = runtime()?.block_on(client.topic("t"))?.topic_id.to_string();
     let log = scratch.path().join("archiver.log");
     let mut running = archive.start(&log, &[])?;
     while_producing(&cluster, "t", 6, || {
@@ -189,7 +205,7 @@ fn leaders() -> Result<()> {
                 cluster.wait_registered(3)?;
             }
         }
-        Ok(())
+        goes_on(&archive, &topic_id, 6)
     })?;
     ensure!(running.is_alive(), "it ended: see {}", log.display());
     ensure!(running.terminate()?.success(), "it did not end well");

@@ -259,7 +259,7 @@ fn away() -> Result<()> {
 /// In seconds, as the archiver's metrics have it.
 fn age(port: u16, of: &str) -> Result<f64> {
     let (_, _, body) = http_get(port, "/metrics")?;
-    let name = format!("varve_archiver_{of}_age_seconds ");
+    let name = format!("varve_archiver_{of}_age_seconds{{}} ");
     let line = body.lines().find_map(|line| line.strip_prefix(&name)).with_context(|| body.clone())?;
     Ok(line.trim().parse()?)
 }

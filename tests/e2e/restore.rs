@@ -202,6 +202,7 @@ fn killed(source: &Source) -> Result<()> {
         ensure!(begun.elapsed() < LIMIT * 10, "it takes for ever");
     }
     println!("killed {done} times");
+    ensure!(done > 0, "it was never killed");
     let (out, _) = ended(of_plan("apply", &plan, &["--yes", "--json"])?, 0)?;
     let report: serde_json::Value = serde_json::from_str(&out)?;
     ensure!(report["is_clean"] == true && report["applied"]["is_resumed"] == true, "{out}");

@@ -388,13 +388,6 @@ impl Cluster {
         })
     }
 
-    /// Sets a key of the plug-in on every node, from the next start on.
-    pub fn set_rsm(&self, key: &str, value: &str) {
-        for node in &self.nodes {
-            node.set(&format!("rsm.config.{key}"), value);
-        }
-    }
-
     /// Removes a broker's copy of a partition; the broker must be stopped.
     pub fn wipe_replica(&self, node: &Node, topic: &str, partition: u32) -> Result<()> {
         anyhow::ensure!(!node.alive(), "broker {} still runs", node.id);

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::minio::{Bucket, Minio, PASSWORD, REGION, USER};
+use crate::bucket::Bucket;
+use crate::minio::{Minio, PASSWORD, REGION, USER};
 
 #[derive(Clone, Debug)]
 pub enum Tier {

@@ -1,14 +1,13 @@
 //! Groups: read first and apart, since a recovery point must not hold offsets beyond the data that it has.
 //!
-//! The order is the caller's: (1) [`collect_groups`], (2) wait until the archive reaches
-//! [`CollectedGroups::needed_ends`], or name what lags, (3) `collect_rest`.
+//! The order is the caller's: (1) [`collect_groups`], (2) read the logs' ends, and wait until the archive reaches them,
+//! or name what lags, (3) `collect_rest`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use varve_kafka::client::Client;
 use varve_kafka::client::admin::{
     AssignedTopic, CommittedOffset, GroupDescription, GroupListing, GroupMemberState, GroupOffsets,
-    TopicPartition,
 };
 
 use super::collect::StateError;
@@ -27,19 +26,6 @@ pub struct CollectedGroups {
 }
 
 impl CollectedGroups {
-    /// For each partition that a group has committed in, the highest committed offset: the archive must end
-    /// there or behind it, so that the group finds what it would read next, and everything before.
-    pub fn needed_ends(&self) -> BTreeMap<TopicPartition, i64> {
-        let mut ends = BTreeMap::new();
-        for topic in self.groups.iter().flat_map(|g| &g.offsets) {
-            for p in &topic.partitions {
-                let end = ends.entry(TopicPartition::new(&topic.topic, p.partition)).or_insert(0);
-                *end = p.offset.max(*end);
-            }
-        }
-        ends
-    }
-
     pub fn groups(&self) -> &[Group] {
         &self.groups
     }

@@ -1,7 +1,7 @@
 //! The state of a cluster, as a document that snapshots hold: all that a restored cluster needs beside its topics.
 //!
 //! docs/CLUSTER-STATE.md specifies the document and the permissions that collecting it needs. [`collect_groups`]
-//! comes first, the log ends that a snapshot waits for follow from it, [`collect_rest`] comes last. Equal states
+//! comes first, then the log ends that a snapshot waits for are read, [`collect_rest`] comes last. Equal states
 //! are equal bytes ([`varve_archive::Record::encode`]). What can't be read is in the document's `missing`, never
 //! silently absent. Nothing is changed on a cluster, so a crash leaves nothing behind; a [`SchemaRegistry`] also takes
 //! back what a document has of it.

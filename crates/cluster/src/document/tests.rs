@@ -154,17 +154,6 @@ fn the_frozen_document_stays_readable_and_is_written_again_in_the_same_bytes() {
     assert_eq!(HashAlgorithm::Blake3.of(&[FROZEN]).to_string(), FROZEN_BLAKE3);
 }
 
-/// Writes the frozen document once.
-#[test]
-#[ignore = "the file is never written again"]
-fn write_frozen() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/cluster-state/v1.json");
-    assert!(std::fs::metadata(path).map_or(0, |m| m.len()) == 0, "it is there already");
-    let bytes = sample().encode().unwrap();
-    std::fs::write(path, &bytes).unwrap();
-    println!("{}", HashAlgorithm::Blake3.of(&[&bytes]));
-}
-
 #[test]
 fn the_smallest_document_names_version_cluster_and_parts() {
     let state =

@@ -37,13 +37,11 @@ pub struct FetchTarget {
     /// The epoch of the batch before `offset`. If given, the broker says so when its log diverges from what was
     /// read before; it is kept up to date while reading on.
     pub last_fetched_epoch: Option<i32>,
-    /// Other than the session's limit per partition.
-    pub max_bytes: Option<i32>,
 }
 
 impl FetchTarget {
     pub fn new(topic_id: Id, partition: i32, offset: i64) -> Self {
-        Self { topic_id, partition, offset, leader_epoch: None, last_fetched_epoch: None, max_bytes: None }
+        Self { topic_id, partition, offset, leader_epoch: None, last_fetched_epoch: None }
     }
 }
 
@@ -107,11 +105,6 @@ impl FetchSession {
 
     pub fn node_id(&self) -> i32 {
         self.node_id
-    }
-
-    /// From the next request on. A partition's own share counts from when it is asked for anew.
-    pub fn set_limits(&mut self, limits: FetchLimits) {
-        self.limits = limits;
     }
 
     /// Adds a partition, or reads on elsewhere in it. It counts from the next request on; an answer to the old

@@ -195,7 +195,7 @@ fn partition(target: &FetchTarget, limits: &FetchLimits) -> FetchPartition {
         .with_fetch_offset(target.offset)
         .with_current_leader_epoch(target.leader_epoch.unwrap_or(-1))
         .with_last_fetched_epoch(target.last_fetched_epoch.unwrap_or(-1))
-        .with_partition_max_bytes(target.max_bytes.unwrap_or(limits.partition_max_bytes))
+        .with_partition_max_bytes(limits.partition_max_bytes)
 }
 
 #[cfg(test)]

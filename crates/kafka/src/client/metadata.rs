@@ -12,7 +12,6 @@ use super::error::{ClientError, Result};
 #[derive(Clone, Debug)]
 pub struct ClusterMetadata {
     pub cluster_id: Option<String>,
-    pub controller_id: i32,
     pub brokers: Vec<BrokerNode>,
     pub topics: Vec<TopicMetadata>,
 }
@@ -94,7 +93,6 @@ fn parse(answer: MetadataResponse, broker: &str) -> Result<ClusterMetadata> {
     });
     Ok(ClusterMetadata {
         cluster_id: answer.cluster_id.map(|id| id.to_string()),
-        controller_id: answer.controller_id.0,
         brokers,
         topics: topics.collect(),
     })

@@ -2,8 +2,9 @@
 //!
 //! [`Connection`] is one authenticated connection with requests in flight on it; [`Client`] knows the
 //! cluster and which broker to ask; [`TopicReader`] reads a topic from its begin to the ends it had at the
-//! start; [`FetchSession`] reads many partitions of one broker for as long as one likes; [`admin`] reads the
-//! cluster's state, and [`alter`] changes it; [`GroupMember`] shares work with others of its kind.
+//! start; [`FetchSession`] reads many partitions of one broker for as long as one likes, [`PartitionReader`] a
+//! part of one; [`ProduceLane`] writes; [`admin`] reads the cluster's state, and [`alter`] changes it; [`GroupMember`]
+//! shares work with others of its kind.
 //!
 //! Bounds: a frame has at most `receive.message.max.bytes`, a fetch asks for at most `fetch.max.bytes`, and
 //! one fetch per reader and broker is under way at a time. Whoever connects must trust the broker as far as memory
@@ -11,6 +12,7 @@
 
 pub mod admin;
 pub mod alter;
+mod asking;
 mod cluster;
 mod config;
 mod config_keys;

@@ -73,11 +73,7 @@ impl PartitionReader {
         let connection = match self.connection.as_ref().filter(|c| c.is_usable()) {
             Some(connection) => connection.clone(),
             None => {
-                let topic = self.client.topic(&self.topic).await?;
-                let known = topic.partitions.iter().find(|p| p.partition == self.partition);
-                let leader = known.and_then(|p| p.leader_id);
-                let what = format!("{}-{}", self.topic, self.partition);
-                let leader = leader.ok_or(ClientError::NoLeader { what })?;
+                let leader = self.client.leader_of(&self.topic, self.partition).await?;
                 self.connection.insert(self.client.own_connection(leader).await?).clone()
             }
         };

@@ -9,7 +9,6 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures::Stream;
 use kafka_protocol::ResponseError;
 use varve_format::Id;
 
@@ -121,12 +120,6 @@ impl TopicReader {
                 }
             }
         }
-    }
-
-    pub fn into_stream(self) -> impl Stream<Item = Result<TopicBatches>> {
-        futures::stream::try_unfold(self, |mut reader| async move {
-            Ok(reader.next().await?.map(|batches| (batches, reader)))
-        })
     }
 
     /// Asks each leader once. What arrived is kept whatever else failed.

@@ -3,9 +3,9 @@
 use kafka_protocol::messages::DescribeAclsRequest;
 use serde::{Deserialize, Serialize};
 
+use super::super::asking::Refused;
 use super::super::cluster::Client;
 use super::error::{AdminResult, NeededAcl};
-use super::routed::any_broker;
 
 const ANY: i8 = 1;
 const RESOURCE_TYPES: [&str; 8] =
@@ -58,7 +58,8 @@ impl Client {
                 .with_operation(ANY)
                 .with_permission_type(ANY);
             let needs = NeededAcl::on_cluster("Describe");
-            let answer = any_broker(self, "ACLs", needs, &request, |a| a.error_code).await?;
+            let answer =
+                self.ask_any_broker("ACLs", &request, |a| Refused::by(a.error_code, needs.clone())).await?;
             for resource in answer.resources {
                 for acl in resource.acls {
                     all.push(AclEntry {

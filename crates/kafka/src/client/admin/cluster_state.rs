@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use kafka_protocol::messages::DescribeClusterRequest;
 use serde::{Deserialize, Serialize};
 
+use super::super::asking::Refused;
 use super::super::cluster::Client;
 use super::super::connection::api_versions_request;
 use super::acls::operation_code;
 use super::error::{AdminResult, NeededAcl};
-use super::routed::any_broker;
 
 /// Bit of the ACL operation in a set of allowed ones.
 const DESCRIBE_BIT: u32 = 8;
@@ -55,7 +55,9 @@ impl Client {
     pub async fn describe_cluster(&self) -> AdminResult<ClusterDescription> {
         let request = DescribeClusterRequest::default();
         let needs = NeededAcl::on_cluster("Describe");
-        let answer = any_broker(self, "the cluster", needs, &request, |a| a.error_code).await?;
+        let answer = self
+            .ask_any_broker("the cluster", &request, |a| Refused::by(a.error_code, needs.clone()))
+            .await?;
         let brokers = answer.brokers.into_iter().map(|b| BrokerDescription {
             node_id: b.broker_id.0,
             host: b.host.to_string(),
@@ -82,14 +84,17 @@ impl Client {
     async fn allowed_on_cluster(&self) -> AdminResult<i32> {
         let request = DescribeClusterRequest::default().with_include_cluster_authorized_operations(true);
         let needs = NeededAcl::on_cluster("Describe");
-        let answer = any_broker(self, "the cluster", needs, &request, |a| a.error_code).await?;
+        let answer = self
+            .ask_any_broker("the cluster", &request, |a| Refused::by(a.error_code, needs.clone()))
+            .await?;
         Ok(answer.cluster_authorized_operations)
     }
 
     pub async fn features(&self) -> AdminResult<Features> {
         let request = api_versions_request();
         let needs = NeededAcl::on_cluster("Describe");
-        let answer = any_broker(self, "features", needs, &request, |a| a.error_code).await?;
+        let answer =
+            self.ask_any_broker("features", &request, |a| Refused::by(a.error_code, needs.clone())).await?;
         let finalized = answer.finalized_features.into_iter().map(|f| {
             (f.name.to_string(), FeatureRange { min: f.min_version_level, max: f.max_version_level })
         });

@@ -1,4 +1,4 @@
-//! What keeps a reader of cluster state from an answer: told apart, since a snapshot must say what it lacks.
+//! What keeps one who asks or changes a cluster from an answer: told apart, since a snapshot must say what it lacks.
 
 use std::fmt;
 
@@ -23,7 +23,11 @@ pub enum AdminError {
 }
 
 impl AdminError {
-    pub(super) fn from_code(what: impl Into<String>, code: ResponseError, needs: NeededAcl) -> Self {
+    pub(in crate::client) fn from_code(
+        what: impl Into<String>,
+        code: ResponseError,
+        needs: NeededAcl,
+    ) -> Self {
         let what = what.into();
         match code {
             // A group that is refused for a topic that its members have: Kafka doesn't tell which.
@@ -43,13 +47,8 @@ impl AdminError {
         }
     }
 
-    /// What a change was refused with.
-    pub(in crate::client) fn refused(what: impl Into<String>, code: ResponseError, needs: NeededAcl) -> Self {
-        Self::from_code(what, code, needs)
-    }
-
     /// A version that can't be agreed on is a property of the broker, not a failure.
-    pub(super) fn from_client(what: impl Into<String>, error: ClientError) -> Self {
+    pub(in crate::client) fn from_client(what: impl Into<String>, error: ClientError) -> Self {
         match error {
             ClientError::UnsupportedVersion { .. } => {
                 Self::Unsupported { what: what.into(), detail: error.to_string() }

@@ -34,6 +34,7 @@ pub use group_offsets::{CommittedOffset, GroupOffsets};
 pub use groups::{AssignedTopic, GroupDescription, GroupListing, GroupMemberState};
 pub use leaders::TopicPartition;
 pub use log_dirs::LogDir;
+pub(super) use offsets::ends_of_epochs;
 pub use offsets::{AskedEpoch, EpochEnd, PartitionOffset};
 pub use quotas::{QuotaEntity, QuotaEntry};
 pub use topics::{PartitionDescription, TopicDescription};

@@ -1,6 +1,6 @@
 //! Offsets of many partitions: where logs begin and end, and where leader epochs end.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
@@ -149,42 +149,51 @@ impl RoutedCall for EndOfEpoch {
     }
 
     async fn ask(&self, connection: &Connection, items: &[TopicPartition]) -> Result<Answers<Self>> {
-        let topics = by_topic(items).into_iter().map(|(topic, partitions)| {
-            let partitions = partitions.into_iter().map(|p| {
-                let asked = self.0.get(&TopicPartition::new(topic, p));
-                OffsetForLeaderPartition::default()
-                    .with_partition(p)
-                    .with_current_leader_epoch(asked.and_then(|a| a.current_leader_epoch).unwrap_or(-1))
-                    .with_leader_epoch(asked.map_or(-1, |a| a.leader_epoch))
-            });
-            OffsetForLeaderTopic::default()
-                .with_topic(TopicName(StrBytes::from_string(topic.to_owned())))
-                .with_partitions(partitions.collect())
-        });
-        let request = OffsetForLeaderEpochRequest::default()
-            .with_replica_id(ANY_CONSUMER)
-            .with_topics(topics.collect());
-        let answer = connection.call(request).await?;
-        let mut answers = Vec::with_capacity(items.len());
-        for topic in answer.topics {
-            for p in topic.partitions {
-                let item = TopicPartition::new(topic.topic.0.as_str(), p.partition);
-                let outcome = match ResponseError::try_from_code(p.error_code) {
-                    Some(code) => Err(code),
-                    None => Ok(EpochEnd {
-                        topic: item.topic.clone(),
-                        partition: item.partition,
-                        leader_epoch: Some(p.leader_epoch).filter(|e| *e >= 0),
-                        end_offset: Some(p.end_offset).filter(|o| *o >= 0),
-                    }),
-                };
-                answers.push((item, outcome));
-            }
-        }
-        Ok(answers)
+        let asked: Vec<AskedEpoch> = items.iter().filter_map(|item| self.0.get(item).cloned()).collect();
+        ends_of_epochs(connection, &asked).await
     }
 
     fn needs(&self, item: &TopicPartition) -> NeededAcl {
         NeededAcl::on_topic("Describe", &item.topic)
     }
+}
+
+/// Of one broker, each of another partition.
+pub(in crate::client) async fn ends_of_epochs(
+    connection: &Connection,
+    asked: &[AskedEpoch],
+) -> Result<Vec<(TopicPartition, Result<EpochEnd, ResponseError>)>> {
+    let mut topics: BTreeMap<&str, Vec<OffsetForLeaderPartition>> = BTreeMap::new();
+    for one in asked {
+        let partition = OffsetForLeaderPartition::default()
+            .with_partition(one.partition.partition)
+            .with_current_leader_epoch(one.current_leader_epoch.unwrap_or(-1))
+            .with_leader_epoch(one.leader_epoch);
+        topics.entry(&one.partition.topic).or_default().push(partition);
+    }
+    let topics = topics.into_iter().map(|(topic, partitions)| {
+        OffsetForLeaderTopic::default()
+            .with_topic(TopicName(StrBytes::from_string(topic.to_owned())))
+            .with_partitions(partitions)
+    });
+    let request =
+        OffsetForLeaderEpochRequest::default().with_replica_id(ANY_CONSUMER).with_topics(topics.collect());
+    let answer = connection.call(request).await?;
+    let mut answers = Vec::with_capacity(asked.len());
+    for topic in answer.topics {
+        for p in topic.partitions {
+            let item = TopicPartition::new(topic.topic.0.as_str(), p.partition);
+            let outcome = match ResponseError::try_from_code(p.error_code) {
+                Some(code) => Err(code),
+                None => Ok(EpochEnd {
+                    topic: item.topic.clone(),
+                    partition: item.partition,
+                    leader_epoch: Some(p.leader_epoch).filter(|e| *e >= 0),
+                    end_offset: Some(p.end_offset).filter(|o| *o >= 0),
+                }),
+            };
+            answers.push((item, outcome));
+        }
+    }
+    Ok(answers)
 }

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use kafka_protocol::messages::DescribeClientQuotasRequest;
 use serde::{Deserialize, Serialize};
 
+use super::super::asking::Refused;
 use super::super::cluster::Client;
 use super::error::{AdminResult, NeededAcl};
-use super::routed::any_broker;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct QuotaEntry {
@@ -28,7 +28,9 @@ impl Client {
     pub async fn list_client_quotas(&self) -> AdminResult<Vec<QuotaEntry>> {
         let request = DescribeClientQuotasRequest::default();
         let needs = NeededAcl::on_cluster("DescribeConfigs");
-        let answer = any_broker(self, "client quotas", needs, &request, |a| a.error_code).await?;
+        let answer = self
+            .ask_any_broker("client quotas", &request, |a| Refused::by(a.error_code, needs.clone()))
+            .await?;
         let entries = answer.entries.unwrap_or_default().into_iter().map(|entry| {
             let entity = entry.entity.into_iter().map(|e| QuotaEntity {
                 entity_type: e.entity_type.to_string(),

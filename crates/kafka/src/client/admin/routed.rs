@@ -221,29 +221,3 @@ fn may_pass(code: ResponseError, waited: Duration) -> bool {
         code => code.is_retriable(),
     }
 }
-
-/// One question that any broker can answer, asked again while the reason may pass.
-pub(super) async fn any_broker<R>(
-    client: &Client,
-    what: &str,
-    needs: NeededAcl,
-    request: &R,
-    code_of: impl Fn(&R::Response) -> i16,
-) -> AdminResult<R::Response>
-where
-    R: kafka_protocol::protocol::Request + Clone,
-{
-    let mut backoff = client.backoff();
-    loop {
-        let asked = async { client.any_connection().await?.call(request.clone()).await };
-        let error = match asked.await {
-            Ok(answer) => match ResponseError::try_from_code(code_of(&answer)) {
-                None => return Ok(answer),
-                Some(code) if code.is_retriable() => ClientError::kafka(what, code),
-                Some(code) => return Err(AdminError::from_code(what, code, needs)),
-            },
-            Err(e) => e,
-        };
-        backoff.wait_or_fail(what, error).await.map_err(|e| AdminError::from_client(what, e))?;
-    }
-}

@@ -4,10 +4,10 @@ use kafka_protocol::ResponseError;
 use kafka_protocol::messages::DescribeUserScramCredentialsRequest;
 use serde::{Deserialize, Serialize};
 
+use super::super::asking::Refused;
 use super::super::cluster::Client;
 use super::super::error::ClientError;
 use super::error::{AdminResult, Found, NeededAcl};
-use super::routed::any_broker;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ScramUser {
@@ -26,7 +26,9 @@ impl Client {
         // None named is all. Null would be too, but a broker that denies it then fails and never answers.
         let request = DescribeUserScramCredentialsRequest::default().with_users(Some(Vec::new()));
         let needs = NeededAcl::on_cluster("Describe");
-        let answer = any_broker(self, "SCRAM users", needs, &request, |a| a.error_code).await?;
+        let answer = self
+            .ask_any_broker("SCRAM users", &request, |a| Refused::by(a.error_code, needs.clone()))
+            .await?;
         let mut found = Found::default();
         for result in answer.results {
             let name = result.user.to_string();

@@ -1,13 +1,12 @@
 //! Adding ACLs.
 
-use kafka_protocol::ResponseError;
-use kafka_protocol::messages::CreateAclsRequest;
 use kafka_protocol::messages::create_acls_request::AclCreation;
+use kafka_protocol::messages::{CreateAclsRequest, CreateAclsResponse};
 use kafka_protocol::protocol::StrBytes;
 
 use super::super::admin::{AclEntry, AdminError, AdminResult, NeededAcl, acl_codes};
+use super::super::asking::Refused;
 use super::super::cluster::Client;
-use super::super::error::ClientError;
 
 const AT_ONCE: usize = 500;
 
@@ -44,26 +43,12 @@ impl Client {
             );
         }
         let request = CreateAclsRequest::default().with_creations(creations);
-        let mut backoff = self.backoff();
-        loop {
-            let asked = async { self.any_connection().await?.call(request.clone()).await };
-            let error = match asked.await {
-                Ok(answer) => {
-                    let refused = answer.results.iter().find_map(|r| {
-                        Some((ResponseError::try_from_code(r.error_code)?, r.error_message.as_deref()))
-                    });
-                    match refused {
-                        None => return Ok(()),
-                        Some((code, _)) if code.is_retriable() => ClientError::kafka(what, code),
-                        Some((code, why)) => {
-                            let what = format!("{what} ({})", why.unwrap_or_default());
-                            return Err(AdminError::refused(what, code, NeededAcl::on_cluster("Alter")));
-                        }
-                    }
-                }
-                Err(e) => e,
-            };
-            backoff.wait_or_fail(what, error).await?;
-        }
+        let refused = |answer: &CreateAclsResponse| {
+            Refused::worst(answer.results.iter().map(|r| {
+                let why = r.error_message.as_deref().unwrap_or_default();
+                Refused::of(r.error_code, why, NeededAcl::on_cluster("Alter"))
+            }))
+        };
+        self.ask_any_broker(what, &request, refused).await.map(drop)
     }
 }

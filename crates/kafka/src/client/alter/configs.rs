@@ -1,13 +1,12 @@
 //! Setting dynamic configs.
 
-use kafka_protocol::ResponseError;
-use kafka_protocol::messages::IncrementalAlterConfigsRequest;
 use kafka_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
+use kafka_protocol::messages::{IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse};
 use kafka_protocol::protocol::StrBytes;
 
-use super::super::admin::{AdminError, AdminResult, ConfigResource, NeededAcl};
+use super::super::admin::{AdminResult, ConfigResource, NeededAcl};
+use super::super::asking::Refused;
 use super::super::cluster::Client;
-use super::super::error::ClientError;
 
 const SET: i8 = 0;
 const DELETE: i8 = 1;
@@ -46,30 +45,17 @@ impl Client {
             ConfigResource::Group(name) => NeededAcl::on_group("AlterConfigs", name),
             _ => NeededAcl::on_cluster("AlterConfigs"),
         };
-        let mut backoff = self.backoff();
-        loop {
-            let asked = async {
-                let connection = match resource {
-                    ConfigResource::Broker(id) => self.connection(*id).await?,
-                    _ => self.any_connection().await?,
-                };
-                connection.call(request.clone()).await
+        let ask = async || {
+            let connection = match resource {
+                ConfigResource::Broker(id) => self.connection(*id).await?,
+                _ => self.any_connection().await?,
             };
-            let error = match asked.await {
-                Ok(answer) => match answer.responses.first() {
-                    None => return Ok(()),
-                    Some(one) => match ResponseError::try_from_code(one.error_code) {
-                        None => return Ok(()),
-                        Some(code) if code.is_retriable() => ClientError::kafka(&what, code),
-                        Some(code) => {
-                            let why = one.error_message.as_deref().unwrap_or_default();
-                            return Err(AdminError::refused(format!("{what} ({why})"), code, needs));
-                        }
-                    },
-                },
-                Err(e) => e,
-            };
-            backoff.wait_or_fail(&what, error).await?;
-        }
+            Ok(connection.call(request.clone()).await?)
+        };
+        let refused = |answer: &IncrementalAlterConfigsResponse| {
+            let one = answer.responses.first()?;
+            Refused::of(one.error_code, one.error_message.as_deref().unwrap_or_default(), needs.clone())
+        };
+        self.ask_until_done(&what, ask, refused).await.map(drop)
     }
 }

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use kafka_protocol::ResponseError;
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
-use kafka_protocol::messages::{CreateTopicsRequest, TopicName};
+use kafka_protocol::messages::{CreateTopicsRequest, CreateTopicsResponse, TopicName};
 use kafka_protocol::protocol::StrBytes;
 use varve_format::Id;
 
-use super::super::admin::{AdminError, AdminResult, NeededAcl};
+use super::super::admin::{AdminResult, NeededAcl};
+use super::super::asking::Refused;
 use super::super::cluster::Client;
 use super::super::error::ClientError;
 
@@ -43,28 +43,15 @@ impl Client {
             .with_topics(vec![new])
             .with_timeout_ms(TIMEOUT_MS)
             .with_validate_only(only_try);
-        let mut backoff = self.backoff();
-        loop {
-            let asked = async { self.any_connection().await?.call(request.clone()).await };
-            let error = match asked.await {
-                Ok(answer) => {
-                    let Some(made) = answer.topics.first() else {
-                        return Err(ClientError::NoSuchTopic { topic: topic.name.clone() }.into());
-                    };
-                    match ResponseError::try_from_code(made.error_code) {
-                        None => return Ok(Id(*made.topic_id.as_bytes())),
-                        Some(code) if code.is_retriable() => ClientError::kafka(&what, code),
-                        Some(code) => {
-                            let why = made.error_message.as_ref().map_or("", |m| m.as_str());
-                            let needs = NeededAcl::on_topic("Create", &topic.name);
-                            return Err(AdminError::refused(format!("{what} ({why})"), code, needs));
-                        }
-                    }
-                }
-                Err(e) => e,
-            };
-            backoff.wait_or_fail(&what, error).await?;
-        }
+        let refused = |answer: &CreateTopicsResponse| {
+            let made = answer.topics.first()?;
+            let why = made.error_message.as_ref().map_or("", |m| m.as_str());
+            Refused::of(made.error_code, why, NeededAcl::on_topic("Create", &topic.name))
+        };
+        let answer = self.ask_any_broker(&what, &request, refused).await?;
+        let made = answer.topics.first();
+        let made = made.ok_or_else(|| ClientError::NoSuchTopic { topic: topic.name.clone() })?;
+        Ok(Id(*made.topic_id.as_bytes()))
     }
 }
 

@@ -6,12 +6,12 @@ use kafka_protocol::ResponseError;
 use kafka_protocol::messages::offset_commit_request::{
     OffsetCommitRequestPartition, OffsetCommitRequestTopic,
 };
-use kafka_protocol::messages::{GroupId, OffsetCommitRequest, TopicName};
+use kafka_protocol::messages::{GroupId, OffsetCommitRequest, OffsetCommitResponse, TopicName};
 use kafka_protocol::protocol::StrBytes;
 
-use super::super::admin::{AdminError, AdminResult, CommittedOffset, NeededAcl};
+use super::super::admin::{AdminResult, CommittedOffset, NeededAcl};
+use super::super::asking::Refused;
 use super::super::cluster::Client;
-use super::super::error::ClientError;
 
 /// The last that names topics by name; the codec knows later ones.
 const VERSION_MAX: i16 = 9;
@@ -38,39 +38,25 @@ impl Client {
             .with_group_id(GroupId(StrBytes::from_string(group.to_owned())))
             .with_generation_id_or_member_epoch(-1)
             .with_topics(topics.collect());
-        let mut backoff = self.backoff();
-        loop {
+        let ask = async || {
             let coordinator = self.group_coordinator(group).await?;
-            let asked = async {
-                let connection = self.connection(coordinator).await?;
-                let version = connection.version::<OffsetCommitRequest>(VERSION_MAX)?;
-                connection.call_version(request.clone(), version).await
-            };
-            let error = match asked.await {
-                Ok(answer) => {
-                    let codes = answer.topics.iter().flat_map(|topic| {
-                        let name = topic.name.0.as_str();
-                        topic.partitions.iter().map(move |p| (name, p.partition_index, p.error_code))
-                    });
-                    let refused = codes.filter_map(|(topic, partition, code)| {
-                        Some((topic, partition, ResponseError::try_from_code(code)?))
-                    });
-                    match refused.last() {
-                        None => return Ok(()),
-                        Some((topic, partition, code)) if !code.is_retriable() => {
-                            let what = format!("{what}, {topic}-{partition}");
-                            let needs = match code {
-                                ResponseError::TopicAuthorizationFailed => NeededAcl::on_topic("Read", topic),
-                                _ => NeededAcl::on_group("Read", group),
-                            };
-                            return Err(AdminError::refused(what, code, needs));
-                        }
-                        Some((_, _, code)) => ClientError::kafka(&what, code),
-                    }
-                }
-                Err(e) => e,
-            };
-            backoff.wait_or_fail(&what, error).await?;
-        }
+            let connection = self.connection(coordinator).await?;
+            let version = connection.version::<OffsetCommitRequest>(VERSION_MAX)?;
+            Ok(connection.call_version(request.clone(), version).await?)
+        };
+        let refused = |answer: &OffsetCommitResponse| {
+            let codes = answer.topics.iter().flat_map(|topic| {
+                topic.partitions.iter().map(|p| {
+                    let name = topic.name.0.as_str();
+                    let needs = match ResponseError::try_from_code(p.error_code) {
+                        Some(ResponseError::TopicAuthorizationFailed) => NeededAcl::on_topic("Read", name),
+                        _ => NeededAcl::on_group("Read", group),
+                    };
+                    Refused::of(p.error_code, &format!("{name}-{}", p.partition_index), needs)
+                })
+            });
+            Refused::worst(codes)
+        };
+        self.ask_until_done(&what, ask, refused).await.map(drop)
     }
 }

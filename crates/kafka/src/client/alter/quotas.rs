@@ -1,13 +1,12 @@
 //! Setting client quotas.
 
-use kafka_protocol::ResponseError;
-use kafka_protocol::messages::AlterClientQuotasRequest;
 use kafka_protocol::messages::alter_client_quotas_request::{EntityData, EntryData, OpData};
+use kafka_protocol::messages::{AlterClientQuotasRequest, AlterClientQuotasResponse};
 use kafka_protocol::protocol::StrBytes;
 
-use super::super::admin::{AdminError, AdminResult, NeededAcl, QuotaEntry};
+use super::super::admin::{AdminResult, NeededAcl, QuotaEntry};
+use super::super::asking::Refused;
 use super::super::cluster::Client;
-use super::super::error::ClientError;
 
 impl Client {
     /// Sets these values; others of the same entities stay.
@@ -25,28 +24,10 @@ impl Client {
             EntryData::default().with_entity(entity.collect()).with_ops(ops.collect())
         };
         let request = AlterClientQuotasRequest::default().with_entries(entries.iter().map(entry).collect());
-        let mut backoff = self.backoff();
-        loop {
-            let asked = async { self.any_connection().await?.call(request.clone()).await };
-            let error = match asked.await {
-                Ok(answer) => {
-                    let refused =
-                        answer.entries.iter().find_map(|e| ResponseError::try_from_code(e.error_code));
-                    match refused {
-                        None => return Ok(()),
-                        Some(code) if code.is_retriable() => ClientError::kafka(what, code),
-                        Some(code) => {
-                            return Err(AdminError::refused(
-                                what,
-                                code,
-                                NeededAcl::on_cluster("AlterConfigs"),
-                            ));
-                        }
-                    }
-                }
-                Err(e) => e,
-            };
-            backoff.wait_or_fail(what, error).await?;
-        }
+        let refused = |answer: &AlterClientQuotasResponse| {
+            let needs = || NeededAcl::on_cluster("AlterConfigs");
+            Refused::worst(answer.entries.iter().map(|e| Refused::by(e.error_code, needs())))
+        };
+        self.ask_any_broker(what, &request, refused).await.map(drop)
     }
 }

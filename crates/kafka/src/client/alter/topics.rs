@@ -2,14 +2,16 @@
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
-use kafka_protocol::messages::{DeleteTopicsRequest, FindCoordinatorRequest};
+use kafka_protocol::messages::{
+    DeleteTopicsRequest, DeleteTopicsResponse, FindCoordinatorRequest, FindCoordinatorResponse,
+};
 use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 use varve_format::Id;
 
-use super::super::admin::{AdminError, AdminResult, NeededAcl};
+use super::super::admin::{AdminResult, NeededAcl};
+use super::super::asking::Refused;
 use super::super::cluster::Client;
-use super::super::error::ClientError;
 
 const TIMEOUT_MS: i32 = 60_000;
 /// Kinds of coordinators, whose topics a cluster makes when it is first asked for one.
@@ -22,28 +24,17 @@ impl Client {
         let what = format!("deleting topic {topic_id}");
         let state = DeleteTopicState::default().with_name(None).with_topic_id(Uuid::from_bytes(topic_id.0));
         let request = DeleteTopicsRequest::default().with_topics(vec![state]).with_timeout_ms(TIMEOUT_MS);
-        let mut backoff = self.backoff();
-        loop {
-            let asked = async { self.any_connection().await?.call(request.clone()).await };
-            let error = match asked.await {
-                Ok(answer) => {
-                    let code = answer.responses.first().map_or(0, |one| one.error_code);
-                    match ResponseError::try_from_code(code) {
-                        None => return Ok(true),
-                        Some(ResponseError::UnknownTopicId | ResponseError::UnknownTopicOrPartition) => {
-                            return Ok(false);
-                        }
-                        Some(code) if code.is_retriable() => ClientError::kafka(&what, code),
-                        Some(code) => {
-                            let needs = NeededAcl::on_topic("Delete", &topic_id.to_string());
-                            return Err(AdminError::refused(what, code, needs));
-                        }
-                    }
-                }
-                Err(e) => e,
-            };
-            backoff.wait_or_fail(&what, error).await?;
-        }
+        let code = |answer: &DeleteTopicsResponse| answer.responses.first().map_or(0, |one| one.error_code);
+        let is_gone = |code| {
+            let code = ResponseError::try_from_code(code);
+            matches!(code, Some(ResponseError::UnknownTopicId | ResponseError::UnknownTopicOrPartition))
+        };
+        let refused = |answer: &DeleteTopicsResponse| {
+            let needs = NeededAcl::on_topic("Delete", &topic_id.to_string());
+            Refused::by(code(answer), needs).filter(|_| !is_gone(code(answer)))
+        };
+        let answer = self.ask_any_broker(&what, &request, refused).await?;
+        Ok(!is_gone(code(&answer)))
     }
 
     /// Makes sure that the topics of group offsets and of transactions are there, with a leader for these keys.
@@ -53,25 +44,12 @@ impl Client {
             let request = FindCoordinatorRequest::default()
                 .with_key_type(kind)
                 .with_coordinator_keys(vec![StrBytes::from_static_str("varve-restore")]);
-            let mut backoff = self.backoff();
-            loop {
-                let asked = async { self.any_connection().await?.call(request.clone()).await };
-                let error = match asked.await {
-                    Ok(answer) => {
-                        let codes = answer.coordinators.iter().map(|c| c.error_code);
-                        match codes.chain([answer.error_code]).find_map(ResponseError::try_from_code) {
-                            None => break,
-                            Some(code) if code.is_retriable() => ClientError::kafka(what, code),
-                            Some(code) => {
-                                let needs = NeededAcl::on_group("Describe", "varve-restore");
-                                return Err(AdminError::refused(what, code, needs));
-                            }
-                        }
-                    }
-                    Err(e) => e,
-                };
-                backoff.wait_or_fail(what, error).await?;
-            }
+            let refused = |answer: &FindCoordinatorResponse| {
+                let codes = answer.coordinators.iter().map(|c| c.error_code).chain([answer.error_code]);
+                let needs = || NeededAcl::on_group("Describe", "varve-restore");
+                Refused::worst(codes.map(|code| Refused::by(code, needs())))
+            };
+            self.ask_any_broker(what, &request, refused).await?;
         }
         Ok(())
     }

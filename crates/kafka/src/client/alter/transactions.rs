@@ -1,13 +1,12 @@
 //! Ending transactions whose coordinator knows nothing of them.
 
-use kafka_protocol::ResponseError;
 use kafka_protocol::messages::write_txn_markers_request::{WritableTxnMarker, WritableTxnMarkerTopic};
-use kafka_protocol::messages::{ProducerId, TopicName, WriteTxnMarkersRequest};
+use kafka_protocol::messages::{ProducerId, TopicName, WriteTxnMarkersRequest, WriteTxnMarkersResponse};
 use kafka_protocol::protocol::StrBytes;
 
-use super::super::admin::{AdminError, AdminResult, NeededAcl, TopicPartition};
+use super::super::admin::{AdminResult, NeededAcl, TopicPartition};
+use super::super::asking::Refused;
 use super::super::cluster::Client;
-use super::super::error::ClientError;
 
 /// A producer with an open transaction in a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,31 +30,15 @@ impl Client {
             .with_topics(vec![topic])
             .with_coordinator_epoch(0);
         let request = WriteTxnMarkersRequest::default().with_markers(vec![marker]);
-        let mut backoff = self.backoff();
-        loop {
-            let asked = async {
-                let metadata = self.metadata(Some(&[&partition.topic])).await?;
-                let known = metadata.topics.iter().flat_map(|t| &t.partitions);
-                let leader = known.filter(|p| p.partition == partition.partition).find_map(|p| p.leader_id);
-                let leader = leader.ok_or_else(|| ClientError::NoLeader { what: partition.to_string() })?;
-                self.connection(leader).await?.call(request.clone()).await
-            };
-            let error = match asked.await {
-                Ok(answer) => {
-                    let partitions =
-                        answer.markers.iter().flat_map(|m| &m.topics).flat_map(|t| &t.partitions);
-                    match partitions.map(|p| p.error_code).find_map(ResponseError::try_from_code) {
-                        None => return Ok(()),
-                        Some(code) if code.is_retriable() => ClientError::kafka(&what, code),
-                        Some(code) => {
-                            let needs = NeededAcl::on_cluster("ClusterAction");
-                            return Err(AdminError::refused(what, code, needs));
-                        }
-                    }
-                }
-                Err(e) => e,
-            };
-            backoff.wait_or_fail(&what, error).await?;
-        }
+        let ask = async || {
+            let leader = self.leader_of(&partition.topic, partition.partition).await?;
+            Ok(self.connection(leader).await?.call(request.clone()).await?)
+        };
+        let refused = |answer: &WriteTxnMarkersResponse| {
+            let partitions = answer.markers.iter().flat_map(|m| &m.topics).flat_map(|t| &t.partitions);
+            let needs = || NeededAcl::on_cluster("ClusterAction");
+            Refused::worst(partitions.map(|p| Refused::by(p.error_code, needs())))
+        };
+        self.ask_until_done(&what, ask, refused).await.map(drop)
     }
 }

@@ -3,15 +3,14 @@
 use std::num::NonZeroU32;
 
 use bytes::Bytes;
-use kafka_protocol::ResponseError;
-use kafka_protocol::messages::AlterUserScramCredentialsRequest;
 use kafka_protocol::messages::alter_user_scram_credentials_request::ScramCredentialUpsertion;
+use kafka_protocol::messages::{AlterUserScramCredentialsRequest, AlterUserScramCredentialsResponse};
 use kafka_protocol::protocol::StrBytes;
 use rand::Rng as _;
 
 use super::super::admin::{AdminError, AdminResult, NeededAcl, ScramCredential};
+use super::super::asking::Refused;
 use super::super::cluster::Client;
-use super::super::error::ClientError;
 use super::super::scram::ScramHash;
 use super::super::secret::Secret;
 
@@ -50,22 +49,10 @@ impl Client {
             );
         }
         let request = AlterUserScramCredentialsRequest::default().with_upsertions(upsertions);
-        let mut backoff = self.backoff();
-        loop {
-            let asked = async { self.any_connection().await?.call(request.clone()).await };
-            let error = match asked.await {
-                Ok(answer) => {
-                    match answer.results.iter().find_map(|r| ResponseError::try_from_code(r.error_code)) {
-                        None => return Ok(()),
-                        Some(code) if code.is_retriable() => ClientError::kafka(&what, code),
-                        Some(code) => {
-                            return Err(AdminError::refused(what, code, NeededAcl::on_cluster("Alter")));
-                        }
-                    }
-                }
-                Err(e) => e,
-            };
-            backoff.wait_or_fail(&what, error).await?;
-        }
+        let refused = |answer: &AlterUserScramCredentialsResponse| {
+            let needs = || NeededAcl::on_cluster("Alter");
+            Refused::worst(answer.results.iter().map(|r| Refused::by(r.error_code, needs())))
+        };
+        self.ask_any_broker(&what, &request, refused).await.map(drop)
     }
 }
