@@ -10,7 +10,8 @@ use crate::{KAFKA_VERSION, cache};
 const MINIO_VERSION: &str = "v0.0.0-20260212201848-7aac2a2c5b7c";
 const TOXIPROXY_VERSION: &str = "v2.12.0";
 
-const MOTO: &str = "moto[s3]==5.2.5";
+/// Since 5.2 it names the answer to GetBucketVersioning otherwise than S3, and its SDK refuses it.
+const MOTO: &str = "moto[s3]==5.1.22";
 /// What serves it over HTTP.
 const MOTO_SERVER: [&str; 2] = ["flask==3.1.3", "flask-cors==6.0.5"];
 
