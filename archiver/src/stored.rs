@@ -80,9 +80,14 @@ impl Archiver {
     ) -> Result<Option<T>> {
         let ours = self.signer.as_ref().map(|signer| signer.public_key());
         let is_ours = |s: &Snapshot| ours.is_none_or(|key| s.record.signed(&[key]) == Signed::ByTrusted);
-        let newest = self.archive.latest_snapshot(0).await?.map_or(0, |s| s.record.sequence);
-        for sequence in (newest.saturating_sub(STEPS_MAX)..=newest).rev() {
-            let taken = match self.archive.snapshot(sequence).await {
+        let mut newest = self.archive.latest_snapshot(0).await?;
+        let last = newest.as_ref().map_or(0, |s| s.record.sequence);
+        for sequence in (last.saturating_sub(STEPS_MAX)..=last).rev() {
+            let found = match newest.take() {
+                Some(newest) => Ok(Some(newest)),
+                None => self.archive.snapshot(sequence).await,
+            };
+            let taken = match found {
                 Ok(Some(found)) if is_ours(&found) => take(found).await,
                 other => other.map(|_| None),
             };
