@@ -1,8 +1,9 @@
 //! `cargo xtask bench restore`: an archive restored into a real broker, against a real broker that copies the same
 //! partitions from another real broker as a new replica. Prints the ratio of speeds, and of the command the processor
-//! time for each GiB and the memory. Then the same of many small partitions.
+//! time for each GiB and the memory. Then the same of many small partitions. The archive is in the page cache: what is
+//! measured is not the disk.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
@@ -16,7 +17,7 @@ use varve_tests::{Cluster, Produce, Scratch, plain_client, runtime};
 
 use crate::lean::send;
 use crate::measure::median;
-use crate::restored::{By, Fill, LIMIT, Restored, TOPIC, archived};
+use crate::restored::{By, Fill, LIMIT, Restored, TOPIC, archived, segments};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -40,8 +41,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         archived(&cluster, scratch.path())?
     };
     let Fill { mib, partitions, .. } = args.fill;
-    let mut files = Vec::new();
-    gather(&archive.path().join("topics"), &mut files)?;
+    let files = segments(&archive)?;
     let (mut ours, mut limit, mut lean) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..args.runs {
         limit.push(replica(args)?);
@@ -70,18 +70,6 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     println!("  {peak:.0} MiB resident with a budget of {}", args.memory_mib);
     if args.small > 0 {
         small(args, scratch.path())?;
-    }
-    Ok(())
-}
-
-/// All files below a folder.
-fn gather(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
-    for entry in std::fs::read_dir(folder)? {
-        let path = entry?.path();
-        match path.is_dir() {
-            true => gather(&path, files)?,
-            false => files.push(path),
-        }
     }
     Ok(())
 }

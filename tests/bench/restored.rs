@@ -1,12 +1,13 @@
 //! A cluster that is filled and archived, and `varve restore` of it into another one, measured.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use varve_tests::{ArchiveDir, Cluster, Produce, varve};
 
+use crate::lean::read_file;
 use crate::measure::{at_once, children_cpu_seconds, peak_mib};
 
 pub(crate) const TOPIC: &str = "bench";
@@ -48,6 +49,18 @@ pub(crate) fn archived(cluster: &Cluster, dir: &Path) -> Result<ArchiveDir> {
     Ok(archive)
 }
 
+/// The files of its topics.
+pub(crate) fn segments(archive: &ArchiveDir) -> Result<Vec<PathBuf>> {
+    let (mut folders, mut files) = (vec![archive.path().join("topics")], Vec::new());
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder)? {
+            let path = entry?.path();
+            if path.is_dir() { &mut folders } else { &mut files }.push(path);
+        }
+    }
+    Ok(files)
+}
+
 /// Where a restore goes through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum By {
@@ -65,7 +78,7 @@ pub(crate) struct Restored {
 }
 
 impl Restored {
-    /// Of an empty broker, which ends with it.
+    /// Into an empty broker, which ends with it; of an archive that was read just before.
     pub(crate) fn measure(archive: &ArchiveDir, dir: &Path, by: By, memory_mib: u64) -> Result<Self> {
         let cluster = Cluster::builder().heap_mib(1024).start()?;
         let plan = dir.join(format!("{}.plan", cluster.bootstrap().replace(':', "-")));
@@ -76,6 +89,9 @@ impl Restored {
         }
         command.args(["--yes", "--json", "--no-verify", "--plan"]).arg(&plan);
         command.args(["--memory", &format!("{memory_mib}MiB")]).stdout(Stdio::null());
+        for path in segments(archive)? {
+            read_file(&path, path.metadata()?.len())?;
+        }
         let cpu = children_cpu_seconds();
         let mut child = command.spawn()?;
         let (mut peak, begun) = (0.0_f64, Instant::now());

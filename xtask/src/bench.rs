@@ -5,7 +5,7 @@ use std::process::{Command, ExitStatus};
 use anyhow::{Context, Result, ensure};
 
 use crate::dist;
-use crate::workspace::{cargo, target_dir};
+use crate::workspace::{building, target_dir};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -16,7 +16,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: Args) -> Result<()> {
     // With the `varve` that it measures beside it.
-    let built = cargo().args(["build", "--quiet", "--release", "--workspace", "--bins"]).status();
+    let built = building().arg("--bins").status();
     let built = built.context("starting cargo")?;
     ensure!(built.success(), "the build ended with {built}");
     let mut bench = Command::new(target_dir().join("release/varve-bench"));

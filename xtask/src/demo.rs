@@ -1,11 +1,13 @@
 //! `cargo xtask demo`: builds the plug-in and the command, and lets a real broker tier and be archived
 //! (`tests/src/bin/varve-demo.rs`).
 
+use std::process::Command;
+
 use anyhow::Result;
 
 use crate::dist;
 use crate::step::Steps;
-use crate::workspace::cargo;
+use crate::workspace::{building, root, target_dir};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {}
@@ -13,10 +15,7 @@ pub(crate) struct Args {}
 pub(crate) fn run(_: Args) -> Result<()> {
     let mut steps = Steps::default();
     let jar = steps.step("varve-rsm.jar", || dist::run(&dist::Args::default()))?;
-    let build =
-        ["build", "--quiet", "--release", "--package", "varve-cli", "--package", "varve-tests", "--bins"];
-    steps.command("varve", cargo().args(build))?;
-    let mut demo = cargo();
-    demo.args(["run", "--quiet", "--release", "--package", "varve-tests", "--bin", "varve-demo"]);
-    steps.command("demo", demo.env("VARVE_RSM_JAR", jar))
+    steps.command("varve", building().arg("--bins"))?;
+    let mut demo = Command::new(target_dir().join("release/varve-demo"));
+    steps.command("demo", demo.current_dir(root()).env("VARVE_RSM_JAR", jar))
 }

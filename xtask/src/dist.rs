@@ -77,9 +77,7 @@ fn find(platform: Platform, args: &Args) -> Result<PathBuf> {
     if platform != Platform::host() {
         bail!("{}", missing(platform, args.native_dir.as_deref()));
     }
-    let mut build = cargo();
-    build.args(["build", "--quiet", "--release", "--package", "varve-rsm", "--lib"]);
-    quiet(&mut build)?;
+    quiet(building().arg("--lib"))?;
     Ok(target_dir().join("release").join(LIBRARY))
 }
 

@@ -30,6 +30,14 @@ pub(crate) fn cargo() -> Command {
     cargo
 }
 
+/// `cargo build` of something of the whole workspace: Cargo compiles each dependency once for each set of features that
+/// it is asked for, and so there is one, that of the tests.
+pub(crate) fn building() -> Command {
+    let mut cargo = cargo();
+    cargo.args(["build", "--quiet", "--release", "--workspace"]);
+    cargo
+}
+
 /// Gradle with its own state and all output outside of the tree.
 pub(crate) fn gradle() -> Command {
     let mut gradle = Command::new("gradle");

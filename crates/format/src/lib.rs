@@ -26,7 +26,7 @@ mod plan;
 mod text;
 mod trailer;
 
-pub use crc::crc32c;
+pub use crc::{crc32c, crc32c_append};
 pub use crypt::{DataKey, ObjectKey, SALT_BYTES, TAG_BYTES};
 pub use custom_metadata::{ArchiveReference, CustomMetadata, STORE_ID_MAX_BYTES};
 pub use digest::{Digest, DigestAlgorithm, Hasher, Leaf, merkle_root};

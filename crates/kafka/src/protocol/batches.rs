@@ -18,7 +18,7 @@ pub struct Batch {
 impl Batch {
     /// The CRC32C of the batch as it is.
     pub fn crc_found(&self) -> u32 {
-        crc32c::crc32c(self.bytes.get(CRC_COVERS_FROM..).unwrap_or_default())
+        varve_format::crc32c(self.bytes.get(CRC_COVERS_FROM..).unwrap_or_default())
     }
 
     pub fn check_crc(&self) -> Result<()> {
@@ -29,7 +29,7 @@ impl Batch {
     pub fn check_crc_of(header: &BatchHeader, position: u64, parts: &[Bytes]) -> Result<()> {
         let (mut before, mut crc) = (CRC_COVERS_FROM, 0);
         for part in parts {
-            crc = crc32c::crc32c_append(crc, part.get(before..).unwrap_or_default());
+            crc = varve_format::crc32c_append(crc, part.get(before..).unwrap_or_default());
             before = before.saturating_sub(part.len());
         }
         Self::compare_crc(header, position, crc)

@@ -107,7 +107,7 @@ impl BatchScanner {
         };
         let size = usize::try_from(header.size_bytes()).unwrap_or(usize::MAX);
         let Some(batch) = piece.get(..size) else { return Ok(None) };
-        let crc_found = crc32c::crc32c(batch.get(CRC_COVERS_FROM..).unwrap_or_default());
+        let crc_found = varve_format::crc32c(batch.get(CRC_COVERS_FROM..).unwrap_or_default());
         let marker = if is_marker(&header) { batch } else { &[] };
         found(Scanned::Batch { header, position: self.position, crc_found }, marker)?;
         Ok(Some(size))
@@ -157,7 +157,7 @@ impl BatchScanner {
             return Ok(used);
         }
         let header = BatchHeader::parse(&self.head, begins)?;
-        let crc = crc32c::crc32c(self.head.get(CRC_COVERS_FROM..).unwrap_or_default());
+        let crc = varve_format::crc32c(self.head.get(CRC_COVERS_FROM..).unwrap_or_default());
         let marker = if is_marker(&header) { self.head.clone() } else { Vec::new() };
         self.head.clear();
         let remaining = header.size_bytes().saturating_sub(BATCH_HEADER_BYTES as u64);
@@ -174,7 +174,7 @@ impl BatchScanner {
     ) -> Result<usize> {
         let used = usize::try_from(body.remaining).unwrap_or(usize::MAX).min(piece.len());
         let bytes = piece.get(..used).unwrap_or_default();
-        body.crc = crc32c::crc32c_append(body.crc, bytes);
+        body.crc = varve_format::crc32c_append(body.crc, bytes);
         if !body.marker.is_empty() {
             body.marker.extend_from_slice(bytes);
         }
