@@ -6,11 +6,11 @@ use std::sync::Arc;
 use varve_archive::V1;
 use varve_archive::record::topic::TopicRecord;
 use varve_format::Id;
-use varve_kafka::client::Client;
 use varve_kafka::client::admin::{ConfigResource, ResourceConfigs};
+use varve_kafka::client::{Client, TopicMetadata};
 
 use crate::clock;
-use crate::config::TopicPatterns;
+use crate::config::{TopicPattern, TopicPatterns};
 use crate::departed::Departed;
 use crate::error::{Error, Result};
 use crate::opening::Leader;
@@ -43,12 +43,14 @@ pub(crate) struct Discovery {
     /// Those that have their record in the archive.
     known: HashMap<Id, Arc<Topic>>,
     pub(crate) departed: Departed,
+    /// Of `topics.include`, what no topic of the last look matched; `None` before the first.
+    unmatched: Option<Vec<TopicPattern>>,
 }
 
 impl Discovery {
     /// `departed` are those that the archive has.
     pub(crate) fn new(client: Client, patterns: TopicPatterns, departed: Departed) -> Self {
-        Self { client, patterns, cluster_id: None, known: HashMap::new(), departed }
+        Self { client, patterns, cluster_id: None, known: HashMap::new(), departed, unmatched: None }
     }
 
     /// Once it was asked.
@@ -82,6 +84,7 @@ impl Discovery {
             }
             is_there
         });
+        self.note_unmatched(&metadata.topics);
         self.departed.compare(archive, &cluster_id, &there, clock::now_ms()).await?;
         let topics: Vec<_> = metadata
             .topics
@@ -122,6 +125,33 @@ impl Discovery {
             }));
         }
         Ok(wanted)
+    }
+
+    /// Names of single topics that are to be archived, and that the brokers have not got.
+    pub(crate) fn missing(&self) -> Vec<String> {
+        let unmatched = self.unmatched.iter().flatten();
+        unmatched.filter(|pattern| pattern.is_exact()).map(ToString::to_string).collect()
+    }
+
+    fn note_unmatched(&mut self, topics: &[TopicMetadata]) {
+        let names: Vec<(&str, bool)> = topics.iter().map(|t| (t.name.as_str(), t.is_internal)).collect();
+        let unmatched: Vec<TopicPattern> = self.patterns.unmatched(&names).into_iter().cloned().collect();
+        if self.unmatched.is_none() {
+            let archived =
+                names.iter().filter(|(name, internal)| self.patterns.wants(name, *internal)).count();
+            tracing::info!(
+                cluster_id = self.cluster_id.as_deref().unwrap_or_default(),
+                topics = archived,
+                "archiving"
+            );
+        }
+        let before = self.unmatched.replace(unmatched.clone()).unwrap_or_default();
+        for pattern in unmatched.iter().filter(|p| !before.iter().any(|b| b.to_string() == p.to_string())) {
+            tracing::warn!(
+                %pattern,
+                "topics.include: the brokers have no topic of this name, or don't show it for want of the ACL Describe"
+            );
+        }
     }
 
     async fn configs(&self, topics: &[&str]) -> Result<HashMap<String, ResourceConfigs>> {

@@ -64,6 +64,8 @@ pub struct Outcome {
     pub partitions: usize,
     /// Partitions that could not be archived to their ends, and why.
     pub unfinished: Vec<(String, i32, String)>,
+    /// Topics that the configuration names, and that neither the cluster has nor the archive.
+    pub missing: Vec<String>,
     pub snapshot: Snapshot,
 }
 
@@ -170,7 +172,21 @@ impl Archiver {
             (wanted.topic.name.clone(), wanted.partition, why.unwrap_or_else(|| "no leader".to_owned()))
         });
         let partitions = running.wanted.len();
-        Ok(Outcome { partitions, unfinished: unfinished.collect(), snapshot })
+        let unfinished = unfinished.collect();
+        let missing = self.without_archived(discovery.missing(), &snapshot).await?;
+        Ok(Outcome { partitions, unfinished, missing, snapshot })
+    }
+
+    /// Those that the snapshot has nothing of: what it has was archived while it was there.
+    async fn without_archived(&self, mut names: Vec<String>, snapshot: &Snapshot) -> Result<Vec<String>> {
+        if names.is_empty() {
+            return Ok(names);
+        }
+        let mut leaves = self.archive.leaves(snapshot.record.root.as_ref());
+        while let Some(leaf) = leaves.next_whole(|_| {}).await? {
+            names.retain(|name| !leaf.iter().any(|entry| entry.topic.as_ref() == Some(name)));
+        }
+        Ok(names)
     }
 
     /// Archives until `stop`; then puts into the archive what is held, and writes a last snapshot.
@@ -217,6 +233,9 @@ impl Archiver {
 
     /// `journal` is what it has.
     pub(crate) async fn discovery(&self, journal: &HashMap<Key, Vec<JournalEntry>>) -> Result<Discovery> {
+        let brokers: Vec<String> =
+            self.client.config().bootstrap_servers.iter().map(ToString::to_string).collect();
+        tracing::info!(brokers = brokers.join(","), archive = self.store.url(), "asking the cluster");
         let newest = self.newest_trusted().await?;
         let departed = Departed::look_back(&self.archive, newest.as_ref(), journal, clock::now_ms()).await?;
         Ok(Discovery::new(self.client.clone(), self.config.topics.clone(), departed))
@@ -454,7 +473,7 @@ fn parts(config: &Config) -> StateParts {
 
 impl Outcome {
     pub fn is_whole(&self) -> bool {
-        self.unfinished.is_empty()
+        self.unfinished.is_empty() && self.missing.is_empty()
     }
 }
 

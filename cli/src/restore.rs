@@ -87,7 +87,14 @@ pub(crate) fn plan(plan: &Plan, path: &Path, out: &mut impl Write) -> Result<()>
     if totals.epoch_cycles > 0 {
         writeln!(out, "epochs      raised in {} rounds, of 0.1 to 0.2 s", grouped(totals.epoch_cycles))?;
     }
-    if totals.assumed_fetchers > 0 {
+    if plan.is_produced() {
+        let pace = ASSUMED_BYTES_PER_SECOND >> 20;
+        writeln!(
+            out,
+            "time        about {} without verifying: {pace} MiB/s",
+            seconds(totals.expected_seconds)
+        )?;
+    } else if totals.assumed_fetchers > 0 {
         writeln!(
             out,
             "time        about {} without verifying: {} MiB/s for each of a broker's {} fetchers, 0.15 s a round of epochs, \
@@ -189,7 +196,7 @@ impl Report<'_> {
             let groups = applied
                 .groups
                 .iter()
-                .map(|g| json!({ "group_id": g.group_id, "offsets": g.offsets, "refused": g.refused }));
+                .map(|g| json!({ "group_id": g.group_id, "offsets": g.offsets, "was_committed": g.was_committed, "refused": g.refused }));
             report["applied"] = json!({
                 "is_resumed": applied.is_resumed,
                 "served_bytes": applied.served_bytes,
@@ -237,8 +244,15 @@ impl Report<'_> {
                 grouped(self.plan.totals.partitions),
                 grouped(applied.served_bytes)
             )?;
-            let committed = applied.groups.iter().filter(|g| g.refused.is_none()).count();
-            writeln!(out, "groups      {} committed and read back", grouped(committed as u64))?;
+            let before = applied.groups.iter().filter(|g| g.was_committed).count();
+            let committed = applied.groups.iter().filter(|g| g.refused.is_none()).count() - before;
+            write!(out, "groups      {} committed and read back", grouped(committed as u64))?;
+            match before {
+                0 => writeln!(out)?,
+                before => {
+                    writeln!(out, ", {} were before, and are left as they are", grouped(before as u64))?
+                }
+            }
             for group in applied.groups.iter().filter(|g| g.refused.is_some()) {
                 let why = group.refused.as_deref().unwrap_or_default();
                 writeln!(out, "group {} was not committed: {why}", group.group_id)?;
@@ -280,7 +294,10 @@ impl Report<'_> {
 }
 
 pub(crate) fn cleanup_question(cleaned: &Cleaned) -> String {
-    format!("Delete {} unfinished topics ({})?", cleaned.topics.len(), cleaned.topics.join(", "))
+    match cleaned.topics.len() {
+        0 => "No topic is unfinished. Take back what else the restore left in the cluster?".to_owned(),
+        count => format!("Delete {count} unfinished topics ({})?", cleaned.topics.join(", ")),
+    }
 }
 
 pub(crate) fn cleaned(cleaned: &Cleaned, out: &mut impl Write) -> Result<()> {
@@ -303,6 +320,7 @@ pub(crate) fn release_json(release: &Release) -> Value {
     json!({
         "topic": release.topic,
         "configs": changes,
+        "left_out": release.left_out,
         "offsets": release.offsets,
         "expiring_offsets": release.expiring,
         "over_bytes": release.over_bytes,
@@ -331,6 +349,9 @@ pub(crate) fn releases(all: &[Release], out: &mut impl Write) -> Result<()> {
             release.topic,
             if changes.is_empty() { "as it was".to_owned() } else { changes.join(", ") }
         )?;
+        if !release.left_out.is_empty() {
+            writeln!(out, "  without {}: the brokers have no tiered storage", release.left_out.join(", "))?;
+        }
         if release.expiring > 0 {
             writeln!(
                 out,

@@ -17,6 +17,8 @@ const DELETE: &str = "delete";
 pub struct Release {
     pub topic: String,
     pub changes: Vec<ConfigChange>,
+    /// Configs of tiered storage, which the target's brokers have not got.
+    pub left_out: Vec<String>,
     /// Offsets that its retention by time would delete soon, of those that are there. Whole segments go, so it is the
     /// most.
     pub expiring: u64,
@@ -34,9 +36,10 @@ pub struct Release {
 /// Of the target.
 pub async fn releases(plan: &Plan, client: &Client, now_ms: i64) -> Result<Vec<Release>> {
     let mut all = Vec::with_capacity(plan.topics.len());
-    let defaults = defaults(client).await?;
+    let settings = first_settings(client).await?;
+    let (defaults, is_tiered) = (defaults(&settings), !has_no_tier(&settings));
     for topic in &plan.topics {
-        all.push(release_of(topic, &defaults, client, now_ms).await?);
+        all.push(release_of(topic, &defaults, is_tiered, client, now_ms).await?);
     }
     Ok(all)
 }
@@ -52,11 +55,25 @@ pub async fn release(client: &Client, releases: &[Release]) -> Result<()> {
     Ok(())
 }
 
-/// What brokers say where a topic says nothing: the first broker's word, by the topic's names.
-async fn defaults(client: &Client) -> Result<BTreeMap<&'static str, String>> {
+/// The first broker's.
+async fn first_settings(client: &Client) -> Result<BTreeMap<String, String>> {
     let brokers = client.describe_cluster().await?.brokers;
     let Some(broker) = brokers.first() else { return Ok(BTreeMap::new()) };
-    let settings = settings_of(client, broker.node_id).await?;
+    settings_of(client, broker.node_id).await
+}
+
+/// Whether brokers with these settings have no tiered storage: they refuse topics that want it.
+pub(crate) fn has_no_tier(settings: &BTreeMap<String, String>) -> bool {
+    settings.get("remote.log.storage.system.enable").is_some_and(|enabled| enabled == "false")
+}
+
+/// Whether a topic's config is for tiered storage alone.
+pub(crate) fn is_of_tier(config: &str) -> bool {
+    ["remote.", "local.retention."].iter().any(|prefix| config.starts_with(prefix))
+}
+
+/// What brokers say where a topic says nothing, by the topic's names.
+fn defaults(settings: &BTreeMap<String, String>) -> BTreeMap<&'static str, String> {
     let value = |name: &str| settings.get(name).cloned();
     let time = |name: &str, factor: i64| {
         let number = value(name)?.parse::<i64>().ok()?;
@@ -70,12 +87,13 @@ async fn defaults(client: &Client) -> Result<BTreeMap<&'static str, String>> {
         ("retention.bytes", value("log.retention.bytes")),
         ("cleanup.policy", value("log.cleanup.policy")),
     ];
-    Ok(found.into_iter().filter_map(|(name, value)| Some((name, value?))).collect())
+    found.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
 }
 
 async fn release_of(
     topic: &PlannedTopic,
     defaults: &BTreeMap<&'static str, String>,
+    is_tiered: bool,
     client: &Client,
     now_ms: i64,
 ) -> Result<Release> {
@@ -83,6 +101,7 @@ async fn release_of(
         return Ok(Release {
             topic: topic.target.clone(),
             changes: Vec::new(),
+            left_out: Vec::new(),
             expiring: 0,
             offsets: 0,
             over_bytes: 0,
@@ -101,7 +120,7 @@ async fn release_of(
     let mut changes: Vec<ConfigChange> = topic
         .final_configs
         .iter()
-        .filter(|(name, value)| current.get(*name) != Some(value))
+        .filter(|(name, value)| current.get(*name) != Some(value) && (is_tiered || !is_of_tier(name)))
         .map(|(name, value)| ConfigChange { name: name.clone(), value: Some(value.clone()) })
         .collect();
     let gone =
@@ -116,6 +135,7 @@ async fn release_of(
     let mut release = Release {
         topic: topic.target.clone(),
         changes,
+        left_out: topic.final_configs.keys().filter(|n| !is_tiered && is_of_tier(n)).cloned().collect(),
         expiring: 0,
         offsets: 0,
         over_bytes: 0,

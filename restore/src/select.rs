@@ -9,7 +9,13 @@ use crate::error::{Error, Result};
 
 /// Names, with `*` for any characters.
 #[derive(Clone, Debug, Default)]
-pub struct Patterns(Vec<Regex>);
+pub struct Patterns(Vec<Pattern>);
+
+#[derive(Clone, Debug)]
+struct Pattern {
+    text: String,
+    compiled: Regex,
+}
 
 impl Patterns {
     /// # Errors
@@ -17,8 +23,9 @@ impl Patterns {
     pub fn new(patterns: &[String]) -> Result<Self> {
         let compiled = patterns.iter().map(|pattern| {
             let quoted: Vec<String> = pattern.split('*').map(regex::escape).collect();
-            Regex::new(&format!("^{}$", quoted.join(".*")))
-                .map_err(|error| Error::refused(format!("the pattern {pattern:?}"), error.to_string()))
+            let compiled = Regex::new(&format!("^{}$", quoted.join(".*")))
+                .map_err(|error| Error::refused(format!("the pattern {pattern:?}"), error.to_string()))?;
+            Ok(Pattern { text: pattern.clone(), compiled })
         });
         Ok(Self(compiled.collect::<Result<_>>()?))
     }
@@ -28,7 +35,12 @@ impl Patterns {
     }
 
     pub fn has(&self, name: &str) -> bool {
-        self.0.iter().any(|pattern| pattern.is_match(name))
+        self.0.iter().any(|pattern| pattern.compiled.is_match(name))
+    }
+
+    /// Those that name one thing alone.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|pattern| pattern.text.as_str()).filter(|text| !text.contains('*'))
     }
 }
 
@@ -86,6 +98,7 @@ mod tests {
     #[test]
     fn names_and_stars() {
         let some = patterns(&["orders", "eu.*", "*-dlq"]);
+        assert_eq!(some.names().collect::<Vec<_>>(), ["orders"]);
         for name in ["orders", "eu.a", "eu.", "x-dlq"] {
             assert!(some.has(name), "{name}");
         }

@@ -16,6 +16,8 @@ pub struct Source {
     pub snapshot: Snapshot,
     pub state: ClusterState,
     pub topics: Vec<SourceTopic>,
+    /// Of all topics that the archive has, wanted or not.
+    pub names: BTreeSet<String>,
     /// Whose `state` is, where the snapshot's own could not be collected.
     pub state_of: Option<EarlierState>,
 }
@@ -88,7 +90,7 @@ impl Source {
             Error::refused(what, todo)
         })?;
         let earlier = EarlierState::of(archive, &snapshot).await?;
-        let mut topics: BTreeMap<Id, SourceTopic> = BTreeMap::new();
+        let (mut topics, mut names) = (BTreeMap::<Id, SourceTopic>::new(), BTreeSet::new());
         for topic in state.topics.iter().filter(|topic| wanted(&topic.name) && !topic.internal) {
             let topic_id = Id::parse(&topic.topic_id)
                 .map_err(|_| Error::unexpected("a topic's id", "an id", &topic.topic_id))?;
@@ -104,7 +106,9 @@ impl Source {
                     .await?
                     .map_or_else(|| partition.topic_id.to_string(), |record| record.topic),
             };
-            if !wanted(&name) {
+            let is_wanted = wanted(&name);
+            names.insert(name.clone());
+            if !is_wanted {
                 continue;
             }
             let topic_id = partition.topic_id;
@@ -132,7 +136,7 @@ impl Source {
         }
         let mut topics: Vec<SourceTopic> = topics.into_values().collect();
         topics.sort_by(|a, b| (&a.name, a.topic_id).cmp(&(&b.name, b.topic_id)));
-        Ok(Self { archive: archive.clone(), snapshot, state, topics, state_of: earlier })
+        Ok(Self { archive: archive.clone(), snapshot, state, topics, names, state_of: earlier })
     }
 
     /// Of all topics.

@@ -24,6 +24,7 @@ pub(crate) fn suite() -> Suite {
         .test("a_restored_volume_begins_anew", restored)
         .test("a_snapshot_tells_what_is_open", open)
         .test("a_gap_tells_the_leaders_epoch", gap)
+        .test("a_name_that_no_topic_has_is_told", misnamed)
 }
 
 /// Data of every kind: codecs, headers, tombstones, transactions, compaction, a moved log start, nothing at all.
@@ -97,6 +98,30 @@ fn again() -> Result<()> {
     ensure!(archive.compare(&client, &["t"])?.objects == 1, "the new topic's one object");
     ensure!(archive.chain(&topic_id, 0, 0)?.len() == 3, "the old topic's objects are gone");
     Ok(())
+}
+
+fn misnamed() -> Result<()> {
+    let cluster = Cluster::builder().start()?;
+    let kafka = cluster.client();
+    kafka.create_topic("orders", 1, 1, &[])?;
+    kafka.produce("orders", &Produce { count: 5, ..Produce::default() })?;
+    let scratch = Scratch::new("archive-misnamed")?;
+    let topics = "topics: { include: [orders, ordres, \"none-*\"] }";
+    let archive = ArchiveDir::new(scratch.path(), &cluster.bootstrap(), topics)?;
+    let once = |expected: &[&str]| {
+        let ended = archive.try_once(&[])?;
+        let told: Value = serde_json::from_str(&ended.out)?;
+        let code = if expected.is_empty() { 0 } else { 1 };
+        ensure!(ended.code == Some(code) && told["missing"] == serde_json::json!(expected), "{ended:?}");
+        Ok(())
+    };
+    once(&["ordres"])?;
+    // One that is archived was there.
+    kafka.create_topic("ordres", 1, 1, &[])?;
+    kafka.produce("ordres", &Produce { count: 5, ..Produce::default() })?;
+    once(&[])?;
+    kafka.delete_topic("ordres")?;
+    once(&[])
 }
 
 fn large() -> Result<()> {

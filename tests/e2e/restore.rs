@@ -11,9 +11,9 @@ use varve_kafka::client::admin::{ConfigResource, ConfigSource};
 use varve_kafka::client::{Client, ClientConfig};
 use varve_tests::raw_admin::{commit, create_topics, set_config, set_quota};
 use varve_tests::{
-    ArchiveDir, Cluster, KAFKA_VERSION, KAFKA_VERSIONS, Look, Produce, Scratch, Shared, Suite, TopicLogs,
-    Transactions, copy, ended, eventually, has_left, kafka_jars, of_plan, plain_client, restore_from,
-    runtime, same_logs, varve, writers_go_on,
+    ArchiveDir, Archived, Cluster, KAFKA_VERSION, KAFKA_VERSIONS, Look, Produce, Scratch, Shared, Suite,
+    Tier, TopicLogs, Transactions, copy, ended, eventually, has_left, kafka_jars, of_plan, plain_client,
+    restore_from, runtime, same_logs, varve, writers_go_on,
 };
 
 const TOPICS: [&str; 5] = ["plain", "transactional", "trimmed", "compacted", "empty"];
@@ -41,6 +41,7 @@ pub(crate) fn suite() -> Suite {
         .test_with(&new, "stopped_it_leaves_the_cluster_and_goes_on", stopped)
         .test_with(&new, "what_was_begun_is_taken_back", taken_back)
         .test_with(&new, "what_stands_against_it_is_told_before", refused)
+        .test("what_was_tiered_is_released_without_a_tier", untiered)
         .test_with(&new, "a_damaged_object_stops_it_by_name", damaged)
         .test_with(&new, "users_get_new_passwords", users)
         .test_with(&new, "a_drill_restores_a_sample_and_throws_it_away", drilled)
@@ -279,6 +280,21 @@ fn refused(source: &Source) -> Result<()> {
     let nothing = ["--topics", "nothing-*", "--dry-run"];
     let (out, _) = ended(source.restore(&cluster, &source.plan("nothing"), &nothing)?, 1)?;
     ensure!(out.contains("no topic of the archive is selected"), "{out}");
+    let mistyped = [
+        ["--topics", "plain,plian"],
+        ["--without", "tmp"],
+        ["--rename", "order=x"],
+        ["--partitions", "plain=99"],
+        ["--offsets", "plian-0=1..2"],
+        ["--groups", "nobody"],
+    ];
+    let all = [&mistyped.concat()[..], &["--dry-run"]].concat();
+    let (out, _) = ended(source.restore(&cluster, &source.plan("mistyped"), &all)?, 1)?;
+    for option in mistyped {
+        let told = format!("refused     {} {}", option[0], option[1].rsplit(',').next().unwrap_or_default());
+        let told = told.split('=').next().unwrap_or_default();
+        ensure!(out.contains(told.trim_end_matches("-0")), "{told}: {out}");
+    }
     let (_, err) = ended(source.restore(&cluster, &source.plan("later"), &["--at", "99"])?, 2)?;
     ensure!(err.contains("snapshot 99"), "{err}");
     let mut command = Command::new(varve()?);
@@ -293,6 +309,36 @@ fn refused(source: &Source) -> Result<()> {
     )?;
     ensure!(out.contains("controller") && out.contains("--controller"), "{out}");
     ensure!(source.cluster_id != runtime()?.block_on(client.describe_cluster())?.cluster_id, "one cluster");
+    Ok(())
+}
+
+/// The target's brokers have no tiered storage, and refuse topics that want it.
+fn untiered() -> Result<()> {
+    let scratch = Scratch::new("untiered")?;
+    let source = Cluster::builder().tier(&Tier::filesystem(&scratch.path().join("tier"))?).start()?;
+    let kafka = source.client();
+    kafka.create_tiered_topic(
+        "tiered",
+        1,
+        &[("retention.ms", "31536000000"), ("local.retention.ms", "3600000")],
+    )?;
+    kafka.produce("tiered", &Produce::default())?;
+    let archived = Archived::of(&source, &["tiered"])?;
+    drop(source);
+    let target = Cluster::builder().start()?;
+    let plan = archived.plan("untiered");
+    let (out, _) = ended(restore_from(&archived.archive.url(), &target, &plan, &[])?, 0)?;
+    ensure!(out.contains("not as it was: topic tiered was tiered"), "{out}");
+    let released = Command::new(varve()?).args(["restore", "release", "--yes"]).arg(&plan).output()?;
+    let said = String::from_utf8_lossy(&[released.stdout, released.stderr].concat()).into_owned();
+    let left_out = "  without local.retention.ms, remote.storage.enable: the brokers have no tiered storage";
+    ensure!(released.status.success() && said.contains(left_out), "{}: {said}", released.status);
+    let client = plain_client(&target.bootstrap())?;
+    let resource = ConfigResource::Topic("tiered".to_owned());
+    let configs = runtime()?.block_on(client.describe_configs(&[resource]))?.whole()?;
+    let value = |name: &str| configs[0].entries.iter().find(|c| c.name == name)?.value.clone();
+    ensure!(value("retention.ms").as_deref() == Some("31536000000"), "{configs:?}");
+    ensure!(value("remote.storage.enable").as_deref() != Some("true"), "{configs:?}");
     Ok(())
 }
 

@@ -136,6 +136,11 @@ fn healthy(setup: &Setup) -> Result<()> {
     let (code, findings, summary) = scrub(&setup.cluster, &url(setup), &["--grace", "0s", "--verify"])?;
     ensure!(code == 0 && findings.is_empty(), "{findings:?} {summary}");
     ensure!(summary["segments_checked"] == segments(setup)?.len(), "{summary}");
+    // Elsewhere than the brokers put it nothing lies, and that is no loss.
+    let (id, bootstrap) = (&setup.cluster.id, setup.cluster.bootstrap());
+    let elsewhere = ["tier", "scrub", "--store.url", &url(setup), "--bootstrap-server", &bootstrap];
+    let (code, _, err) = varve(&[&elsewhere[..], &["--cluster-id", "prd-1"]].concat())?;
+    ensure!(code == 2 && err.contains("--cluster-id") && err.contains(&format!("{id}/")), "{code} {err}");
     ensure!(summary["notes"].as_array().is_some_and(Vec::is_empty), "{summary}");
     Ok(())
 }

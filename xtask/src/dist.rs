@@ -1,4 +1,4 @@
-//! `cargo xtask dist`: the shim and the native library as one jar, `target/dist/varve-rsm.jar`.
+//! `cargo xtask dist`: the shim and the native library as one jar, `target/dist/varve-rsm.jar`, and the command.
 //!
 //! The same native libraries and sources give the same bytes. The jar holds our classes, our libraries and
 //! META-INF, nothing else: on a broker's class path a stranger's class would shadow or be shadowed.
@@ -14,7 +14,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::step::quiet;
-use crate::workspace::{cargo, dist_dir, gradle, gradle_build, target_dir};
+use crate::workspace::{building, cargo, dist_dir, gradle, gradle_build, target_dir};
 use platform::{LIBRARY, Platform};
 
 #[derive(clap::Args, Default)]
@@ -54,6 +54,17 @@ pub(crate) fn run(args: &Args) -> Result<PathBuf> {
     fs::rename(&partial, &jar)?;
     println!("{} ({} KiB)", jar.display(), fs::metadata(&jar)?.len() / 1024);
     Ok(jar)
+}
+
+/// The command `varve`, beside the jar.
+pub(crate) fn command() -> Result<()> {
+    quiet(building().args(["--bin", "varve"]))?;
+    let to = dist_dir().join("varve");
+    let partial = dist_dir().join("varve.partial");
+    fs::copy(target_dir().join("release/varve"), &partial)?;
+    fs::rename(&partial, &to)?;
+    println!("{} ({} KiB)", to.display(), fs::metadata(&to)?.len() / 1024);
+    Ok(())
 }
 
 fn remove_dir(dir: &Path) -> Result<()> {

@@ -25,7 +25,7 @@ enum Command {
     Test(test::Args),
     /// Measure against the limit of the same machine in the same run
     Bench(bench::Args),
-    /// Build target/dist/varve-rsm.jar
+    /// Build target/dist/varve-rsm.jar and target/dist/varve
     Dist(dist::Args),
     /// Write docs/CONFIG.md and docs/METRICS.md from the code's own tables
     Docs(docs::Args),
@@ -36,7 +36,7 @@ fn main() -> anyhow::Result<()> {
         Command::Demo(args) => demo::run(args),
         Command::Test(args) => test::run(args),
         Command::Bench(args) => bench::run(args),
-        Command::Dist(args) => dist::run(&args).map(drop),
+        Command::Dist(args) => dist::run(&args).and_then(|_| dist::command()),
         Command::Docs(args) => docs::run(args),
     }
 }

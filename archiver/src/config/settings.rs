@@ -125,7 +125,7 @@ const TOPICS: &[Setting] = &[
         "include",
         PATTERNS,
         None,
-        "Topics whose whole name one of these matches. Internal ones, and all that begin with `__`, only by their very name.",
+        "Topics whose whole name one of these matches. Internal ones, and all that begin with `__`, only by their very name. What matches nothing is warned of.",
     )
     .required(),
     Setting::new("exclude", PATTERNS, Some("[]"), "Of those, the ones to leave out."),

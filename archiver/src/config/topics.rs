@@ -42,6 +42,11 @@ impl TopicPattern {
         Ok(Self { text: text.to_owned(), regex, exact })
     }
 
+    /// Whether it is the name of one topic.
+    pub fn is_exact(&self) -> bool {
+        self.exact
+    }
+
     pub fn matches(&self, name: &str) -> bool {
         self.regex.is_match(name)
     }
@@ -93,6 +98,15 @@ impl TopicPatterns {
         let internal = internal || name.starts_with("__");
         let included = |pattern: &TopicPattern| (pattern.exact || !internal) && pattern.matches(name);
         self.include.iter().any(included) && !self.exclude.iter().any(|pattern| pattern.matches(name))
+    }
+
+    /// What `include` has that no topic of these `(name, internal)` matches.
+    pub(crate) fn unmatched(&self, topics: &[(&str, bool)]) -> Vec<&TopicPattern> {
+        let matches = |pattern: &TopicPattern, (name, internal): &(&str, bool)| {
+            let internal = *internal || name.starts_with("__");
+            (pattern.exact || !internal) && pattern.matches(name)
+        };
+        self.include.iter().filter(|pattern| !topics.iter().any(|topic| matches(pattern, topic))).collect()
     }
 
     pub fn include(&self) -> &[TopicPattern] {

@@ -212,7 +212,8 @@ fn range(text: &str, end: i64, parse: impl Fn(&str) -> anyhow::Result<i64>) -> a
 
 pub(super) fn offsets(text: &str) -> anyhow::Result<Range<i64>> {
     range(text, i64::MAX, |number| {
-        let offset: i64 = number.parse().with_context(|| format!("expected an offset, found {number:?}"))?;
+        let offset: i64 =
+            number.parse().with_context(|| format!("expected an offset, or A..B, found {number:?}"))?;
         if offset < 0 {
             bail!("expected an offset of 0 or more, found {number}")
         }

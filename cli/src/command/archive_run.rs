@@ -47,6 +47,7 @@ pub(crate) async fn run(args: ArchiveRunArgs) -> anyhow::Result<Verdict> {
                 "partitions": outcome.partitions,
                 "read_bytes": read,
                 "unfinished": unfinished,
+                "missing": outcome.missing,
                 "snapshot": snapshot.record.sequence,
                 "snapshot_hash": snapshot.hash.to_string(),
             })
@@ -54,6 +55,12 @@ pub(crate) async fn run(args: ArchiveRunArgs) -> anyhow::Result<Verdict> {
     } else {
         println!("{} partitions archived, {read} bytes of record batches read", outcome.partitions);
         println!("snapshot {} {}", snapshot.record.sequence, snapshot.hash);
+        for topic in &outcome.missing {
+            println!(
+                "not there: topics.include names {topic}, and the brokers have no such topic, or don't show it for want of \
+                 the ACL Describe"
+            );
+        }
         for (topic, partition, why) in &outcome.unfinished {
             println!("not to its end: {topic}-{partition}: {why}");
         }

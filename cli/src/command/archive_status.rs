@@ -24,7 +24,11 @@ pub(crate) async fn run(args: ArchiveStatusArgs) -> Result<Verdict> {
             let env = |name: &str| std::env::var(name).ok();
             let config = Config::load(path, &args.set, &env)?;
             let listen = config.metrics.listen.with_context(|| {
-                format!("{}: metrics.listen is not set, so the archiver can't be asked", path.display())
+                format!(
+                    "{}: metrics.listen is not set, so the archiver can't be asked: let it have metrics: {{ listen: \
+                     \"127.0.0.1:9644\" }} and start it anew",
+                    path.display()
+                )
             })?;
             Url::parse(&format!("http://{}", reachable(listen)))?
         }

@@ -115,6 +115,13 @@ fn print(args: &ArchiveVerifyArgs, sequence: u64, report: &Report) -> Result<()>
     if hidden > 0 {
         writeln!(out, "and {} findings more", grouped(hidden))?;
     }
+    if p.objects == 0 && p.objects_total > 0 {
+        writeln!(
+            out,
+            "of {} objects none was drawn: take a larger --sample, or another --seed",
+            grouped(p.objects_total)
+        )?;
+    }
     let verdict =
         if report.is_sound() { "ok".to_owned() } else { format!("{} FINDINGS", grouped(p.findings)) };
     let depth = match args.depth {

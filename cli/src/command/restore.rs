@@ -154,7 +154,13 @@ async fn plan_and_apply(args: RunArgs) -> Result<Verdict> {
         }
         bail!("{}: {}", refusal.what, refusal.todo);
     }
-    if args.dry_run || !agreed(args.how.yes, "Apply this plan?")? {
+    if args.dry_run {
+        if !args.access.json {
+            println!("next        varve restore apply {}", path.display());
+        }
+        return Ok(Verdict::Clean);
+    }
+    if !agreed(args.how.yes, "Apply this plan?")? {
         return Ok(Verdict::Clean);
     }
     apply(&made, &path, &source, &ends, &args.how, args.access.json).await
@@ -413,8 +419,12 @@ async fn released(args: ChangeArgs) -> Result<Verdict> {
         shown::releases(&all, &mut out)?;
     }
     drop(out);
-    if !args.dry_run && agreed(args.yes, "Set these configs?")? {
-        release(&ends.client, &all).await?;
+    if args.dry_run || !agreed(args.yes, "Set these configs?")? {
+        return Ok(Verdict::Clean);
+    }
+    release(&ends.client, &all).await?;
+    if !args.planned.access.json {
+        println!("released    {} topics", all.iter().filter(|one| one.are_configs_known).count());
     }
     Ok(Verdict::Clean)
 }
@@ -459,13 +469,17 @@ fn agreed(yes: bool, question: &str) -> Result<bool> {
         return Ok(true);
     }
     if !std::io::stdin().is_terminal() {
-        bail!("{question} Say --yes: there is nobody to ask");
+        bail!("{question} There is no terminal to ask on: say --yes");
     }
     print!("{question} [y/N] ");
     std::io::stdout().flush()?;
     let mut line = String::new();
     std::io::stdin().read_line(&mut line)?;
-    Ok(["y", "yes"].contains(&line.trim().to_ascii_lowercase().as_str()))
+    let is_agreed = ["y", "yes"].contains(&line.trim().to_ascii_lowercase().as_str());
+    if !is_agreed {
+        println!("nothing was changed");
+    }
+    Ok(is_agreed)
 }
 
 /// Of ours, on the way to the first broker that can be reached.

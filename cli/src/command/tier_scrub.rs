@@ -15,8 +15,8 @@ use crate::args::{ScrubArgs, client_config};
 use crate::output::{age, grouped};
 use crate::process::now_ms;
 use crate::scrub::{
-    Checked, Classified, Finding, FindingKind, Listed, View, check_segment, classify, list_store,
-    list_uploads, read_metadata,
+    Checked, Classified, Finding, FindingKind, Listed, View, check_segment, classify, list_first_parts,
+    list_store, list_uploads, read_metadata,
 };
 use crate::{Verdict, location, progress};
 
@@ -35,6 +35,9 @@ pub(crate) async fn run(args: ScrubArgs) -> Result<Verdict> {
     let scrub = Scrub { args, ring, store, client, cluster_id };
     scrub.run().await
 }
+
+/// Names that a message lists.
+const OTHERS_SHOWN: usize = 5;
 
 struct Scrub {
     args: ScrubArgs,
@@ -66,6 +69,9 @@ impl Scrub {
             grace_ms,
         };
         let mut classified = classify(&view);
+        if objects.is_empty() && !classified.absent.is_empty() {
+            self.check_cluster_id().await?;
+        }
         let mut findings = self.still_there(std::mem::take(&mut classified.findings)).await?;
         let (mut found, gone) = self.check_present(&view, &classified.present).await?;
         findings.append(&mut found);
@@ -92,6 +98,22 @@ impl Scrub {
         }
         findings.sort();
         self.report(&findings, &notes, &classified, checked + settled, &objects)
+    }
+
+    /// Nothing of what the brokers name is there: before that is called a loss, whether it is looked for elsewhere than
+    /// they put it.
+    async fn check_cluster_id(&self) -> Result<()> {
+        let others = list_first_parts(&self.store, OTHERS_SHOWN).await?;
+        if others.is_empty() {
+            return Ok(());
+        }
+        anyhow::bail!(
+            "nothing is under {0}/ of {1}, which has {2}: give the brokers' rsm.config.cluster.id as --cluster-id. If \
+             that is {0}, all of its segments are lost",
+            self.cluster_id,
+            self.store.url(),
+            others.join(", ")
+        )
     }
 
     async fn metadata(&self) -> Result<(RemoteLogState, Vec<String>)> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use indicatif::ProgressBar;
-use varve_store::{PendingUpload, SharedStore};
+use varve_store::{Key, PendingUpload, SharedStore};
 
 const PAGE_KEYS: usize = 1000;
 
@@ -34,6 +34,23 @@ pub(crate) async fn list_store(
             return Ok(all);
         }
     }
+}
+
+/// The first parts of the keys that there are, up to `most`, each with its slash.
+pub(crate) async fn list_first_parts(store: &SharedStore, most: usize) -> Result<Vec<String>> {
+    let (mut parts, mut after) = (Vec::new(), None);
+    while parts.len() < most {
+        let page = store.list("", after.as_ref(), 1).await?;
+        let Some(object) = page.objects.first() else { break };
+        let Some((part, _)) = object.key.as_str().split_once('/') else {
+            after = Some(object.key.clone());
+            continue;
+        };
+        parts.push(format!("{part}/"));
+        // The character behind the slash: no key of this part is at or behind it.
+        after = Some(Key::new(&format!("{part}0"))?);
+    }
+    Ok(parts)
 }
 
 /// Uploads that are neither completed nor aborted.

@@ -13,6 +13,6 @@ mod segment;
 
 pub(crate) use classify::{Classified, View, classify};
 pub(crate) use finding::{Finding, FindingKind};
-pub(crate) use listing::{Listed, list_store, list_uploads};
+pub(crate) use listing::{Listed, list_first_parts, list_store, list_uploads};
 pub(crate) use metadata::read_metadata;
 pub(crate) use segment::{Checked, check_segment};

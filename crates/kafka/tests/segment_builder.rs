@@ -86,7 +86,7 @@ impl Make {
         bytes.extend((covered.len() as i32 + 9).to_be_bytes());
         bytes.extend(self.leader_epoch.to_be_bytes());
         bytes.push(2);
-        bytes.extend(crc32c::crc32c(&covered).to_be_bytes());
+        bytes.extend(varve_format::crc32c(&covered).to_be_bytes());
         bytes.extend(covered);
         bytes
     }
@@ -454,7 +454,7 @@ fn mend_crcs(bytes: &mut [u8]) {
         let length = u32::from_be_bytes(length.try_into().unwrap()) as usize;
         let end = at + 12 + length;
         let Some(covered) = bytes.get(at + 21..end) else { break };
-        let crc = crc32c::crc32c(covered).to_be_bytes();
+        let crc = varve_format::crc32c(covered).to_be_bytes();
         bytes[at + 17..at + 21].copy_from_slice(&crc);
         at = end;
     }
@@ -475,7 +475,7 @@ fn speed() {
         let started = Instant::now();
         let mut crc = 0;
         for batch in bytes.chunks(body + 61) {
-            crc ^= crc32c::crc32c(&batch[21..]);
+            crc ^= varve_format::crc32c(&batch[21..]);
         }
         let crc_s = started.elapsed().as_secs_f64();
         let started = Instant::now();

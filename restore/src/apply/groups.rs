@@ -14,6 +14,8 @@ use crate::plan::{Plan, PlannedGroup};
 pub struct GroupOutcome {
     pub group_id: String,
     pub offsets: usize,
+    /// By an earlier run: it is left as it is now.
+    pub was_committed: bool,
     /// Why it was not committed.
     pub refused: Option<String>,
 }
@@ -34,6 +36,7 @@ pub(super) async fn commit(
         let outcome = |refused| GroupOutcome {
             group_id: group.group_id.clone(),
             offsets: group.offsets.len(),
+            was_committed: done.groups.contains(&group.group_id),
             refused,
         };
         if done.groups.contains(&group.group_id) {

@@ -431,6 +431,7 @@ impl Logs<'_> {
                         self.reader.at(state, None, self.journal)?,
                         Arc::clone(self.apply.keys),
                         facts(planned),
+                        planned.replicas.len(),
                         Arc::clone(self.budget),
                         Arc::clone(self.ids),
                     ),

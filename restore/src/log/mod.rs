@@ -38,8 +38,10 @@ pub use budget::Budget;
 pub use facts::{Facts, Hole};
 pub use producer_ids::ProducerIds;
 
-/// What a partition keeps of what was read.
+/// What a partition keeps of what was read, where several followers copy it.
 const WINDOW_BYTES: usize = 4 << 20;
+/// Where one does: enough for the answer that it asks for again. What is in use at once stays in the processor's cache.
+const ALONE_BYTES: usize = 1 << 20;
 /// Blocks that are read for one answer.
 const BLOCKS_MAX: usize = 16;
 /// A follower this far ahead of a reader waits for it; one farther gets a reader of its own.
@@ -51,6 +53,7 @@ pub struct ArchiveLog {
     keys: Arc<KeyCache>,
     facts: Facts,
     budget: Arc<Budget>,
+    window_bytes: usize,
     reading: Mutex<Reading>,
     used: Lock<Instant>,
     producer_ids: Arc<ProducerIds>,
@@ -78,11 +81,12 @@ impl std::fmt::Debug for ArchiveLog {
 }
 
 impl ArchiveLog {
-    /// `facts` are those of the same log.
+    /// `facts` are those of the same log; `followers` copy it.
     pub fn new(
         log: ArchivedLog,
         keys: Arc<KeyCache>,
         facts: Facts,
+        followers: usize,
         budget: Arc<Budget>,
         producer_ids: Arc<ProducerIds>,
     ) -> Arc<Self> {
@@ -91,6 +95,7 @@ impl ArchiveLog {
             keys,
             facts,
             budget: Arc::clone(&budget),
+            window_bytes: if followers > 1 { WINDOW_BYTES } else { ALONE_BYTES },
             reading: Mutex::default(),
             used: Lock::new(Instant::now()),
             producer_ids,
@@ -199,7 +204,7 @@ impl ArchiveLog {
         self.producer_ids.note(block.last_producer_id)?;
         reading.window_bytes += block.len();
         reading.window.push_back(block);
-        while reading.window_bytes > WINDOW_BYTES && reading.window.len() > 1 {
+        while reading.window_bytes > self.window_bytes && reading.window.len() > 1 {
             if let Some(oldest) = reading.window.pop_front() {
                 reading.window_bytes -= oldest.len();
             }

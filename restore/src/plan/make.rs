@@ -19,11 +19,13 @@ use super::permissions;
 use super::placement::Placement;
 use super::reach::{self, Reach};
 use super::time::with_time;
+use super::unmatched;
 use crate::as_of;
 use crate::brokers::settings_of;
 use crate::cold;
 use crate::error::{Error, Result};
 use crate::history::KeyCache;
+use crate::release::has_no_tier;
 use crate::rest::Rest;
 use crate::schemas::{self, WantedSchemas};
 use crate::select::Selection;
@@ -135,6 +137,18 @@ pub async fn plan(
         crate::produce::planned(source, keys, client, &settings, wanted.filler_max, &mut topics, notes)
             .await?;
     }
+    if has_no_tier(&settings) {
+        let tiered = topics
+            .iter()
+            .filter(|t| t.final_configs.get("remote.storage.enable").is_some_and(|v| v == "true"));
+        differences.extend(tiered.map(|topic| {
+            format!(
+                "topic {} was tiered, and the target's brokers have no tiered storage: it is released without, and they \
+                 keep all that its retention keeps",
+                topic.topic
+            )
+        }));
+    }
     let groups = if wanted.parts.has(Part::Groups) {
         groups(source, &topics, wanted, &mut differences)
     } else {
@@ -218,6 +232,7 @@ async fn topics(
         let number = planned.len();
         planned.push(one_topic(source, topic, &logs, placement, number, wanted, differences).await?);
     }
+    refusals.extend(unmatched::refusals(source, selection));
     if planned.is_empty() {
         refusals.push(Refusal {
             what: "no topic of the archive is selected".to_owned(),

@@ -8,6 +8,7 @@ mod permissions;
 mod placement;
 mod reach;
 mod time;
+mod unmatched;
 
 pub use document::{
     Mode, Offsets, PLAN_VERSION, Plan, PlannedArchive, PlannedGroup, PlannedOffset, PlannedPartition,

@@ -174,8 +174,14 @@ fn command(args: &[&str]) -> Result<String> {
     let error = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "varve {args:?}: {} {error}", output.status);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let lines = text.trim_end().lines().map(|line| line.chars().take(140).collect::<String>());
+    let lines = text.trim_end().lines().map(cut);
     Ok(lines.collect::<Vec<_>>().join("\n      "))
+}
+
+fn cut(line: &str) -> String {
+    const SHOWN: usize = 140;
+    let shown: String = line.chars().take(SHOWN).collect();
+    if shown.len() < line.len() { format!("{shown}…") } else { shown }
 }
 
 /// Says what is done, does it, and says how it went and how long it took.

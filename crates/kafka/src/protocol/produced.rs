@@ -117,7 +117,7 @@ fn seal(bytes: &mut BytesMut, header: &BatchHeader, by: Sequence) {
     if let Some(room) = bytes.get_mut(..BATCH_HEADER_BYTES) {
         room.copy_from_slice(&head);
     }
-    let crc = crc32c::crc32c(bytes.get(CRC_COVERS_FROM..).unwrap_or_default());
+    let crc = varve_format::crc32c(bytes.get(CRC_COVERS_FROM..).unwrap_or_default());
     if let Some(room) = bytes.get_mut(CRC_COVERS_FROM - 4..CRC_COVERS_FROM) {
         room.copy_from_slice(&crc.to_be_bytes());
     }
@@ -211,7 +211,7 @@ mod tests {
             old[12..16].copy_from_slice(&epoch.to_be_bytes());
             // Transactional.
             old[22] |= 0x10;
-            let crc = crc32c::crc32c(&old[21..]);
+            let crc = varve_format::crc32c(&old[21..]);
             old[17..21].copy_from_slice(&crc.to_be_bytes());
             let old = parsed(&Bytes::from(old));
             prop_assert!(old.header.attributes.is_transactional());

@@ -33,7 +33,7 @@ pub fn parse_producer_snapshot(bytes: &[u8]) -> Result<Vec<ProducerEntry>> {
         return Err(ProtocolError::UnknownVersion { what: WHAT, position: 0, found, supported });
     }
     let crc = c.u32()?;
-    let found = crc32c::crc32c(bytes.get(CRC_COVERS_FROM..).unwrap_or_default());
+    let found = varve_format::crc32c(bytes.get(CRC_COVERS_FROM..).unwrap_or_default());
     if crc != found {
         return Err(ProtocolError::corrupt(
             "producer snapshot (CRC32C)",
@@ -80,7 +80,7 @@ pub fn encode_producer_snapshot(entries: &[ProducerEntry]) -> Vec<u8> {
         file.extend(entry.coordinator_epoch.to_be_bytes());
         file.extend(entry.current_txn_first_offset.unwrap_or(-1).to_be_bytes());
     }
-    let crc = crc32c::crc32c(file.get(CRC_COVERS_FROM..).unwrap_or_default());
+    let crc = varve_format::crc32c(file.get(CRC_COVERS_FROM..).unwrap_or_default());
     if let Some(field) = file.get_mut(2..CRC_COVERS_FROM) {
         field.copy_from_slice(&crc.to_be_bytes());
     }
@@ -101,7 +101,7 @@ mod tests {
         body.extend(1_700_000_000_000_i64.to_be_bytes());
         body.extend((-1_i32).to_be_bytes());
         body.extend((-1_i64).to_be_bytes());
-        let crc = crc32c::crc32c(&body);
+        let crc = varve_format::crc32c(&body);
         [&1_i16.to_be_bytes()[..], &crc.to_be_bytes(), &body].concat()
     }
 
