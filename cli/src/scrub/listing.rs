@@ -48,7 +48,7 @@ pub(crate) async fn list_first_parts(store: &SharedStore, most: usize) -> Result
         };
         parts.push(format!("{part}/"));
         // The character behind the slash: no key of this part is at or behind it.
-        after = Some(Key::new(&format!("{part}0"))?);
+        after = Some(Key::new(format!("{part}0"))?);
     }
     Ok(parts)
 }
