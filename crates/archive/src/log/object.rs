@@ -1,5 +1,6 @@
-//! One object, opened from its end and read forward: nothing leaves before its frame's checksum was compared,
-//! and nothing of a whole extent before its digest was.
+//! One object, opened from its end and read forward: nothing leaves before it was compared with what the footer has of
+//! it. Of a whole extent that is the digest, and its frames' checksums are only looked at where that does not hold, for
+//! which of them is damaged; of a part of one the checksums.
 //!
 //! An object lies under a key of its own or within a bundle of the journal: all positions count from `origin`.
 //! It is fetched in *runs*: neighbouring extents of a few MiB together, or a part of a larger one. A run is
@@ -209,20 +210,34 @@ impl OpenObject {
     /// sealed, of which the checksums alone are compared. Extents that are whole in it are held against their
     /// digests.
     pub(crate) async fn fetch(self, run: Run, keep: bool) -> Result<Vec<Bytes>> {
-        match self.fetch_once(run.clone(), keep).await {
-            Err(error) if again(&self.0.store, &self.0.at, &error).await? => self.fetch_once(run, keep).await,
+        match self.fetch_named(run.clone(), keep).await {
+            Err(error) if again(&self.0.store, &self.0.at, &error).await? => {
+                self.fetch_named(run, keep).await
+            }
             fetched => fetched,
         }
     }
 
-    async fn fetch_once(&self, run: Run, keep: bool) -> Result<Vec<Bytes>> {
+    /// What does not hold is named by its frame, where that does not hold either. Who keeps nothing has come to compare
+    /// all that can be compared.
+    async fn fetch_named(&self, run: Run, keep: bool) -> Result<Vec<Bytes>> {
+        let frames = if keep { Frames::ByDigest } else { Frames::Each };
+        match self.fetch_once(run.clone(), keep, frames).await {
+            Err(error) if keep && error.kind() == Kind::Corrupt => {
+                Err(self.fetch_once(run, keep, Frames::Each).await.err().unwrap_or(error))
+            }
+            fetched => fetched,
+        }
+    }
+
+    async fn fetch_once(&self, run: Run, keep: bool, frames: Frames) -> Result<Vec<Bytes>> {
         let inner = Arc::clone(&self.0);
         let footer = &inner.head.footer;
         let segment = |source| Error::Segment { object: inner.at.name.clone(), source };
         let first = footer.frame(run.frames.start).map_err(segment)?;
         let last = footer.frame(run.frames.end.saturating_sub(1)).map_err(segment)?;
         let mut got = self.get(first.stored.start..last.stored.end).await?;
-        let mut reading = Reading::new(&inner, run, keep)?;
+        let mut reading = Reading::new(&inner, run, keep, frames)?;
         while let Some(piece) = got.body.try_next().await? {
             reading.piece(piece)?;
         }
@@ -302,10 +317,19 @@ async fn get(store: &Oldest, at: &At, range: GetRange) -> Result<varve_store::Ge
     })
 }
 
+/// Which frames are held against their checksums.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Frames {
+    /// Those that no digest covers.
+    ByDigest,
+    Each,
+}
+
 /// A run while its bytes arrive.
 struct Reading<'a> {
     inner: &'a Inner,
     run: Run,
+    frames: Frames,
     /// None of what stays sealed.
     decoder: Option<Decoder<'a>>,
     /// Stored bytes are the plain ones.
@@ -323,7 +347,7 @@ struct Reading<'a> {
 }
 
 impl<'a> Reading<'a> {
-    fn new(inner: &'a Inner, run: Run, keep: bool) -> Result<Self> {
+    fn new(inner: &'a Inner, run: Run, keep: bool, frames: Frames) -> Result<Self> {
         let footer = &inner.head.footer;
         let sealed = footer.encryption.is_some() && inner.key.is_none();
         let decoder = if sealed {
@@ -340,6 +364,7 @@ impl<'a> Reading<'a> {
             extent: run.extents.start,
             frame: run.frames.start,
             run,
+            frames,
             hasher: None,
             carry: BytesMut::new(),
             plain: Vec::new(),
@@ -432,7 +457,9 @@ impl<'a> Reading<'a> {
                 }
             }
             _ => {
-                frame.check(stored).map_err(|s| segment(self.inner, s))?;
+                if self.frames == Frames::Each || self.hasher.is_none() {
+                    frame.check(stored).map_err(|s| segment(self.inner, s))?;
+                }
                 if let Some(hasher) = &mut self.hasher {
                     hasher.update(stored);
                 }
