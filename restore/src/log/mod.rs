@@ -9,7 +9,8 @@
 //! back when all followers have everything, or when nobody has read from it for a while and others wait. Until there is
 //! room, a read gives nothing, and the follower asks again.
 //!
-//! Every byte was held against its digest or its frame's checksum, and each batch against its CRC, before it is given out.
+//! Every byte was held against its digest or its frame's checksum, and each batch against its CRC, before it is given
+//! out.
 
 mod blocks;
 mod budget;
