@@ -37,9 +37,10 @@ pub struct Release {
 pub async fn releases(plan: &Plan, client: &Client, now_ms: i64) -> Result<Vec<Release>> {
     let mut all = Vec::with_capacity(plan.topics.len());
     let settings = first_settings(client).await?;
-    let (defaults, is_tiered) = (defaults(&settings), !has_no_tier(&settings));
+    let (defaults, has_no_tier) = (defaults(&settings), has_no_tier(&settings));
     for topic in &plan.topics {
-        all.push(release_of(topic, &defaults, is_tiered, client, now_ms).await?);
+        let without_tier = has_no_tier && topic.was_tiered();
+        all.push(release_of(topic, &defaults, without_tier, client, now_ms).await?);
     }
     Ok(all)
 }
@@ -68,7 +69,7 @@ pub(crate) fn has_no_tier(settings: &BTreeMap<String, String>) -> bool {
 }
 
 /// Whether a topic's config is for tiered storage alone.
-pub(crate) fn is_of_tier(config: &str) -> bool {
+fn is_of_tier(config: &str) -> bool {
     ["remote.", "local.retention."].iter().any(|prefix| config.starts_with(prefix))
 }
 
@@ -93,7 +94,7 @@ fn defaults(settings: &BTreeMap<String, String>) -> BTreeMap<&'static str, Strin
 async fn release_of(
     topic: &PlannedTopic,
     defaults: &BTreeMap<&'static str, String>,
-    is_tiered: bool,
+    without_tier: bool,
     client: &Client,
     now_ms: i64,
 ) -> Result<Release> {
@@ -120,7 +121,7 @@ async fn release_of(
     let mut changes: Vec<ConfigChange> = topic
         .final_configs
         .iter()
-        .filter(|(name, value)| current.get(*name) != Some(value) && (is_tiered || !is_of_tier(name)))
+        .filter(|(name, value)| current.get(*name) != Some(value) && !(without_tier && is_of_tier(name)))
         .map(|(name, value)| ConfigChange { name: name.clone(), value: Some(value.clone()) })
         .collect();
     let gone =
@@ -135,7 +136,7 @@ async fn release_of(
     let mut release = Release {
         topic: topic.target.clone(),
         changes,
-        left_out: topic.final_configs.keys().filter(|n| !is_tiered && is_of_tier(n)).cloned().collect(),
+        left_out: topic.final_configs.keys().filter(|n| without_tier && is_of_tier(n)).cloned().collect(),
         expiring: 0,
         offsets: 0,
         over_bytes: 0,

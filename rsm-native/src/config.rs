@@ -1,6 +1,7 @@
 //! The configuration: parsed once, checked whole, before anything starts. Keys come without `rsm.config.`.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 
 use regex::Regex;
@@ -28,6 +29,20 @@ impl TopicPolicy {
         let preferred: u32 = if self.compression == Compression::None { 64 << 10 } else { 256 << 10 };
         let divides = 1_u32.checked_shl(self.chunk_bytes.trailing_zeros()).unwrap_or(preferred);
         self.frame_bytes.unwrap_or(preferred.min(divides))
+    }
+}
+
+impl fmt::Display for TopicPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (chunk, frame) = (self.chunk_bytes >> 10, self.frame_bytes() >> 10);
+        let compression = match self.compression {
+            Compression::None => "not compressed".to_owned(),
+            Compression::Zstd { level } => format!("zstd of level {level}"),
+            Compression::Auto { level } => format!("zstd of level {level} where it helps"),
+        };
+        let sealed = if self.encrypt { "encrypted" } else { "not encrypted" };
+        let digest = format!("{:?}", self.digest).to_lowercase();
+        write!(f, "chunks of {chunk} KiB in frames of {frame} KiB, {compression}, {sealed}, digest {digest}")
     }
 }
 
@@ -120,7 +135,7 @@ impl Config {
     /// What is in force, without secrets: for the log.
     pub fn describe(&self) -> String {
         format!(
-            "store {} as {:?}, cluster {}, copy memory {} MiB, cache {} MiB, read-ahead up to {} MiB, {:?}, {} topic rules",
+            "store {} as {:?}, cluster {}, copy memory {} MiB, cache {} MiB, read-ahead up to {} MiB, {}, {} topic rules",
             self.store_url,
             self.store_id,
             self.cluster_id,

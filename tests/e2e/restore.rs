@@ -38,6 +38,7 @@ pub(crate) fn suite() -> Suite {
             whole(source, KAFKA_VERSION, 3)
         })
         .test_with(&new, "a_kill_at_any_point_is_resumed", killed)
+        .test_with(&new, "a_record_that_became_another_is_found", altered)
         .test_with(&new, "stopped_it_leaves_the_cluster_and_goes_on", stopped)
         .test_with(&new, "what_was_begun_is_taken_back", taken_back)
         .test_with(&new, "what_stands_against_it_is_told_before", refused)
@@ -212,6 +213,34 @@ fn killed(source: &Source) -> Result<()> {
 }
 
 /// An apply that has come so far that all topics are there.
+/// One byte on the target's disk is another, and the batch's checksum holds all the same.
+fn altered(source: &Source) -> Result<()> {
+    let cluster = Cluster::builder().start()?;
+    let plan = source.plan("altered");
+    let plain = ["--topics", "plain", "--parts", "none", "--no-verify"];
+    ended(source.restore(&cluster, &plan, &plain)?, 0)?;
+    ended(of_plan("verify", &plan, &[])?, 0)?;
+    let node = cluster.broker();
+    node.stop()?;
+    let mut logs: Vec<PathBuf> = Vec::new();
+    for entry in std::fs::read_dir(node.partition_dir("plain", 0))? {
+        let path = entry?.path();
+        logs.extend((path.extension().is_some_and(|e| e == "log")).then_some(path));
+    }
+    let file = logs.iter().min().context("no log")?;
+    let mut log = std::fs::read(file)?;
+    let size = log.get(8..12).and_then(|b| b.try_into().ok()).map(i32::from_be_bytes).context("no batch")?;
+    let end = 12 + usize::try_from(size)?;
+    log[end / 2] ^= 1;
+    let crc = varve_format::crc32c(&log[21..end]);
+    log[17..21].copy_from_slice(&crc.to_be_bytes());
+    std::fs::write(file, log)?;
+    node.start()?;
+    let (out, _) = ended(of_plan("verify", &plan, &[])?, 1)?;
+    ensure!(out.contains("differs     plain-0"), "{out}");
+    Ok(())
+}
+
 fn begun(source: &Source, cluster: &Cluster, plan: &Path) -> Result<Child> {
     let mut command = source.restore(cluster, plan, &["--throttle", "100KiB"])?;
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;

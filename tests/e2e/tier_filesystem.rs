@@ -1,13 +1,15 @@
 //! What a broker can hold, tiered to the filesystem and read back: one broker for the whole file.
 
 use std::fs;
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
 use varve_tests::{
     At, Client, Cluster, Consume, Look, Produce, Scratch, SegmentState, Shared, Suite, Tier, Transactions,
-    eventually,
+    eventually, varve,
 };
 
 /// Base64 of 32 bytes that protect nothing.
@@ -398,8 +400,15 @@ fn encrypted_objects_hide_their_content(setup: &Setup) -> Result<()> {
 }
 
 fn objects_without_a_digest_and_with_sha256(setup: &Setup) -> Result<()> {
-    for topic in ["bare-noise", "sha-noise"] {
+    for (topic, digest) in [("bare-noise", "none"), ("sha-noise", "sha256")] {
         round_trip(setup, topic, &Produce { count: 4_000, ..Produce::default() })?;
+        let segments = setup.cluster.client().finished_segments(topic, 0)?;
+        let key = segments.first().context("no segment")?.object_key(&setup.cluster.id);
+        let Tier::Filesystem { root } = &setup.tier else { bail!("not a filesystem") };
+        let told =
+            Command::new(varve()?).args(["segment", "inspect", "--json"]).arg(root.join(key)).output()?;
+        let told: Value = serde_json::from_slice(&told.stdout).with_context(|| format!("{told:?}"))?;
+        ensure!(told["digest"] == digest, "{topic}: {}", told["digest"]);
         let stuck: Vec<_> = setup.cluster.client().tier_segments()?;
         ensure!(
             stuck

@@ -6,7 +6,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use kafka_protocol::messages::DescribeClusterRequest;
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::{BrokerId, DescribeClusterRequest, UnregisterBrokerRequest};
 use serde_json::Value;
 
 use crate::archive::{ArchiveDir, TopicLogs, plain_client, runtime, varve};
@@ -205,7 +206,13 @@ impl Drop for Restoring {
 /// No broker of ours is known, and nothing is placed on one; all has leaders. Brokers hear of it a moment later than
 /// the controller.
 pub fn has_left(cluster: &Cluster) -> Result<()> {
-    eventually("we have left", HEARD, || nothing_of_ours(cluster).map(Look::Done))
+    eventually("we have left", HEARD, || nothing_of_ours(cluster).map(Look::Done))?;
+    let client = plain_client(&cluster.bootstrap())?;
+    // A registration whose broker is away is in no metadata; who has none can't be unregistered.
+    let request = UnregisterBrokerRequest::default().with_broker_id(BrokerId(OURS));
+    let answer = runtime()?.block_on(async { client.any_connection().await?.call(request).await })?;
+    ensure!(answer.error_code == ResponseError::BrokerIdNotRegistered.code(), "still registered: {answer:?}");
+    Ok(())
 }
 
 fn nothing_of_ours(cluster: &Cluster) -> Result<()> {

@@ -199,6 +199,13 @@ async fn detail(archive: &Archive, snapshot: &Snapshot, json: bool, trusted: &[[
         None => writeln!(out, "cluster     no state of the cluster")?,
         Some(members) => {
             for (name, value) in members {
+                if let Value::Array(missing) = value {
+                    for one in missing {
+                        let told = |name: &str| one[name].as_str().unwrap_or_default();
+                        writeln!(out, "cluster     not in it: {}: {}", told("what"), told("error"))?;
+                    }
+                    continue;
+                }
                 writeln!(
                     out,
                     "cluster     {name}: {}",

@@ -87,6 +87,13 @@ pub struct PlannedTopic {
     pub are_configs_known: bool,
 }
 
+impl PlannedTopic {
+    /// In the archived cluster.
+    pub fn was_tiered(&self) -> bool {
+        self.final_configs.get("remote.storage.enable").is_some_and(|enabled| enabled == "true")
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {

@@ -138,9 +138,7 @@ pub async fn plan(
             .await?;
     }
     if has_no_tier(&settings) {
-        let tiered = topics
-            .iter()
-            .filter(|t| t.final_configs.get("remote.storage.enable").is_some_and(|v| v == "true"));
+        let tiered = topics.iter().filter(|t| t.was_tiered());
         differences.extend(tiered.map(|topic| {
             format!(
                 "topic {} was tiered, and the target's brokers have no tiered storage: it is released without, and they \
