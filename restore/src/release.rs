@@ -63,9 +63,11 @@ async fn first_settings(client: &Client) -> Result<BTreeMap<String, String>> {
     settings_of(client, broker.node_id).await
 }
 
-/// Whether brokers with these settings have no tiered storage: they refuse topics that want it.
+/// Whether brokers with these settings have no tiered storage: they refuse topics that want it. Without any, nobody
+/// knows.
 pub(crate) fn has_no_tier(settings: &BTreeMap<String, String>) -> bool {
-    settings.get("remote.log.storage.system.enable").is_some_and(|enabled| enabled == "false")
+    let enabled = settings.get("remote.log.storage.system.enable");
+    !settings.is_empty() && enabled.is_none_or(|enabled| enabled != "true")
 }
 
 /// Whether a topic's config is for tiered storage alone.

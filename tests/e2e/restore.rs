@@ -360,7 +360,7 @@ fn untiered() -> Result<()> {
     ensure!(out.contains("not as it was: topic tiered was tiered"), "{out}");
     let released = Command::new(varve()?).args(["restore", "release", "--yes"]).arg(&plan).output()?;
     let said = String::from_utf8_lossy(&[released.stdout, released.stderr].concat()).into_owned();
-    let left_out = "  without local.retention.ms, remote.storage.enable: the brokers have no tiered storage";
+    let left_out = "without local.retention.bytes, local.retention.ms, remote.storage.enable: the brokers";
     ensure!(released.status.success() && said.contains(left_out), "{}: {said}", released.status);
     let client = plain_client(&target.bootstrap())?;
     let resource = ConfigResource::Topic("tiered".to_owned());
