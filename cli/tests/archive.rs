@@ -271,8 +271,13 @@ fn made() -> Made {
             let log = data(first, -1, &values);
             commit(&archive, 1, 0, first, segment(info(1, first, end), options(), &log, &[])).await;
         }
-        snapshot(&archive, &[0, 1], r#"{"varve_x":1,"topics":["orders","empty"],"missing":["acls"]}"#, None)
-            .await;
+        snapshot(
+            &archive,
+            &[0, 1],
+            r#"{"varve_x":1,"topics":["orders","empty"],"missing":[{"what":"acls","error":"denied"}]}"#,
+            None,
+        )
+        .await;
         let mut record = BranchRecord {
             varve_branch: V1,
             topic_id: TOPIC,
@@ -525,7 +530,7 @@ fn snapshots_are_listed_and_told_in_detail() {
     assert_eq!(one["lagging_partitions"][0]["log_end_offset"], 190);
     assert_eq!(one["cluster_state"], serde_json::json!({"topics": 1}));
     let shown = made.text("snapshots", &["1"]);
-    assert!(shown.contains("missing: [\"acls\"]") && shown.contains("topics: 2"), "{shown}");
+    assert!(shown.contains("not in it: acls: denied") && shown.contains("topics: 2"), "{shown}");
     assert_eq!(made.run("snapshots", &["3"]).status.code(), Some(2));
 }
 
