@@ -63,7 +63,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     );
     let gib = mib as f64 / 1024.0;
     println!(
-        "  {:.2} CPU-s/GiB; {:.2} of a loop that reads, hashes and sends the same files",
+        "  {:.2} CPU-s/GiB, where a loop that reads, hashes and sends the same files takes {:.2}",
         cpu / gib,
         median(lean) / gib
     );

@@ -110,12 +110,17 @@ fn the_server_throttles(setup: &Setup) -> Result<()> {
     Ok(())
 }
 
-/// The topic is deleted in fair weather: a broker asks for each deletion once, and stops at the first error.
+/// What is refused once is asked for again, and the broker does not hear of it. The topic is deleted in fair weather: a
+/// broker asks for each deletion once, and stops at the first error.
 fn the_server_throttles_now_and_then(setup: &Setup) -> Result<()> {
-    setup.throttle.set(Weather::SlowDown { percent: 30 });
+    let (before, log_from) = (setup.throttle.throttled(), setup.cluster.broker().log_size());
+    setup.throttle.set(Weather::EachOnce);
     let outcome = tiers_and_reads(setup, "s3-bumpy");
     setup.throttle.set(Weather::Fair);
     outcome?;
+    ensure!(setup.throttle.throttled() > before, "nothing was throttled");
+    let log = setup.cluster.broker().log_from(log_from)?;
+    ensure!(!log.contains("SlowDown"), "the broker heard of it: {log}");
     setup.cluster.wait_settled(&setup.tier)?;
     setup.cluster.delete_topic_and_tier("s3-bumpy", &setup.tier)
 }

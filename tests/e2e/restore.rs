@@ -104,6 +104,9 @@ impl Source {
         let extra = "topics: { include: [\"*\"] }";
         let archive = ArchiveDir::new(scratch.path(), &cluster.bootstrap(), extra)?;
         archive.run_once(&[])?;
+        // The archive has what is before the log start now, and a batch that lies across it.
+        kafka.delete_records("trimmed", 0, 1111)?;
+        archive.run_once(&[])?;
         let cluster_id = runtime()?.block_on(client.describe_cluster())?.cluster_id;
         Ok(Self { logs: TopicLogs::read(&client, &TOPICS)?, archive, cluster_id, scratch })
     }
@@ -205,14 +208,43 @@ fn killed(source: &Source) -> Result<()> {
     }
     println!("killed {done} times");
     ensure!(done > 0, "it was never killed");
+    // What was sent is written.
+    std::thread::sleep(Duration::from_secs(1));
+    let (had, all) = (bytes_of_logs(&cluster)?, bytes_of(source));
     let (out, _) = ended(of_plan("apply", &plan, &["--yes", "--json"])?, 0)?;
     let report: serde_json::Value = serde_json::from_str(&out)?;
     ensure!(report["is_clean"] == true && report["applied"]["is_resumed"] == true, "{out}");
+    let served = report["applied"]["served_bytes"].as_u64().context("no served_bytes")?;
+    println!("{had} of {all} bytes were there, {served} were served");
+    ensure!(had > 0 && had + served == all, "{had} of {all} bytes were there, and {served} were served");
     same(source, &cluster)?;
     has_left(&cluster)
 }
 
-/// An apply that has come so far that all topics are there.
+/// Of record batches, in all topics.
+fn bytes_of(source: &Source) -> u64 {
+    let logs = source.logs.iter().flat_map(|topic| topic.logs.values());
+    logs.map(|log| log.batches.len() as u64).sum()
+}
+
+/// The same on the disk of the only broker.
+fn bytes_of_logs(cluster: &Cluster) -> Result<u64> {
+    let node = cluster.broker();
+    let mut bytes = 0;
+    for topic in TOPICS {
+        for partition in 0..100 {
+            let dir = node.partition_dir(topic, partition);
+            if !dir.is_dir() {
+                break;
+            }
+            for base in node.local_segments(topic, partition)? {
+                bytes += std::fs::metadata(dir.join(format!("{base:020}.log")))?.len();
+            }
+        }
+    }
+    Ok(bytes)
+}
+
 /// One byte on the target's disk is another, and the batch's checksum holds all the same.
 fn altered(source: &Source) -> Result<()> {
     let cluster = Cluster::builder().start()?;
@@ -241,6 +273,7 @@ fn altered(source: &Source) -> Result<()> {
     Ok(())
 }
 
+/// An apply that has come so far that all topics are there.
 fn begun(source: &Source, cluster: &Cluster, plan: &Path) -> Result<Child> {
     let mut command = source.restore(cluster, plan, &["--throttle", "100KiB"])?;
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;

@@ -20,6 +20,9 @@ const NODES: usize = 3;
 const LIMIT: Duration = Duration::from_secs(120);
 /// Slow enough that a fault comes in between.
 const THROTTLE: [&str; 2] = ["--throttle", "4MiB"];
+const FRAME_BYTES: usize = 64 << 10;
+/// Of the producer, by default.
+const BATCH_BYTES: usize = 16 << 10;
 /// Beyond `broker.session.timeout.ms`, which is 6 s here.
 const STOPPED: Duration = Duration::from_secs(9);
 
@@ -302,7 +305,13 @@ fn damaged(world: &World) -> Result<()> {
                 );
                 lost += end - first;
             }
-            ensure!(copy.logs[number].batches == without(&log.batches, &skipped)?, "{}-{number}", logs.topic);
+            let kept = without(&log.batches, &skipped)?;
+            ensure!(copy.logs[number].batches == kept, "{}-{number}", logs.topic);
+            if (logs.topic.as_str(), *number) == (PLAIN, 0) {
+                // One frame, and what lies across its ends.
+                let bytes = log.batches.len() - kept.len();
+                ensure!(bytes <= FRAME_BYTES + 2 * BATCH_BYTES, "{bytes} bytes for one frame");
+            }
         }
     }
     // Two objects, and of two more some frames.

@@ -1,16 +1,17 @@
 //! `varve restore` into clusters whose brokers reach each other, and us, by TLS and SASL: what is given is enough, what
 //! lacks or does not fit is told, and nothing is left behind.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use varve_kafka::client::{Client, ClientConfig};
 use varve_tests::raw_admin::{allow, commit, disallow, set_config, set_quota};
 use varve_tests::{
     ArchiveDir, At, Certificates, Cluster, ClusterBuilder, Consume, Look, Permission, Produce, ResourceName,
-    Scratch, Shared, Suite, TopicLogs, Transactions, documented_producer_permissions,
+    Restoring, Scratch, Shared, Suite, TopicLogs, Transactions, documented_producer_permissions,
     documented_restore_permissions, eventually, of_plan, plain_client, runtime, same_logs, varve,
 };
 
@@ -159,6 +160,28 @@ fn left(client: &Client, brokers: usize, topics: usize) -> Result<()> {
     })
 }
 
+/// Of our listener, while it serves: who has not the brokers' certificates does not come in, whatever name it gives.
+fn strangers_stay_out(source: &Source, client: &Client) -> Result<()> {
+    let brokers = runtime()?.block_on(client.metadata(Some(&[])))?.brokers;
+    let us = brokers.iter().find(|broker| broker.node_id >= 990_000).context("we are not there")?;
+    let address = us.address.to_string();
+    let enter = |certificates: Option<&Certificates>| -> Result<()> {
+        let own: BTreeMap<_, _> =
+            certificates.into_iter().flat_map(Certificates::client_properties).collect();
+        let ca = source.certificates.ca();
+        let mut pairs: BTreeMap<&str, &str> = own.iter().map(|(key, value)| (*key, value.as_str())).collect();
+        pairs.extend([("ssl.ca.location", ca.as_str()), ("bootstrap.servers", address.as_str())]);
+        pairs.extend([("security.protocol", "SSL"), ("client.id", "broker-1-fetcher-0")]);
+        let client = Client::new(ClientConfig::from_pairs(pairs)?)?;
+        Ok(runtime()?.block_on(client.any_connection()).map(drop)?)
+    };
+    enter(Some(&source.certificates)).context("a broker's certificate")?;
+    for (whose, certificates) in [("none", None), ("a stranger's", Some(&source.strangers))] {
+        ensure!(enter(certificates).is_err(), "let in with a certificate of {whose}");
+    }
+    Ok(())
+}
+
 fn by_mutual_tls(source: &Source) -> Result<()> {
     let own = &source.certificates;
     let cluster =
@@ -202,9 +225,12 @@ fn by_mutual_tls(source: &Source) -> Result<()> {
     ensure!(out.contains("deleted"), "{out}");
     left(&inside(&cluster, &client)?, 1, 0)?;
 
-    let (out, _) = ended(restore("tls", &["--listener-config", &good, "--json"])?, 0)?;
-    let report: serde_json::Value = serde_json::from_str(&out)?;
-    ensure!(report["is_clean"] == true && report["target"]["listener_protocol"] == "SSL", "{out}");
+    let command = restore("tls", &["--listener-config", &good, "--throttle", "1MiB"])?;
+    let mut restoring = Restoring::start(command, &source.plan("tls"))?;
+    restoring.wait_begun(cluster.broker(), TOPICS[0])?;
+    strangers_stay_out(source, &inside(&cluster, &client)?)?;
+    let report = restoring.finish()?;
+    ensure!(report["target"]["listener_protocol"] == "SSL", "{report}");
     source.same(&cluster)?;
     left(&inside(&cluster, &client)?, 1, TOPICS.len())
 }

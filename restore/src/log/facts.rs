@@ -23,7 +23,7 @@ const PIECES: usize = 64;
 pub struct Facts {
     /// The log start offset.
     pub start_offset: i64,
-    /// Where the first batch begins, which may be before.
+    /// Where the first batch begins, which may be before: as far as it is known, of an object that begins within it not.
     pub base_offset: i64,
     /// Last offset + 1.
     pub end_offset: i64,
