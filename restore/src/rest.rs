@@ -4,6 +4,7 @@
 //! cluster's limits are not turned back by an old archive.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use varve_cluster::{
@@ -17,6 +18,10 @@ use crate::error::{Error, Result};
 
 /// As a state names what an older cluster can't tell.
 const NAMED_KINDS: &str = "configs of client metrics";
+
+/// What brokers have not heard of by then was not done.
+const HEARD: Duration = Duration::from_secs(10);
+const LOOK: Duration = Duration::from_millis(200);
 
 /// What is added.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -116,7 +121,7 @@ impl Rest {
         Ok(())
     }
 
-    /// What of it the target has not got.
+    /// What of it the target has not got. Brokers hear of a change a moment later than the controller, which answered.
     ///
     /// # Errors
     /// Of the target.
@@ -124,6 +129,17 @@ impl Rest {
         if self.is_empty() {
             return Ok(Vec::new());
         }
+        let begun = Instant::now();
+        loop {
+            let found = self.lacking(client).await?;
+            if found.is_empty() || begun.elapsed() >= HEARD {
+                return Ok(found);
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    async fn lacking(&self, client: &Client) -> Result<Vec<String>> {
         let parts: StateParts = [Part::Acls, Part::Quotas, Part::Configs].into_iter().collect();
         let target = collect(client, &parts, None).await?;
         let mut found = Vec::new();

@@ -298,9 +298,11 @@ fn killed(source: &Source) -> Result<()> {
     let mut random = SmallRng::seed_from_u64(seed);
     let kills = std::env::var("VARVE_RESTORE_KILLS").map_or(Ok(KILLS), |n| n.parse())?;
     ended(source.restore(&cluster, &plan, &["--dry-run"])?, 0)?;
+    // It lasts so long that all come in between.
+    let throttle = format!("{}KiB", 1024 * KILLS / kills.max(KILLS));
     let mut done = 0;
     while done < kills {
-        let mut command = of_plan("apply", &plan, &["--yes", "--no-verify", "--throttle", "2MiB"])?;
+        let mut command = of_plan("apply", &plan, &["--yes", "--no-verify", "--throttle", &throttle])?;
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
         std::thread::sleep(Duration::from_millis(random.random_range(50..1500)));
         let over = child.try_wait()?;
