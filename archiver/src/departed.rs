@@ -28,6 +28,8 @@ pub(crate) struct Departed {
     topics: BTreeMap<Id, Gone>,
     /// Of the archive, and not held against the cluster yet; with when a snapshot found it gone.
     archived: BTreeMap<Id, Option<i64>>,
+    /// Of the archive, and listed when they were held against the cluster.
+    living: HashSet<Id>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +73,7 @@ impl Departed {
         let is_open = |a: &Archived| a.is_open || a.since_ms.is_none_or(|since| !is_settled(since, now_ms));
         let archived =
             found.into_iter().filter(|(_, a)| is_open(a)).map(|(id, a)| (id, a.since_ms)).collect();
-        Ok(Self { topics: BTreeMap::new(), archived })
+        Ok(Self { archived, ..Self::default() })
     }
 
     /// Holds all against what the cluster lists.
@@ -83,7 +85,7 @@ impl Departed {
         now_ms: i64,
     ) -> Result<()> {
         self.topics.retain(|id, _| !listed.contains(id));
-        self.archived.retain(|id, _| !listed.contains(id));
+        self.living.extend(self.archived.extract_if(.., |id, _| listed.contains(id)).map(|(id, _)| id));
         let records = self.archived.iter().map(|(id, since)| (*id, *since)).map(|(id, since)| async move {
             let record = match archive.topic(id).await {
                 Err(error) if error.kind() == Kind::Corrupt => None,
@@ -104,6 +106,11 @@ impl Departed {
 
     pub(crate) fn left(&mut self, topic_id: Id, now_ms: i64) {
         self.topics.entry(topic_id).or_insert(Gone { since_ms: now_ms, told_ms: None });
+    }
+
+    /// Whether the archive had it already, and the cluster too.
+    pub(crate) fn is_living(&self, topic_id: Id) -> bool {
+        self.living.contains(&topic_id)
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -43,6 +43,8 @@ pub(crate) struct Discovery {
     /// Those that have their record in the archive.
     known: HashMap<Id, Arc<Topic>>,
     pub(crate) departed: Departed,
+    /// Of the archive, there, and not wanted.
+    pub(crate) unread: Vec<Wanted>,
     /// Of `topics.include`, what no topic of the last look matched; `None` before the first.
     unmatched: Option<Vec<TopicPattern>>,
 }
@@ -50,7 +52,15 @@ pub(crate) struct Discovery {
 impl Discovery {
     /// `departed` are those that the archive has.
     pub(crate) fn new(client: Client, patterns: TopicPatterns, departed: Departed) -> Self {
-        Self { client, patterns, cluster_id: None, known: HashMap::new(), departed, unmatched: None }
+        Self {
+            client,
+            patterns,
+            cluster_id: None,
+            known: HashMap::new(),
+            departed,
+            unread: Vec::new(),
+            unmatched: None,
+        }
     }
 
     /// Once it was asked.
@@ -86,11 +96,10 @@ impl Discovery {
         });
         self.note_unmatched(&metadata.topics);
         self.departed.compare(archive, &cluster_id, &there, clock::now_ms()).await?;
-        let topics: Vec<_> = metadata
-            .topics
-            .into_iter()
-            .filter(|t| t.error.is_none() && self.patterns.wants(&t.name, t.is_internal))
-            .collect();
+        let whole = metadata.topics.into_iter().filter(|t| t.error.is_none());
+        let (topics, others): (Vec<_>, Vec<_>) =
+            whole.partition(|t| self.patterns.wants(&t.name, t.is_internal));
+        self.note_unread(&others, &cluster_id);
         let new: Vec<&str> = topics
             .iter()
             .filter(|t| !self.known.contains_key(&t.topic_id))
@@ -118,13 +127,24 @@ impl Discovery {
         let mut wanted = Vec::new();
         for topic in &topics {
             let Some(known) = self.known.get(&topic.topic_id) else { continue };
-            wanted.extend(topic.partitions.iter().map(|p| Wanted {
-                topic: Arc::clone(known),
-                partition: p.partition,
-                leader: p.leader_id.map(|node_id| Leader { node_id, epoch: p.leader_epoch }),
-            }));
+            wanted.extend(partitions(known, topic));
         }
         Ok(wanted)
+    }
+
+    /// Snapshots say how far these are behind, since nobody else may.
+    fn note_unread(&mut self, others: &[TopicMetadata], cluster_id: &str) {
+        let before: HashSet<Id> = self.unread.drain(..).map(|unread| unread.topic.topic_id).collect();
+        for other in others.iter().filter(|other| self.departed.is_living(other.topic_id)) {
+            let topic = Arc::new(topic(other.topic_id, &other.name, cluster_id, None));
+            if !before.contains(&topic.topic_id) {
+                tracing::warn!(
+                    topic = topic.name,
+                    "of the archive, and left out here: another archiver must read it"
+                );
+            }
+            self.unread.extend(partitions(&topic, other));
+        }
     }
 
     /// Names of single topics that are to be archived, and that the brokers have not got.
@@ -172,6 +192,14 @@ impl Discovery {
         });
         Ok(named.collect())
     }
+}
+
+fn partitions<'a>(topic: &'a Arc<Topic>, found: &'a TopicMetadata) -> impl Iterator<Item = Wanted> + 'a {
+    found.partitions.iter().map(|p| Wanted {
+        topic: Arc::clone(topic),
+        partition: p.partition,
+        leader: p.leader_id.map(|node_id| Leader { node_id, epoch: p.leader_epoch }),
+    })
 }
 
 fn topic(topic_id: Id, name: &str, cluster_id: &str, configs: Option<&ResourceConfigs>) -> Topic {

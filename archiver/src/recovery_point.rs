@@ -18,6 +18,8 @@ use crate::service::{Archiver, WRITER};
 use crate::tail::Key;
 use varve_cluster::{ClusterState, CollectedGroups, EarlierState, collect_groups, collect_rest};
 
+const UNREAD: &str = "the archiver that made the snapshot leaves its topic out";
+
 /// A snapshot that waits for the archive.
 pub(crate) struct Pending {
     groups: CollectedGroups,
@@ -28,11 +30,14 @@ pub(crate) struct Pending {
     begun: Instant,
     /// Logs whose ends could not be read, and why.
     unknown: HashMap<Key, String>,
+    /// The ends of those that nobody here reads.
+    unread: HashMap<Key, i64>,
     pub(crate) until: Instant,
 }
 
 impl Archiver {
-    pub(crate) async fn begin_snapshot(&self, wanted: &[Wanted]) -> Result<Pending> {
+    /// `unread` are not waited for.
+    pub(crate) async fn begin_snapshot(&self, wanted: &[Wanted], unread: &[Wanted]) -> Result<Pending> {
         let begun = Instant::now();
         let groups = collect_groups(&self.client, &self.parts).await?;
         let (stable, _) = self.ends(wanted, OffsetSpec::LatestStable).await?;
@@ -40,8 +45,9 @@ impl Archiver {
         for (key, why) in &unknown {
             tracing::warn!(topic_id = %key.0, partition = key.1, why, "a log can't be waited for");
         }
+        let (unread, _) = self.ends(unread, OffsetSpec::Latest).await?;
         let until = Instant::now() + self.config.snapshots.wait;
-        Ok(Pending { groups, stable, ends, begun, unknown, until })
+        Ok(Pending { groups, stable, ends, begun, unknown, unread, until })
     }
 
     /// The ends of those logs that have a leader; of the others, why not.
@@ -95,6 +101,12 @@ impl Archiver {
         let lagging =
             targets.iter().filter(|t| t.log_end_offset.is_none_or(|end| self.safe_end(t) < end)).count();
         targets.extend(gone);
+        targets.extend(pending.unread.into_iter().map(|(key, end)| Target {
+            log_end_offset: Some(end),
+            problem: Some(UNREAD.to_owned()),
+            is_unread: true,
+            ..Target::new(key.0, key.1)
+        }));
         let rest = collect_rest(&self.client, &self.parts, self.registry.as_ref(), pending.groups).await;
         let document: ClusterState = rest?;
         if let Some(expected) = cluster_id.filter(|ours| *ours != document.cluster_id) {

@@ -140,7 +140,7 @@ impl Archiver {
         let found = journal::found(&self.archive).await?.0;
         let mut discovery = self.discovery(&found).await?;
         let wanted = discovery.look(&self.archive, WRITER).await?;
-        let pending = self.begin_snapshot(&wanted).await?;
+        let pending = self.begin_snapshot(&wanted, &discovery.unread).await?;
         let mut running = self.start(None);
         running.found = found;
         running.stops = Some(pending.ends.clone());

@@ -30,7 +30,7 @@ impl Archiver {
                     return Ok(());
                 }
                 let wanted: Vec<Wanted> = service.running.wanted.values().cloned().collect();
-                match self.begin_snapshot(&wanted).await {
+                match self.begin_snapshot(&wanted, &service.discovery.unread).await {
                     Ok(pending) => service.pending = Some(pending),
                     Err(error) if error.is_away() => {
                         self.progress.tally.error(FailureKind::of(&error));
@@ -84,7 +84,7 @@ impl Archiver {
             return Ok(());
         }
         let of_cluster = async {
-            let pending = self.begin_snapshot(wanted).await?;
+            let pending = self.begin_snapshot(wanted, &service.discovery.unread).await?;
             let gone = self.departed(&gone, share).await?;
             self.finish_snapshot(pending, gone, service.discovery.cluster_id()).await
         };

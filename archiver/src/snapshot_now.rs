@@ -55,7 +55,7 @@ impl Archiver {
         let found = journal::found(&self.archive).await?.0;
         let mut discovery = self.discovery(&found).await?;
         let wanted = discovery.look(&self.archive, WRITER).await?;
-        let pending = self.begin_snapshot(&wanted).await?;
+        let pending = self.begin_snapshot(&wanted, &discovery.unread).await?;
         let (starts, _) = self.ends(&wanted, OffsetSpec::Earliest).await?;
         let by_key: HashMap<Key, &Wanted> = wanted.iter().map(|w| (w.key(), w)).collect();
         let until = Instant::now() + wait;

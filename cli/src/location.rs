@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use url::Url;
+use varve_archive::Archive;
 use varve_format::SegmentName;
 use varve_store::{Key, SharedStore};
 
@@ -24,6 +25,15 @@ pub(crate) async fn open_store(url: &str, settings: &BTreeMap<String, String>) -
         bail!("{url}: no such directory");
     }
     Ok(varve_store::open(&url, settings).await?)
+}
+
+/// Opens an archive; its root is the store's.
+pub(crate) async fn open_archive(url: &str, settings: &BTreeMap<String, String>) -> Result<Archive> {
+    match Archive::open(open_store(url, settings).await?, "").await {
+        Err(error @ varve_archive::Error::Missing { .. }) => Err(error)
+            .with_context(|| format!("{url} holds no archive; of a tier, varve tier scrub tells how it is")),
+        opened => Ok(opened?),
+    }
 }
 
 /// Opens the store that holds the segment, and names the segment in it.

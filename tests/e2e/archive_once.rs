@@ -7,8 +7,8 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use varve_tests::{
-    ArchiveDir, Cluster, KAFKA_VERSIONS, Produce, Scratch, Suite, Transactions, copy, plain_client, runtime,
-    varve,
+    ArchiveDir, Cluster, KAFKA_VERSIONS, Produce, Scratch, Suite, Transactions, copy, ended, plain_client,
+    runtime, varve,
 };
 
 const TOPICS: &str = "topics: { include: [\"*\"] }";
@@ -25,6 +25,7 @@ pub(crate) fn suite() -> Suite {
         .test("a_snapshot_tells_what_is_open", open)
         .test("a_gap_tells_the_leaders_epoch", gap)
         .test("a_name_that_no_topic_has_is_told", misnamed)
+        .test("what_nobody_reads_any_more_is_told_to_lag", left_out)
 }
 
 /// Data of every kind: codecs, headers, tombstones, transactions, compaction, a moved log start, nothing at all.
@@ -244,4 +245,46 @@ fn gap() -> Result<()> {
     let epochs: Vec<i32> = only.footer.info.leader_epochs.iter().map(|e| e.epoch).collect();
     ensure!(only.gap.is_some() && epochs == [epoch] && epoch >= 2, "{epochs:?}, the leader's is {epoch}");
     Ok(())
+}
+
+/// Snapshots that somebody else makes say what is missing of it, and so does a plan.
+fn left_out() -> Result<()> {
+    let cluster = Cluster::builder().start()?;
+    let kafka = cluster.client();
+    for topic in ["read", "left"] {
+        kafka.create_topic(topic, 1, 1, &[])?;
+        kafka.produce(topic, &Produce { count: 100, ..Produce::default() })?;
+    }
+    let scratch = Scratch::new("archive-left-out")?;
+    let archive = ArchiveDir::new(scratch.path(), &cluster.bootstrap(), TOPICS)?;
+    archive.run_once(&[])?;
+    kafka.produce("left", &Produce { count: 23, seed: 1, ..Produce::default() })?;
+    let other = ["--set", "topics.include=[read]"];
+    archive.run_once(&other)?;
+    let lags = snapshot(&archive)?;
+    let expected =
+        serde_json::json!([{ "topic": "left", "partition": 0, "end_offset": 100, "log_end_offset": 123 }]);
+    ensure!(lags["lagging_partitions"] == expected, "{lags}");
+    ensure!(lags["problems"][0]["topic"] == "left", "{lags}");
+    let target = Cluster::builder().start()?;
+    let mut command = Command::new(varve()?);
+    command.args(["restore", "--from", &archive.url(), "--to", &target.bootstrap()]);
+    command
+        .args(["--controller", &target.controllers(), "--dry-run", "--plan"])
+        .arg(scratch.path().join("p"));
+    let shown = ended(command, 0)?.0;
+    ensure!(
+        shown.contains("left-0: the archive had offsets up to 99 only, the log went on to 122"),
+        "{shown}"
+    );
+    // Who makes a snapshot for others says it too; and whoever reads it takes it back.
+    let mut command = Command::new(varve()?);
+    command.args(["archive", "snapshot", "-c"]).arg(archive.config()).args(other);
+    ended(command, 0)?;
+    ensure!(snapshot(&archive)?["lagging_partitions"] == expected, "it is not told by hand");
+    archive.run_once(&[])?;
+    let whole = snapshot(&archive)?;
+    ensure!(whole["lagging_partitions"] == serde_json::json!([]), "{whole}");
+    ensure!(whole["problems"] == serde_json::json!([]), "{whole}");
+    archive.verify()
 }

@@ -125,7 +125,7 @@ const TOPICS: &[Setting] = &[
         "include",
         PATTERNS,
         None,
-        "Topics whose whole name one of these matches. Internal ones, and all that begin with `__`, only by their very name. What matches nothing is warned of.",
+        "Topics whose whole name one of these matches. Internal ones, and all that begin with `__`, only by their very name. What matches nothing is warned of. A topic that was archived and is left out now stays in the archive, and snapshots tell how far it is behind.",
     )
     .required(),
     Setting::new("exclude", PATTERNS, Some("[]"), "Of those, the ones to leave out."),

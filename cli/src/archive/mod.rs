@@ -41,8 +41,6 @@ pub(crate) async fn warn_of_displaced(archive: &Archive) {
     }
 }
 
-/// The archive's root is the store's.
 pub(crate) async fn open(args: &ArchiveUrl) -> anyhow::Result<Archive> {
-    let store = location::open_store(&args.url, &args.store.settings()?).await?;
-    Ok(Archive::open(store, "").await?)
+    location::open_archive(&args.url, &args.store.settings()?).await
 }

@@ -62,8 +62,7 @@ impl Ends {
         controllers: &str,
         access: &AccessArgs,
     ) -> Result<Self> {
-        let store = location::open_store(url, &access.store.settings()?).await?;
-        let archive = Archive::open(store, "").await?;
+        let archive = location::open_archive(url, &access.store.settings()?).await?;
         let keys = Arc::new(KeyCache::new(&archive, access.keys.ring()?));
         let client = Client::new(client_config(brokers, access.command_config.as_deref())?)?;
         // Without controllers nobody asks them.

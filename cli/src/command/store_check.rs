@@ -6,10 +6,10 @@ use serde_json::json;
 use varve_store::conformance::{self, Outcome};
 
 use crate::args::CheckArgs;
-use crate::{Verdict, progress};
+use crate::{Verdict, location, progress};
 
 pub(crate) async fn run(args: CheckArgs) -> anyhow::Result<Verdict> {
-    let store = varve_store::open(&args.url, &args.store.settings()?).await?;
+    let store = location::open_store(&args.url, &args.store.settings()?).await?;
     // One call that must work before thirty promises are tried: a wrong key shows here, once.
     store.list("", None, 1).await?;
     let scratch = format!("varve-check-{}/", uuid::Uuid::new_v4());

@@ -45,6 +45,8 @@ pub struct Target {
     pub deleted_ms: Option<i64>,
     /// Why `log_end_offset` is not reached, or not known. It counts only where that is so.
     pub problem: Option<String>,
+    /// Nobody reads it: its recovery point stays, and of all the rest only `log_end_offset` and `problem` count.
+    pub is_unread: bool,
 }
 
 /// An end of a branch, its journal included.
@@ -66,6 +68,7 @@ impl Target {
             open_transactions: Some(Vec::new()),
             deleted_ms: None,
             problem: None,
+            is_unread: false,
         }
     }
 }
@@ -89,8 +92,12 @@ impl Work {
         Self { topic_id: target.topic_id, partition: target.partition, target: None, pruned: Vec::new() }
     }
 
-    fn point(&self) -> Option<Point> {
-        self.target.as_ref().and_then(|t| t.point)
+    /// Up to where the chains of `entry` are taken: what nobody reads, or is only pruned, stays where it is.
+    fn limit(&self, entry: &PartitionEntry) -> Option<Point> {
+        match &self.target {
+            Some(target) if !target.is_unread => target.point,
+            _ => Some(Point { branch: entry.branch(), end_offset: entry.chain_end() }),
+        }
     }
 }
 
@@ -130,8 +137,14 @@ impl<'a> Growth<'a> {
         if entry.topic.is_none() {
             entry.topic = self.topic(work.topic_id).await?;
         }
+        if let Some(target) = work.target.as_ref().filter(|target| target.is_unread) {
+            note_end(&mut entry, target);
+            if work.pruned.is_empty() {
+                return Ok(entry);
+            }
+        }
         let problem = self.chains(&mut entry, work).await?;
-        let Some(target) = &work.target else { return Ok(entry) };
+        let Some(target) = work.target.as_ref().filter(|target| !target.is_unread) else { return Ok(entry) };
         let journal = self.journal(&entry, target);
         let end = journal.last().map_or(entry.chain_end(), |j| j.end_offset);
         if before.is_some_and(|before| before > (entry.branch(), end)) {
@@ -197,7 +210,8 @@ impl<'a> Growth<'a> {
         let partition = self.archive.partition(work.topic_id, work.partition);
         let known = entry.branch();
         let mut records = partition.branches(known).await?;
-        records.retain(|(r, _)| work.point().is_none_or(|p| r.branch <= p.branch));
+        let limit = work.limit(entry);
+        records.retain(|(r, _)| limit.is_none_or(|p| r.branch <= p.branch));
         let grown = !partition.page(known, entry.chain_end()).await?.0.is_empty();
         if records.is_empty() && !grown && work.pruned.is_empty() {
             return Ok(None);
@@ -212,7 +226,7 @@ impl<'a> Growth<'a> {
         let mut problem = None;
         for branch in &mut branches {
             let is_current = branch.branch == current;
-            let limit = work.point().filter(|p| is_current && p.branch == current).map(|p| p.end_offset);
+            let limit = limit.filter(|p| is_current && p.branch == current).map(|p| p.end_offset);
             let extended = self.extend(partition, branch, limit.unwrap_or(i64::MAX)).await?;
             if is_current {
                 problem = extended.problem;
@@ -314,6 +328,16 @@ struct Extended {
     /// Of the last object that was taken.
     last_epoch: Option<Option<i32>>,
     problem: Option<String>,
+}
+
+/// What is missing of a partition that nobody reads. The cluster lists its topic.
+fn note_end(entry: &mut PartitionEntry, target: &Target) {
+    let seen = entry.log_end_offset.max(target.log_end_offset);
+    entry.log_end_offset = seen.filter(|log_end| *log_end > entry.end());
+    entry.deleted_ms = None;
+    if entry.log_end_offset.is_some() && entry.problem.is_none() {
+        entry.problem = target.problem.as_deref().map(cut);
+    }
 }
 
 /// What a record has room for.

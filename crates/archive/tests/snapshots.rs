@@ -122,6 +122,46 @@ fn a_partition_that_lags_and_open_transactions_are_told() {
 }
 
 #[test]
+fn what_nobody_reads_keeps_its_recovery_point() {
+    now(async {
+        let archive = archive(MemoryStore::new()).await;
+        grow(&archive, 0, 2).await;
+        let open = vec![OpenTransaction { producer_id: 5, producer_epoch: 1, first_offset: 12 }];
+        let read = Target { open_transactions: Some(open.clone()), ..Target::new(TOPIC, 0) };
+        archive.write_snapshot(&new_snapshot(&[read])).await.unwrap();
+        // Of what others brought meanwhile, nobody here knows which transactions are open.
+        grow(&archive, 0, 1).await;
+        let problem = Some("left out".to_owned());
+        let unread = |log_end_offset| Target {
+            log_end_offset,
+            problem: problem.clone(),
+            is_unread: true,
+            ..Target::new(TOPIC, 0)
+        };
+        for (seen, told) in [(20, None), (35, Some(35)), (31, Some(35)), (36, Some(36))] {
+            let written = archive.write_snapshot(&new_snapshot(&[unread(Some(seen))])).await.unwrap();
+            let state = archive.find(written.record.root.as_ref(), TOPIC, 0).await.unwrap().unwrap();
+            assert_eq!((state.end(), &state.open_transactions), (20, &open));
+            assert_eq!((state.log_end_offset, &state.problem), (told, &told.and(problem.clone())));
+        }
+        // Pruning takes it no further.
+        let snapshot = archive.latest_snapshot(0).await.unwrap().unwrap();
+        let state = archive.find(snapshot.record.root.as_ref(), TOPIC, 0).await.unwrap().unwrap();
+        let range = archive.prunable(&state, 0, 15).await.unwrap().unwrap();
+        archive.declare_pruned(new_pruned(snapshot.record.sequence, vec![range])).await.unwrap();
+        for targets in [vec![], vec![unread(Some(37))]] {
+            let written = archive.write_snapshot(&new_snapshot(&targets)).await.unwrap();
+            let state = archive.find(written.record.root.as_ref(), TOPIC, 0).await.unwrap().unwrap();
+            assert_eq!((state.end(), &state.open_transactions), (20, &open));
+            assert_eq!(state.branches[0].pruned.len(), 1);
+        }
+        let written = archive.write_snapshot(&new_snapshot(&[Target::new(TOPIC, 0)])).await.unwrap();
+        let state = archive.find(written.record.root.as_ref(), TOPIC, 0).await.unwrap().unwrap();
+        assert_eq!((state.end(), state.log_end_offset, &state.problem), (30, None, &None));
+    });
+}
+
+#[test]
 fn two_that_write_at_once_make_a_chain() {
     now(async {
         let store = MemoryStore::new();
