@@ -145,7 +145,14 @@ fn bodies_end_in_the_middle(setup: &Setup) -> Result<()> {
         logged: &[],
         read_ms: 20_000,
     };
-    ride_out(&setup.cluster, &setup.tier, &fault)
+    let before = setup.throttle.passed();
+    ride_out(&setup.cluster, &setup.tier, &fault)?;
+    let passed = setup.throttle.passed();
+    let count = |kind: &str| passed.get(kind).unwrap_or(&0) - before.get(kind).unwrap_or(&0);
+    let (gets, objects) = (count("GET range"), count("PUT object"));
+    // Twice as many without it.
+    ensure!(gets > 3 * objects, "nothing was cut: {gets} ranges of {objects} objects");
+    Ok(())
 }
 
 fn the_server_is_silent(setup: &Setup) -> Result<()> {
