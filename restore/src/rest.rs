@@ -129,13 +129,16 @@ impl Rest {
         if self.is_empty() {
             return Ok(Vec::new());
         }
-        let begun = Instant::now();
+        let (begun, mut pause) = (Instant::now(), LOOK);
         loop {
             let found = self.lacking(client).await?;
-            if found.is_empty() || begun.elapsed() >= HEARD {
+            let left = HEARD.saturating_sub(begun.elapsed());
+            if found.is_empty() || left.is_zero() {
                 return Ok(found);
             }
-            tokio::time::sleep(LOOK).await;
+            // All of the state is read each time.
+            tokio::time::sleep(pause.min(left)).await;
+            pause *= 2;
         }
     }
 

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use varve_tests::{
     ArchiveDir, Cluster, KAFKA_VERSIONS, Produce, Scratch, Suite, Transactions, copy, ended, plain_client,
-    runtime, varve,
+    restore_from, runtime, varve,
 };
 
 const TOPICS: &str = "topics: { include: [\"*\"] }";
@@ -267,12 +267,8 @@ fn left_out() -> Result<()> {
     ensure!(lags["lagging_partitions"] == expected, "{lags}");
     ensure!(lags["problems"][0]["topic"] == "left", "{lags}");
     let target = Cluster::builder().start()?;
-    let mut command = Command::new(varve()?);
-    command.args(["restore", "--from", &archive.url(), "--to", &target.bootstrap()]);
-    command
-        .args(["--controller", &target.controllers(), "--dry-run", "--plan"])
-        .arg(scratch.path().join("p"));
-    let shown = ended(command, 0)?.0;
+    let plan = restore_from(&archive.url(), &target, &scratch.path().join("plan"), &["--dry-run"])?;
+    let shown = ended(plan, 0)?.0;
     ensure!(
         shown.contains("left-0: the archive had offsets up to 99 only, the log went on to 122"),
         "{shown}"

@@ -191,12 +191,13 @@ fn killed(source: &Source) -> Result<()> {
     let mut random = SmallRng::seed_from_u64(seed);
     let kills = std::env::var("VARVE_RESTORE_KILLS").map_or(Ok(KILLS), |n| n.parse())?;
     ended(source.restore(&cluster, &plan, &["--dry-run"])?, 0)?;
-    let (begun, mut done) = (Instant::now(), 0);
-    while done < kills {
+    let (begun, mut done, mut longest_ms) = (Instant::now(), 0, 4000);
+    // On a busy machine it takes longer until there is something to go on from.
+    while done < kills || bytes_of_logs(source, &cluster)? == 0 {
         let throttle = ["--yes", "--json", "--no-verify", "--throttle", "400KiB"];
         let mut command = of_plan("apply", &plan, &throttle)?;
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
-        std::thread::sleep(Duration::from_millis(random.random_range(50..4000)));
+        std::thread::sleep(Duration::from_millis(random.random_range(50..longest_ms)));
         let over = child.try_wait()?;
         child.kill()?;
         child.wait()?;
@@ -204,13 +205,16 @@ fn killed(source: &Source) -> Result<()> {
             break;
         }
         done += 1;
+        if done >= kills {
+            longest_ms *= 2;
+        }
         ensure!(begun.elapsed() < LIMIT * 10, "it takes for ever");
     }
     println!("killed {done} times");
     ensure!(done > 0, "it was never killed");
     // What was sent is written.
     std::thread::sleep(Duration::from_secs(1));
-    let (had, all) = (bytes_of_logs(&cluster)?, bytes_of(source));
+    let (had, all) = (bytes_of_logs(source, &cluster)?, bytes_of(source));
     let (out, _) = ended(of_plan("apply", &plan, &["--yes", "--json"])?, 0)?;
     let report: serde_json::Value = serde_json::from_str(&out)?;
     ensure!(report["is_clean"] == true && report["applied"]["is_resumed"] == true, "{out}");
@@ -228,16 +232,16 @@ fn bytes_of(source: &Source) -> u64 {
 }
 
 /// The same on the disk of the only broker.
-fn bytes_of_logs(cluster: &Cluster) -> Result<u64> {
-    let node = cluster.broker();
-    let mut bytes = 0;
-    for topic in TOPICS {
-        for partition in 0..100 {
-            let dir = node.partition_dir(topic, partition);
+fn bytes_of_logs(source: &Source, cluster: &Cluster) -> Result<u64> {
+    let (node, mut bytes) = (cluster.broker(), 0);
+    for logs in &source.logs {
+        for &partition in logs.logs.keys() {
+            let partition = u32::try_from(partition)?;
+            let dir = node.partition_dir(&logs.topic, partition);
             if !dir.is_dir() {
-                break;
+                continue;
             }
-            for base in node.local_segments(topic, partition)? {
+            for base in node.local_segments(&logs.topic, partition)? {
                 bytes += std::fs::metadata(dir.join(format!("{base:020}.log")))?.len();
             }
         }

@@ -572,10 +572,8 @@ fn drill() -> Result<()> {
         }
     }
     // A quiet topic is in the journal alone.
-    for archiver in std::fs::read_dir(lost.archive.path().join("journal"))? {
-        for bundle in std::fs::read_dir(archiver?.path())? {
-            damage(&bundle?.path())?;
-        }
+    for bundle in lost.archive.bundles() {
+        damage(&bundle)?;
     }
     page.run("3", "varve drill", 0)?;
     ensure!(page.mails().contains("the restore drill failed"), "{:?}", page.mails());

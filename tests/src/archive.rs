@@ -147,6 +147,14 @@ impl ArchiveDir {
         Ok(())
     }
 
+    /// The journal's, of all archivers: those that are there, while others come and go.
+    pub fn bundles(&self) -> Vec<PathBuf> {
+        let folders = std::fs::read_dir(self.path.join("journal")).into_iter().flatten().flatten();
+        let files =
+            folders.flat_map(|folder| std::fs::read_dir(folder.path()).into_iter().flatten().flatten());
+        files.map(|file| file.path()).collect()
+    }
+
     /// The newest snapshot's record.
     pub fn newest_snapshot(&self) -> Result<serde_json::Value> {
         let mut names: Vec<PathBuf> =

@@ -91,14 +91,6 @@ impl Work {
     pub(crate) fn on(target: &Target) -> Self {
         Self { topic_id: target.topic_id, partition: target.partition, target: None, pruned: Vec::new() }
     }
-
-    /// Up to where the chains of `entry` are taken: what nobody reads, or is only pruned, stays where it is.
-    fn limit(&self, entry: &PartitionEntry) -> Option<Point> {
-        match &self.target {
-            Some(target) if !target.is_unread => target.point,
-            _ => Some(Point { branch: entry.branch(), end_offset: entry.chain_end() }),
-        }
-    }
 }
 
 /// A new snapshot in the making.
@@ -137,14 +129,20 @@ impl<'a> Growth<'a> {
         if entry.topic.is_none() {
             entry.topic = self.topic(work.topic_id).await?;
         }
-        if let Some(target) = work.target.as_ref().filter(|target| target.is_unread) {
-            note_end(&mut entry, target);
-            if work.pruned.is_empty() {
-                return Ok(entry);
+        let target = match &work.target {
+            Some(target) if target.is_unread => {
+                note_end(&mut entry, target);
+                None
             }
+            target => target.as_ref(),
+        };
+        if target.is_none() && work.pruned.is_empty() {
+            return Ok(entry);
         }
-        let problem = self.chains(&mut entry, work).await?;
-        let Some(target) = work.target.as_ref().filter(|target| !target.is_unread) else { return Ok(entry) };
+        // What nobody reads, or is only pruned, stays where it is.
+        let stays = Point { branch: entry.branch(), end_offset: entry.chain_end() };
+        let problem = self.chains(&mut entry, work, target.map_or(Some(stays), |t| t.point)).await?;
+        let Some(target) = target else { return Ok(entry) };
         let journal = self.journal(&entry, target);
         let end = journal.last().map_or(entry.chain_end(), |j| j.end_offset);
         if before.is_some_and(|before| before > (entry.branch(), end)) {
@@ -205,12 +203,16 @@ impl<'a> Growth<'a> {
         continuation(&entries, end, entry.chains.as_ref().and_then(|c| c.last_epoch))
     }
 
-    /// Takes what the store has of the chains behind `entry`; says what stands in the way of more.
-    async fn chains(&self, entry: &mut PartitionEntry, work: &Work) -> Result<Option<String>> {
+    /// Takes what the store has of the chains behind `entry`, up to `limit`; says what stands in the way of more.
+    async fn chains(
+        &self,
+        entry: &mut PartitionEntry,
+        work: &Work,
+        limit: Option<Point>,
+    ) -> Result<Option<String>> {
         let partition = self.archive.partition(work.topic_id, work.partition);
         let known = entry.branch();
         let mut records = partition.branches(known).await?;
-        let limit = work.limit(entry);
         records.retain(|(r, _)| limit.is_none_or(|p| r.branch <= p.branch));
         let grown = !partition.page(known, entry.chain_end()).await?.0.is_empty();
         if records.is_empty() && !grown && work.pruned.is_empty() {
