@@ -214,7 +214,7 @@ pub fn find(key: &str) -> Option<&'static Setting> {
 
 /// Keys that [`varve_store::open`] reads and checks.
 pub fn is_store_key(key: &str) -> bool {
-    key.starts_with("s3.")
+    varve_store::is_setting(key)
 }
 
 /// Refuses a key that does nothing, with the nearest one that does.

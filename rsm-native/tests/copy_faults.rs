@@ -294,6 +294,8 @@ fn the_least_memory_is_enough_for_the_largest_of_smallest_parts() {
         max_object_bytes: 5 << 40,
         preferred_part_bytes: 16 << 20,
         preferred_parallel_parts: 8,
+        lists_uploads: true,
+        creates_hold_parts: None,
     };
     let limited = |max_parts| {
         let limits = Some(limits(max_parts));

@@ -86,7 +86,8 @@ fn archive(values: &mut Values) -> ArchiveConfig {
         others.map(|(key, text)| (key.to_owned(), text.trim().to_owned())).collect();
     if !url.is_empty() {
         for flaw in varve_store::check(&url, &store_settings) {
-            let of_setting = store_settings.contains_key(&flaw.object) || flaw.object.starts_with("s3.");
+            let of_setting =
+                store_settings.contains_key(&flaw.object) || varve_store::is_setting(&flaw.object);
             let key = if of_setting { flaw.object.as_str() } else { "url" };
             values.refuse("archive", key, flaw.detail);
         }

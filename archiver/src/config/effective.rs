@@ -53,7 +53,7 @@ impl Effective {
                 let default = match (section.name, name) {
                     ("journal", "name") => archiver_name,
                     // What goes with other stores' URLs holds for none here.
-                    ("archive", _) if name.starts_with("s3.") && !is_s3(values) => return None,
+                    ("archive", _) if !goes_with_the_archive(name, values) => return None,
                     _ => setting.default?,
                 };
                 let value = match setting.kind.is_list() {
@@ -73,8 +73,11 @@ impl Effective {
     }
 }
 
-fn is_s3(values: &Values) -> bool {
-    values.text("archive", "url").is_some_and(|url| url.starts_with("s3:"))
+/// Whether a setting, if it is a store's, is of the store that the archive is in.
+fn goes_with_the_archive(name: &str, values: &Values) -> bool {
+    let Some(scheme) = varve_store::store_of(name) else { return true };
+    let url = values.text("archive", "url");
+    url.is_some_and(|url| url.trim().strip_prefix(scheme).is_some_and(|rest| rest.starts_with(':')))
 }
 
 /// Of a table: `[a, b]`.

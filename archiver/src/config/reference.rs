@@ -74,7 +74,8 @@ mod tests {
         for section in SECTIONS {
             let begin = page.find(&format!("\n## `{}`\n", section.name)).unwrap();
             let part = page[begin + 1..].split("\n## ").next().unwrap();
-            for setting in section.settings().iter().filter(|setting| !setting.name.starts_with("s3.")) {
+            for setting in section.settings().iter().filter(|setting| !varve_store::is_setting(setting.name))
+            {
                 let count = part.matches(&format!("\n| `{}` |", setting.name)).count();
                 assert_eq!(count, 1, "{} {}", section.name, setting.name);
             }

@@ -160,6 +160,11 @@ pub struct Limits {
     pub preferred_part_bytes: u64,
     /// Parts of one upload that are worth sending at once.
     pub preferred_parallel_parts: usize,
+    /// Whether [`Store::list_uploads`] finds uploads that were left behind. Where not, the store itself forgets them.
+    pub lists_uploads: bool,
+    /// Of an upload that must create, parts that arrive before their turn: so many are held in memory, further ones
+    /// wait. `None` where parts go to the store as they come.
+    pub creates_hold_parts: Option<usize>,
 }
 
 /// An object store. See the module for the contract.

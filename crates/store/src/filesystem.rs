@@ -46,6 +46,8 @@ const LIMITS: Limits = Limits {
     max_object_bytes: 1 << 43,
     preferred_part_bytes: 2 << 20,
     preferred_parallel_parts: 1,
+    lists_uploads: true,
+    creates_hold_parts: None,
 };
 
 /// See the module.

@@ -1,9 +1,12 @@
 //! Object stores behind one contract.
 
+mod body;
 pub mod conformance;
 mod contract;
 mod count;
+mod create;
 mod error;
+mod failure;
 mod fault;
 mod filesystem;
 mod key;
@@ -11,6 +14,8 @@ mod memory;
 mod open;
 mod operation;
 mod parts;
+mod ranges;
+mod retry;
 mod s3;
 mod setting;
 pub mod setting_page;
@@ -32,6 +37,6 @@ pub use open::{check, open};
 pub use operation::Operation;
 pub use s3::S3Store;
 pub use setting::{Setting, SettingKind, nearest, parse_bytes, parse_duration};
-pub use settings::settings;
+pub use settings::{is_setting, settings, store_of};
 pub use throttle::{Rate, ThrottledStore};
 pub use versions::{KEY_VERSIONS_MAX, KeyVersions, Version, VersionPage, Versions};

@@ -32,6 +32,8 @@ const LIMITS: Limits = Limits {
     max_object_bytes: 1 << 50,
     preferred_part_bytes: 1 << 20,
     preferred_parallel_parts: 4,
+    lists_uploads: true,
+    creates_hold_parts: None,
 };
 
 /// Bodies are handed out in pieces of this size, as a network would.

@@ -14,7 +14,7 @@ mod body;
 mod client;
 mod copy;
 mod failure;
-mod retry;
+mod settings;
 mod upload;
 mod versions;
 mod write;
@@ -31,14 +31,16 @@ use url::Url;
 use crate::contract::{
     GetRange, GetResult, Limits, ListPage, ObjectMeta, PendingUpload, PutOptions, Result, Store, Upload,
 };
+use crate::create::ID_METADATA;
 use crate::error::{Error, Kind};
+use crate::failure::{At, Failure};
 use crate::key::Key;
+use crate::retry::Retry;
 use crate::settings::Values;
 use crate::versions::Versions;
 
 use client::Config;
-use failure::Failure;
-use retry::Retry;
+pub(crate) use settings::SETTINGS;
 
 const DELETE_BATCH: usize = 1000;
 
@@ -52,19 +54,6 @@ struct Inner {
     config: Config,
     client: aws_sdk_s3::Client,
     retry: Retry,
-}
-
-/// What is done to what, for errors.
-#[derive(Clone, Debug)]
-struct At {
-    operation: String,
-    object: String,
-}
-
-impl At {
-    fn error(&self, kind: Kind, detail: impl Into<String>) -> Error {
-        Error::new(kind, &self.operation, &self.object, detail)
-    }
 }
 
 impl S3Store {
@@ -108,6 +97,8 @@ impl Inner {
             max_object_bytes: 5 << 40,
             preferred_part_bytes: self.config.part_bytes,
             preferred_parallel_parts: 4,
+            lists_uploads: true,
+            creates_hold_parts: None,
         }
     }
 
@@ -121,10 +112,10 @@ impl Inner {
         let full = self.full(key, at)?;
         let request = || async {
             let call = self.client.head_object().bucket(&self.config.bucket).key(&full);
-            call.set_version_id(version.map(str::to_owned)).send().await.map_err(Failure::of)
+            call.set_version_id(version.map(str::to_owned)).send().await.map_err(failure::of)
         };
         let head = self.retry.run(at, 0, request).await?;
-        let written_by = head.metadata().and_then(|metadata| metadata.get(write::ID_METADATA)).cloned();
+        let written_by = head.metadata().and_then(|metadata| metadata.get(ID_METADATA)).cloned();
         let meta = ObjectMeta {
             key: key.clone(),
             size_bytes: head.content_length().and_then(|len| u64::try_from(len).ok()).unwrap_or(0),
@@ -147,7 +138,7 @@ impl Inner {
         let request = || async {
             let call = self.client.list_objects_v2().bucket(&self.config.bucket).prefix(&full_prefix);
             let call = call.set_start_after(after.clone()).max_keys(i32::try_from(max_keys).unwrap_or(1000));
-            call.send().await.map_err(Failure::of)
+            call.send().await.map_err(failure::of)
         };
         let answer = self.retry.run(&at, 0, request).await?;
         let mut page = ListPage { objects: Vec::new(), more: answer.is_truncated().unwrap_or(false) };
@@ -173,7 +164,7 @@ impl Inner {
         let full = self.full(key, &at)?;
         let request = || async {
             let sent = self.client.delete_object().bucket(&self.config.bucket).key(&full).send().await;
-            sent.map(drop).map_err(Failure::of)
+            sent.map(drop).map_err(failure::of)
         };
         match self.retry.run(&at, 0, request).await {
             // Some servers report what AWS does not: that there was nothing.
@@ -193,10 +184,10 @@ impl Inner {
             let delete = Delete::builder().set_objects(Some(objects)).quiet(true).build();
             let delete = delete.map_err(|error| Failure::invalid(&error))?;
             let call = self.client.delete_objects().bucket(&self.config.bucket).delete(delete);
-            let answer = call.send().await.map_err(Failure::of)?;
+            let answer = call.send().await.map_err(failure::of)?;
             let mut failures = HashMap::new();
             for error in answer.errors() {
-                let failure = Failure::coded(error.code(), error.message());
+                let failure = failure::coded(error.code(), error.message());
                 if failure.kind == Kind::NotFound {
                     continue;
                 }

@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt, stream};
 
-use super::failure::Failure;
 use super::upload::{Part, S3Upload};
-use super::{At, Inner};
+use super::{Inner, failure};
 use crate::contract::{Create, ObjectMeta, PutOptions, Result, Upload};
 use crate::error::Kind;
+use crate::failure::At;
 use crate::key::Key;
 use crate::memory::now_ms;
 use crate::parts::PartPlan;
@@ -58,7 +58,7 @@ async fn whole(
             .set_storage_class(storage_class.clone())
             .set_server_side_encryption(inner.config.encryption.clone())
             .set_ssekms_key_id(inner.config.encryption_key.clone());
-        call.send().await.map_err(Failure::of)
+        call.send().await.map_err(failure::of)
     };
     let answer =
         inner.retry.run(at, source.size_bytes / PACE, request).await.map_err(|error| replaced(error, at))?;
@@ -134,7 +134,7 @@ async fn copy_part(
             .copy_source(named)
             .copy_source_range(format!("bytes={}-{}", bytes.start, bytes.end - 1))
             .set_copy_source_if_match(source.etag.clone());
-        call.send().await.map_err(Failure::of)
+        call.send().await.map_err(failure::of)
     };
     let size_bytes = bytes.end - bytes.start;
     let answer =

@@ -10,11 +10,12 @@ use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPa
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::failure::Failure;
-use super::write::{Found, ID_METADATA, crc32c, new_id};
-use super::{At, Inner};
+use super::write::crc32c;
+use super::{Inner, failure};
 use crate::contract::{Create, ObjectMeta, PendingUpload, PutOptions, Result, Upload};
+use crate::create::{Found, ID_METADATA, Signed as _, new_id};
 use crate::error::Kind;
+use crate::failure::At;
 use crate::key::Key;
 use crate::memory::now_ms;
 use crate::parts::PartPlan;
@@ -80,7 +81,7 @@ impl S3Upload {
                 .set_storage_class(inner.storage_class(options))
                 .set_server_side_encryption(inner.config.encryption.clone())
                 .set_ssekms_key_id(inner.config.encryption_key.clone());
-            call.send().await.map_err(Failure::of)
+            call.send().await.map_err(failure::of)
         };
         let answer = inner.retry.run(at, 0, request).await?;
         let id = answer.upload_id.ok_or_else(|| at.error(Kind::Other, "the answer holds no upload id"))?;
@@ -132,7 +133,7 @@ impl S3Upload {
                 .upload_id(&self.id)
                 .multipart_upload(parts.clone())
                 .set_if_none_match(if_absent.then(|| "*".to_owned()));
-            let answer = call.send().await.map_err(Failure::of)?;
+            let answer = call.send().await.map_err(failure::of)?;
             Ok(ObjectMeta {
                 key: self.key.clone(),
                 size_bytes,
@@ -195,7 +196,7 @@ impl Upload for S3Upload {
                 .part_number(i32::try_from(number).unwrap_or(i32::MAX))
                 .body(ByteStream::from(body.clone()))
                 .set_checksum_crc32_c(checksum.clone());
-            call.customize().disable_payload_signing().send().await.map_err(Failure::of)
+            call.customize().disable_payload_signing().send().await.map_err(failure::of)
         };
         let answer = self.inner.retry.run(&at, size_bytes, request).await?;
         self.record(number, Part { size_bytes, etag: answer.e_tag, checksum });
@@ -230,7 +231,7 @@ pub(super) async fn abort(inner: &Inner, key: &Key, id: &str) -> Result<()> {
     let request = || async {
         let call =
             inner.client.abort_multipart_upload().bucket(&inner.config.bucket).key(&full).upload_id(id);
-        call.send().await.map(drop).map_err(Failure::of)
+        call.send().await.map(drop).map_err(failure::of)
     };
     match inner.retry.run(&at, 0, request).await {
         Err(error) if error.kind == Kind::NotFound && !error.detail.contains("NoSuchBucket") => Ok(()),
@@ -251,7 +252,7 @@ pub(super) async fn list(inner: &Inner, prefix: &str) -> Result<Vec<PendingUploa
                 .set_prefix((!asked.is_empty()).then(|| asked.to_owned()))
                 .set_key_marker(after_key.clone())
                 .set_upload_id_marker(after_id.clone());
-            call.send().await.map_err(Failure::of)
+            call.send().await.map_err(failure::of)
         };
         let page = inner.retry.run(&at, 0, request).await?;
         for upload in page.uploads() {

@@ -10,7 +10,7 @@ use aws_sdk_s3::operation::list_object_versions::ListObjectVersionsOutput;
 use aws_sdk_s3::primitives::DateTime;
 use aws_sdk_s3::types::{DeleteMarkerEntry, ObjectVersion};
 
-use super::failure::Failure;
+use super::failure;
 use super::{Inner, body};
 use crate::contract::{GetRange, GetResult, ObjectMeta, Result};
 use crate::error::Kind;
@@ -36,7 +36,7 @@ pub(super) async fn kept(inner: &Arc<Inner>) -> Result<Option<Arc<dyn Versions>>
     let at = inner.at("versions (s3:GetBucketVersioning)", "");
     let request = || async {
         let sent = inner.client.get_bucket_versioning().bucket(&inner.config.bucket).send().await;
-        sent.map_err(Failure::of)
+        sent.map_err(failure::of)
     };
     match inner.retry.run(&at, 0, request).await {
         Ok(answer) if answer.status().is_none() => Ok(None),
@@ -63,7 +63,7 @@ impl S3Versions {
             let call = inner.client.list_object_versions().bucket(&inner.config.bucket).prefix(&full_prefix);
             let call = call.set_key_marker(from.key.clone()).set_version_id_marker(from.version.clone());
             let call = call.max_keys(i32::try_from(entries).unwrap_or(1000));
-            call.send().await.map_err(Failure::of)
+            call.send().await.map_err(failure::of)
         };
         inner.retry.run(&at, 0, request).await
     }

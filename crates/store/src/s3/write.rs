@@ -1,37 +1,25 @@
 //! Whole objects in one request, and what every write has in common.
 
+use async_trait::async_trait;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::StorageClass;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 
-use super::failure::Failure;
-use super::retry::Course;
-use super::{At, Inner};
+use super::{Inner, failure};
 use crate::contract::{Create, ObjectMeta, PutOptions, Result};
+use crate::create::{ID_METADATA, Signed, create_once, new_id};
 use crate::error::Kind;
+use crate::failure::At;
 use crate::key::Key;
 use crate::memory::now_ms;
-
-/// Whose write made an object: `x-amz-meta-varve-write`.
-pub(super) const ID_METADATA: &str = "varve-write";
-
-pub(super) fn new_id() -> String {
-    uuid::Uuid::new_v4().simple().to_string()
-}
+use crate::retry::Retry;
 
 /// The header's form of a body's CRC32C.
 pub(super) fn crc32c(body: &[u8]) -> String {
     let crc = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, body) as u32;
     STANDARD.encode(crc.to_be_bytes())
-}
-
-/// What is at the key after an answer was lost or refused.
-pub(super) enum Found {
-    Ours(ObjectMeta),
-    Another,
-    Nothing,
 }
 
 impl Inner {
@@ -58,7 +46,7 @@ impl Inner {
                 .set_storage_class(storage_class.clone())
                 .set_server_side_encryption(self.config.encryption.clone())
                 .set_ssekms_key_id(self.config.encryption_key.clone());
-            let answer = call.customize().disable_payload_signing().send().await.map_err(Failure::of)?;
+            let answer = call.customize().disable_payload_signing().send().await.map_err(failure::of)?;
             Ok(ObjectMeta {
                 key: key.clone(),
                 size_bytes,
@@ -71,50 +59,17 @@ impl Inner {
         if options.create == Create::Overwrite {
             return self.retry.run(&at, size_bytes, request).await;
         }
-        let (mut course, mut in_doubt) = (self.retry.course(), false);
-        loop {
-            match course.attempt(size_bytes, &request).await {
-                Ok(meta) => return Ok(meta),
-                Err(failure) => {
-                    in_doubt |= failure.ambiguous;
-                    if let Some(meta) = self.settle(key, &id, &at, &mut course, failure, in_doubt).await? {
-                        return Ok(meta);
-                    }
-                }
-            }
-        }
+        create_once(self, key, &id, &at, size_bytes, request).await
+    }
+}
+
+#[async_trait]
+impl Signed for Inner {
+    fn retry(&self) -> &Retry {
+        &self.retry
     }
 
-    /// After a failed create: our success after all, an error, or `None` to try again.
-    async fn settle(
-        &self,
-        key: &Key,
-        id: &str,
-        at: &At,
-        course: &mut Course<'_>,
-        failure: Failure,
-        in_doubt: bool,
-    ) -> Result<Option<ObjectMeta>> {
-        let refused = failure.kind == Kind::AlreadyExists;
-        if in_doubt && (refused || failure.ambiguous) {
-            match self.find(key, id, at).await? {
-                Found::Ours(meta) => return Ok(Some(meta)),
-                Found::Another => return Err(at.error(Kind::AlreadyExists, "the object exists")),
-                Found::Nothing => {}
-            }
-        }
-        match course.again(failure, at).await {
-            Ok(()) => Ok(None),
-            Err(last) => Err(last.error(at, course.attempts)),
-        }
-    }
-
-    pub(super) async fn find(&self, key: &Key, id: &str, at: &At) -> Result<Found> {
-        match self.examine(key, None, at).await {
-            Ok((meta, written_by)) if written_by.as_deref() == Some(id) => Ok(Found::Ours(meta)),
-            Ok(_) => Ok(Found::Another),
-            Err(error) if error.kind == Kind::NotFound => Ok(Found::Nothing),
-            Err(error) => Err(error),
-        }
+    async fn written(&self, key: &Key, at: &At) -> Result<(ObjectMeta, Option<String>)> {
+        self.examine(key, None, at).await
     }
 }

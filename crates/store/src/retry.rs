@@ -1,8 +1,8 @@
 //! The one place where requests are sent again.
 //!
-//! * Only what may pass by itself: throttling (429, 503, `SlowDown`), 5xx, timeouts, broken connections. Never
+//! * Only what may pass by itself: throttling (429, 503 and what means the same), 5xx, timeouts, broken connections. Never
 //!   another 4xx.
-//! * At most `s3.max.attempts` attempts of a request, each with its own timeout.
+//! * At most `max_attempts` attempts of a request, each with its own timeout.
 //! * Between them a random time from zero to a bound that doubles (full jitter): from 100 ms up to 5 s, when
 //!   throttled from 400 ms up to 20 s.
 //! * **Budget.** A store that is down must not meet many times the usual load: retries of all requests together
@@ -13,9 +13,8 @@ use std::future::Future;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use super::At;
-use super::failure::{Failure, Passing};
 use crate::contract::Result;
+use crate::failure::{At, Failure, Passing};
 
 const BUDGET: i64 = 500;
 const COST: i64 = 5;
@@ -23,19 +22,19 @@ const TIMEOUT_COST: i64 = 10;
 /// A body may take a second for each of so many bytes, beyond the timeout.
 const SLOWEST_BYTES_PER_SECOND: u64 = 128 << 10;
 
-pub(super) struct Retry {
-    pub(super) max_attempts: u32,
-    pub(super) timeout: Duration,
+pub(crate) struct Retry {
+    pub(crate) max_attempts: u32,
+    pub(crate) timeout: Duration,
     tokens: AtomicI64,
 }
 
 impl Retry {
-    pub(super) fn new(max_attempts: u32, timeout: Duration) -> Self {
+    pub(crate) fn new(max_attempts: u32, timeout: Duration) -> Self {
         Self { max_attempts, timeout, tokens: AtomicI64::new(BUDGET) }
     }
 
     /// Sends `request` until it succeeds, fails for good, or has been sent often enough. It must be safe to repeat.
-    pub(super) async fn run<T, F, R>(&self, at: &At, body_bytes: u64, request: R) -> Result<T>
+    pub(crate) async fn run<T, F, R>(&self, at: &At, body_bytes: u64, request: R) -> Result<T>
     where
         F: Future<Output = std::result::Result<T, Failure>>,
         R: Fn() -> F,
@@ -54,19 +53,19 @@ impl Retry {
     }
 
     /// The attempts of one request, for callers that look at each failure themselves.
-    pub(super) fn course(&self) -> Course<'_> {
+    pub(crate) fn course(&self) -> Course<'_> {
         Course { retry: self, attempts: 0, spent: 0 }
     }
 }
 
-pub(super) struct Course<'a> {
+pub(crate) struct Course<'a> {
     retry: &'a Retry,
-    pub(super) attempts: u32,
+    pub(crate) attempts: u32,
     spent: i64,
 }
 
 impl Course<'_> {
-    pub(super) async fn attempt<T, F, R>(
+    pub(crate) async fn attempt<T, F, R>(
         &mut self,
         body_bytes: u64,
         request: &R,
@@ -95,11 +94,11 @@ impl Course<'_> {
     }
 
     /// Waits before the next attempt, or hands the failure back if there is to be none.
-    pub(super) async fn again(&mut self, failure: Failure, at: &At) -> std::result::Result<(), Failure> {
+    pub(crate) async fn again(&mut self, failure: Failure, at: &At) -> std::result::Result<(), Failure> {
         if !failure.may_pass() || self.attempts >= self.retry.max_attempts {
             return Err(failure);
         }
-        let cost = if failure.detail.starts_with("no answer") { TIMEOUT_COST } else { COST };
+        let cost = if failure.timed_out { TIMEOUT_COST } else { COST };
         let take = |tokens: i64| (tokens >= cost).then_some(tokens - cost);
         if self.retry.tokens.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_err() {
             let detail = format!("{}; not tried again, as too many requests fail", failure.detail);
@@ -121,7 +120,7 @@ impl Course<'_> {
 }
 
 /// Before a broken body is asked for again.
-pub(super) fn pause(breaks: u32) -> Duration {
+pub(crate) fn pause(breaks: u32) -> Duration {
     delay(Passing::Transient, breaks)
 }
 
