@@ -249,4 +249,8 @@ impl Versions for UnrulyVersions {
         self.store.read("head version", key.as_str()).await?;
         self.inner.head(key, version).await
     }
+
+    async fn delete(&self, key: &varve_store::Key, version: &str) -> Result<()> {
+        self.inner.delete(key, version).await
+    }
 }

@@ -79,11 +79,6 @@ pub(crate) fn probe(id: Id) -> String {
     format!("{PROBE}{id}")
 }
 
-/// The record of a data key: one for each key, since an object that is copied in may bring another of its period.
-pub fn data_key(cluster_id: &str, topic_id: Id, period: &str, key_id: Id) -> String {
-    format!("{KEYS}{cluster_id}/{topic_id}/{period}/{key_id}.json")
-}
-
 /// What an archiver calls itself in the journal: another with each start, so that no name of a bundle comes back.
 pub fn archiver(name: &str, start: Id) -> String {
     let room = crate::canonical::rule::NAME_MAX_BYTES.saturating_sub(23);

@@ -18,12 +18,10 @@ use varve_archive::record::snapshot::Signer;
 use varve_archive::record::state::{JournalEntry, OpenTransaction};
 use varve_archive::record::topic::TopicRecord;
 use varve_archive::*;
-use varve_format::{EncryptionInfo, EpochStart, Id, KeyRecord, KeyRing, SegmentInfo, WriteOptions, crc32c};
+use varve_format::{EncryptionInfo, EpochStart, Id, SegmentInfo, WriteOptions, crc32c, key_record_name};
 use varve_store::{GetRange, Key, MemoryStore, Store};
 
 const SEED: [u8; 32] = [3; 32];
-/// Keys for tests, not secret.
-const RING: &str = r#"{"active":"1","keys":{"1":"BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc="}}"#;
 const WRITER: &str = "varve 0.1.0";
 const CREATED_MS: i64 = 1_760_000_000_000;
 
@@ -159,15 +157,11 @@ impl Writer {
         index.entries.iter().map(|e| e.in_snapshot(&name)).collect()
     }
 
-    /// Encrypted, with its key's record beside.
+    /// Encrypted, with its key's record beside: one of its version 1, which is read and not written any more.
     async fn encrypted(&self, store: &MemoryStore) {
-        let ring = KeyRing::parse(RING).unwrap();
-        let record = KeyRecord::wrap(&ring, &data_key(), TOPIC, "2026-11", CREATED_MS, [8; 12]).unwrap();
-        let name = names::data_key("cluster", TOPIC, "2026-11", data_key().id);
-        store
-            .put(&Key::new(name).unwrap(), Bytes::from(record.encode().unwrap()), &Default::default())
-            .await
-            .unwrap();
+        let name = key_record_name("cluster", TOPIC, "2026-11", data_key().id);
+        let record = std::fs::read(folder("blake3").join(&name)).unwrap();
+        store.put(&Key::new(name).unwrap(), Bytes::from(record), &Default::default()).await.unwrap();
         let options = WriteOptions { encryption: Some(encryption()), ..options_at(self.hash, 3, 0, 0) };
         let object = segment_as(info(3, 0, 5), options, &batch(0, 5, 0));
         self.put(3, 0, 0, object).await;

@@ -38,7 +38,8 @@ impl DataKey {
         Self { id, secret: Zeroizing::new(secret) }
     }
 
-    pub(crate) fn secret(&self) -> &[u8; 32] {
+    /// For whoever wraps it, and nobody else.
+    pub fn secret(&self) -> &[u8; 32] {
         &self.secret
     }
 

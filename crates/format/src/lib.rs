@@ -37,11 +37,11 @@ pub use features::{Features, OPTIONAL_DIGESTS, REQUIRED_AES_256_GCM, REQUIRED_ST
 pub use footer::{EncryptionInfo, EpochStart, Footer, Observed, SegmentInfo};
 pub use frame::{Decoder, FrameRef};
 pub use id::Id;
-pub use key_record::{KEY_RECORD_MAX_BYTES, KeyRecord};
+pub use key_record::{KEY_RECORD_MAX_BYTES, KeyRecord, Wrapping};
 pub use key_ring::{KEY_RING_MAX_BYTES, KeyRing};
 pub use names::{
-    SegmentName, check_cluster_id, key_record_name, partition_prefix, segment_name, segment_prefix,
-    topic_prefix,
+    KEYS_PREFIX, KeyRecordName, SegmentName, check_cluster_id, key_prefix, key_record_1_name,
+    key_record_name, partition_prefix, segment_name, segment_prefix, tombstone_name, topic_prefix,
 };
 pub use plan::{Compression, Encryption, Plan, WriteOptions};
 pub use trailer::{TRAILER_BYTES, Trailer};

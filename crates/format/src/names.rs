@@ -59,9 +59,71 @@ pub fn segment_name(name: &SegmentName) -> String {
     format!("{prefix}{}.varve", name.segment_id)
 }
 
-/// Where the data key of a (topic, period) lies: `keys/<cluster id>/<topic id>/<period>.json`.
-pub fn key_record_name(cluster_id: &str, topic_id: Id, period: &str) -> String {
+/// Where the record of a data key lies: `keys/<cluster id>/<topic id>/<period>/<data key id>.json`.
+pub fn key_record_name(cluster_id: &str, topic_id: Id, period: &str, id: Id) -> String {
+    format!("{}{id}.json", key_prefix(cluster_id, topic_id, period))
+}
+
+/// Prefix of the records of a topic's period.
+pub fn key_prefix(cluster_id: &str, topic_id: Id, period: &str) -> String {
+    format!("{KEYS}/{cluster_id}/{topic_id}/{period}/")
+}
+
+/// Prefix of all that is under `keys/`.
+pub const KEYS_PREFIX: &str = "keys/";
+
+/// Where a record of version 1 lies: one for a (topic, period).
+pub fn key_record_1_name(cluster_id: &str, topic_id: Id, period: &str) -> String {
     format!("{KEYS}/{cluster_id}/{topic_id}/{period}.json")
+}
+
+/// What says that a data key was destroyed on purpose: a record of it that comes up again counts for nothing.
+/// `record` is the record's name.
+pub fn tombstone_name(record: &str) -> String {
+    format!("{}.destroyed", record.strip_suffix(".json").unwrap_or(record))
+}
+
+/// What the name of a key record, or of a tombstone, says.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct KeyRecordName {
+    pub cluster_id: String,
+    pub topic_id: Id,
+    pub period: String,
+    /// `None` of version 1.
+    pub id: Option<Id>,
+    /// It says that the key was destroyed.
+    pub is_tombstone: bool,
+}
+
+impl KeyRecordName {
+    /// The inverse of [`key_record_name`], [`key_record_1_name`] and [`tombstone_name`]; `None` for any other name.
+    pub fn parse(key: &str) -> Option<Self> {
+        let rest = key.strip_prefix(KEYS_PREFIX)?;
+        let (stem, is_tombstone) = match rest.strip_suffix(".destroyed") {
+            Some(stem) => (stem, true),
+            None => (rest.strip_suffix(".json")?, false),
+        };
+        let mut parts = stem.split('/');
+        let (cluster_id, topic_id, period) = (parts.next()?, Id::parse(parts.next()?).ok()?, parts.next()?);
+        let id = parts.next().map(Id::parse).transpose().ok()?;
+        cluster_id_flaw(cluster_id).ok()?;
+        crate::footer::check_period(period).ok()?;
+        let name =
+            Self { cluster_id: cluster_id.to_owned(), topic_id, period: period.to_owned(), id, is_tombstone };
+        (parts.next().is_none() && name.name() == key).then_some(name)
+    }
+
+    /// The record's name.
+    pub fn record(&self) -> String {
+        match self.id {
+            Some(id) => key_record_name(&self.cluster_id, self.topic_id, &self.period, id),
+            None => key_record_1_name(&self.cluster_id, self.topic_id, &self.period),
+        }
+    }
+
+    fn name(&self) -> String {
+        if self.is_tombstone { tombstone_name(&self.record()) } else { self.record() }
+    }
 }
 
 impl SegmentName {

@@ -150,16 +150,30 @@ fn wrong_and_missing_keys_are_told_apart() {
         Err(Error::Invalid { what: "footer", .. })
     ));
     let ring = KeyRing::parse(support::KEK_RING).unwrap();
-    let record = KeyRecord::wrap(&ring, &data_key(), Id([1; 16]), "p", 0, [0; 12]).unwrap();
-    let gone = KeyRecord { wrapped_by: "2024".into(), ..record.clone() };
+    let record = KeyRecord::wrap(&ring, &data_key(), "c", Id([1; 16]), "p", 0, [0; 12]).unwrap();
+    let by = |url: &str| {
+        let wrapping = Wrapping { wrapped_by: url.into(), ..record.wrapping.clone() };
+        KeyRecord { wrapping, ..record.clone() }
+    };
+    let gone = by("ring:2024");
     assert!(matches!(gone.unwrap(&ring), Err(Error::KeyMissing { key_id, .. }) if key_id == "2024"));
-    let other = KeyRecord { wrapped_by: "2025".into(), ..record.clone() };
+    let elsewhere = by("vault://somewhere/transit/2025");
+    assert!(matches!(elsewhere.unwrap(&ring), Err(Error::KeyMissing { .. })));
+    let other = by("ring:2025");
     assert!(matches!(other.unwrap(&ring), Err(Error::KeyRefused { key_id, .. }) if key_id == "2025"));
     for changed in [
         KeyRecord { id: Id([0; 16]), ..record.clone() },
         KeyRecord { topic_id: Id([0; 16]), ..record.clone() },
         KeyRecord { period: "q".into(), ..record.clone() },
-        KeyRecord { nonce: [1; 12], ..record.clone() },
+        KeyRecord { cluster_id: Some("d".into()), ..record.clone() },
+        KeyRecord { cluster_id: None, ..record.clone() },
+        // What follows a cluster id doesn't pass for a part of it.
+        KeyRecord { cluster_id: Some("c.".into()), ..record.clone() },
+        {
+            let mut wrapping = record.wrapping.clone();
+            wrapping.wrapped[0] ^= 1;
+            KeyRecord { wrapping, ..record.clone() }
+        },
     ] {
         assert!(changed.unwrap(&ring).is_err(), "{changed:?}");
     }
@@ -194,7 +208,7 @@ fn what_is_too_new_is_refused_by_name() {
     let metadata = [2, 0, 0, 16, 1, b's'];
     assert_eq!(CustomMetadata::decode(&metadata), Err(Error::FutureVersion { found: 2, supported: 1 }));
     let record = br#"{"varve_key": 7, "something": "new"}"#;
-    assert_eq!(KeyRecord::decode(record), Err(Error::FutureVersion { found: 7, supported: 1 }));
+    assert_eq!(KeyRecord::decode(record), Err(Error::FutureVersion { found: 7, supported: 2 }));
 }
 
 #[test]
@@ -322,10 +336,17 @@ fn another_segment_or_key_under_the_name_is_refused() {
         );
     }
     let ring = KeyRing::parse(support::KEK_RING).unwrap();
-    let record = KeyRecord::wrap(&ring, &data_key(), Id([1; 16]), "2026-11", 0, [0; 12]).unwrap();
-    assert_eq!(record.check_is(Id([1; 16]), "2026-11"), Ok(()));
-    assert!(matches!(record.check_is(Id([2; 16]), "2026-11"), Err(Error::Mistaken { .. })));
-    assert!(matches!(record.check_is(Id([1; 16]), "2026-12"), Err(Error::Mistaken { .. })));
+    let record = KeyRecord::wrap(&ring, &data_key(), "c", Id([1; 16]), "2026-11", 0, [0; 12]).unwrap();
+    let id = data_key().id;
+    assert_eq!(record.check_is(id, "c", Id([1; 16]), "2026-11"), Ok(()));
+    for (id, cluster, topic, period) in [
+        (Id([0; 16]), "c", Id([1; 16]), "2026-11"),
+        (id, "d", Id([1; 16]), "2026-11"),
+        (id, "c", Id([2; 16]), "2026-11"),
+        (id, "c", Id([1; 16]), "2026-12"),
+    ] {
+        assert!(matches!(record.check_is(id, cluster, topic, period), Err(Error::Mistaken { .. })));
+    }
 }
 
 /// The extent table's rules, one broken at a time. The table begins with 1 chunk, then an index.

@@ -179,13 +179,24 @@ fn golden_raw_object_begins_with_the_log() {
 #[test]
 fn golden_key_record_is_kept_by_rewrapping() {
     let record = KeyRecord::decode(&bytes("key-record.json")).unwrap();
-    assert_eq!((record.wrapped_by.as_str(), ring().active()), ("2025", "2026"));
+    assert_eq!((record.wrapping.wrapped_by.as_str(), ring().active()), ("ring:2025", "2026"));
     assert_eq!(record.encode().unwrap(), bytes("key-record.json"));
     let key = record.unwrap(&ring()).unwrap();
-    let again = KeyRecord::wrap(&ring(), &key, record.topic_id, &record.period, 1, [3; 12]).unwrap();
-    assert_eq!(again.wrapped_by, "2026");
+    let again =
+        KeyRecord::wrap(&ring(), &key, "cluster", record.topic_id, &record.period, 1, [3; 12]).unwrap();
+    assert_eq!(again.wrapping.wrapped_by, "ring:2026");
     let key = KeyRecord::decode(&again.encode().unwrap()).unwrap().unwrap(&ring()).unwrap();
     assert!(open(&bytes("encrypted.varve"), Some(&key)).is_ok());
+}
+
+/// The same key, wrapped anew in version 2.
+#[test]
+fn golden_key_record_2() {
+    let record = KeyRecord::decode(&bytes("key-record-2.json")).unwrap();
+    let found = (record.cluster_id.as_deref(), record.wrapping.wrapped_by.as_str());
+    assert_eq!(found, (Some("lkc-golden"), "ring:2026"));
+    assert_eq!(record.encode().unwrap(), bytes("key-record-2.json"));
+    assert!(open(&bytes("encrypted.varve"), Some(&record.unwrap(&ring()).unwrap())).is_ok());
 }
 
 /// The fuzz target's function over changed golden bytes, bounded and with a seed, in every test run.
@@ -196,6 +207,7 @@ fn changed_golden_bytes_never_panic() {
     let mut seeds: Vec<Vec<u8>> = files.iter().map(|f| bytes(f)).collect();
     seeds.extend(NAMES.iter().map(|n| metadata(&expected(n))));
     seeds.push(bytes("key-record.json"));
+    seeds.push(bytes("key-record-2.json"));
     seeds.push(bytes("key-ring.json"));
     let seed = std::env::var("VARVE_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(20_261_121);
     println!("VARVE_SEED={seed}");
@@ -219,21 +231,17 @@ fn changed_golden_bytes_never_panic() {
 #[ignore = "writes the golden files of a new version, once"]
 fn write_golden_files() {
     let key = golden::new_key();
-    let old_ring = support::KEK_RING.replace("\"active\": \"2026\"", "\"active\": \"2025\"");
-    let record = KeyRecord::wrap(
-        &KeyRing::parse(&old_ring).unwrap(),
-        &key,
-        golden::topic_id(),
-        "2026-01",
-        1_767_225_600_000,
-        [8; 12],
-    );
-    if std::env::var("VARVE_GOLDEN").is_err() {
-        new_file("key-ring.json", format!("{}\n", support::KEK_RING).as_bytes());
-        new_file("key-record.json", &record.unwrap().encode().unwrap());
-    }
     // A sample that came later is written alone, once.
     let later = |name: &str| std::env::var("VARVE_GOLDEN").is_ok_and(|only| only != name);
+    if std::env::var("VARVE_GOLDEN").is_err() {
+        // The record of version 1 is not written any more: `key-record.json` is what remains of it.
+        new_file("key-ring.json", format!("{}\n", support::KEK_RING).as_bytes());
+    }
+    if !later("key-record-2") {
+        let (topic, at_ms) = (golden::topic_id(), 1_767_225_600_000);
+        let record = KeyRecord::wrap(&ring(), &key, "lkc-golden", topic, "2026-01", at_ms, [8; 12]);
+        new_file("key-record-2.json", &record.unwrap().encode().unwrap());
+    }
     for (n, name) in NAMES.into_iter().enumerate().filter(|(_, name)| !later(name)) {
         let object = sample(n, name);
         let archive = (name == "all").then_some(ArchiveReference {

@@ -224,8 +224,15 @@ fn zstd_bombs() {
 
 #[test]
 fn keys_are_bounded_and_their_base64_is_canonical() {
-    let json =
-        KeyRecord::wrap(&KeyRing::parse(KEK_RING).unwrap(), &data_key(), Id([1; 16]), "2026", 0, [0; 12]);
+    let json = KeyRecord::wrap(
+        &KeyRing::parse(KEK_RING).unwrap(),
+        &data_key(),
+        "c",
+        Id([1; 16]),
+        "2026",
+        0,
+        [0; 12],
+    );
     let json = json.unwrap().encode().unwrap();
     let padded = |n: usize| [&json[..], &vec![b' '; n - json.len()]].concat();
     assert!(KeyRecord::decode(&padded(KEY_RECORD_MAX_BYTES)).is_ok());
@@ -245,8 +252,8 @@ fn keys_are_bounded_and_their_base64_is_canonical() {
         assert!(KeyRing::parse(&text).is_err(), "{why}");
     }
     let json = String::from_utf8(json).unwrap();
-    // 12 bytes need no padding, 16 need two characters of it, and leave 4 bits over.
-    assert!(json.contains(r#""nonce": "AAAAAAAAAAAAAAAA""#), "{json}");
+    // 60 bytes need no padding, 16 need two characters of it, and leave 4 bits over.
+    assert!(json.contains(r#""wrapped": "AAAAAAAAAAAAAAAA"#), "{json}");
     for nonce in ["AAAAAAAAAAAAAAAA=", "AAAAAAAAAAAAAAAA\\n", "AAAAAAAAAAAAAAA"] {
         let changed = json.replace("AAAAAAAAAAAAAAAA", nonce);
         assert!(KeyRecord::decode(changed.as_bytes()).is_err(), "{nonce}");
@@ -278,13 +285,18 @@ fn key_rings_and_records_are_strict() {
     let ring = KeyRing::parse(KEK_RING).unwrap();
     assert!(!format!("{ring:?}").contains("AQEB"), "{ring:?}");
     assert!(!format!("{:?}", data_key()).contains('9'), "{:?}", data_key());
-    let record = KeyRecord::wrap(&ring, &data_key(), Id([1; 16]), "2026", 0, [0; 12]).unwrap();
+    let record = KeyRecord::wrap(&ring, &data_key(), "c", Id([1; 16]), "2026", 0, [0; 12]).unwrap();
     let json = String::from_utf8(record.encode().unwrap()).unwrap();
     for (from, to) in [
         ("2026\",\n  \"created", "../x\",\n  \"created"),
-        ("varve_key\": 1", "varve_key\": 0"),
+        ("varve_key\": 2", "varve_key\": 0"),
+        ("varve_key\": 2", "varve_key\": 1"),
+        ("cluster_id\": \"c\"", "cluster_id\": \"keys\""),
+        ("cluster_id\": \"c\"", "cluster_id\": \"a/b\""),
         ("AES-256-GCM", "none"),
-        ("\"nonce\": \"", "\"nonce\": \"A"),
+        ("ring:2026", "ring:\\u0007"),
+        ("\"wrapped\": \"", "\"wrapped\": \"AAAA"),
+        ("\"wrapped\": \"", "\"nonce\": \"AAAAAAAAAAAAAAAA\", \"wrapped\": \""),
         ("}", ",\"x\": 1}"),
     ] {
         let changed = json.replacen(from, to, 1);

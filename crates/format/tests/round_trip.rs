@@ -199,17 +199,27 @@ proptest! {
     }
 
     #[test]
-    fn key_records(key_id in id(), secret in any::<[u8; 32]>(), topic_id in id(), period in safe_text(64), created_ms in any::<i64>(), nonce in any::<[u8; 12]>()) {
+    fn key_records(key_id in id(), secret in any::<[u8; 32]>(), cluster in safe_text(128), topic_id in id(), period in safe_text(64), created_ms in any::<i64>(), nonce in any::<[u8; 12]>()) {
         let ring = KeyRing::parse(support::KEK_RING).unwrap();
         let key = DataKey::new(key_id, secret);
-        let record = KeyRecord::wrap(&ring, &key, topic_id, &period, created_ms, nonce).unwrap();
+        let record = KeyRecord::wrap(&ring, &key, &cluster, topic_id, &period, created_ms, nonce).unwrap();
         let back = KeyRecord::decode(&record.encode().unwrap()).unwrap();
         prop_assert_eq!(&back, &record);
         // Two keys are the same if they derive the same.
         let back = back.unwrap(&ring).unwrap();
         prop_assert_eq!(back.id, key_id);
-        let other = KeyRecord { topic_id: Id([0xee; 16]), ..record };
+        let other = KeyRecord { topic_id: Id([0xee; 16]), ..record.clone() };
         prop_assert!(other.unwrap(&ring).is_err());
+        let older = KeyRecord { cluster_id: None, ..record };
+        prop_assert_eq!(KeyRecord::decode(&older.encode().unwrap()), Ok(older));
+        let name = key_record_name(&cluster, topic_id, &period, key_id);
+        for name in [tombstone_name(&name), key_record_1_name(&cluster, topic_id, &period), name] {
+            let parsed = KeyRecordName::parse(&name).unwrap();
+            prop_assert_eq!((parsed.topic_id, &parsed.period), (topic_id, &period));
+            prop_assert!(name == parsed.record() || name == tombstone_name(&parsed.record()));
+            let lies = format!("{name}/");
+            prop_assert_eq!(KeyRecordName::parse(&lies), None);
+        }
     }
 
     #[test]

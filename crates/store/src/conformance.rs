@@ -180,6 +180,7 @@ const CHECKS: &[(&str, &str, Check)] = checks! {
     versions::kept: "if versions are kept, what was replaced or deleted is read by its version",
     versions::under_a_marker: "a key under a delete marker is absent, and may be created",
     versions::pages: "versions are listed key by key, page by page",
+    versions::removed: "a version that is deleted is gone, and the others stay",
     versions::many: "of a key with many versions the oldest is told",
 };
 
@@ -210,6 +211,7 @@ fn path_name(path: &'static str, name: &'static str) -> &'static str {
         "versions::kept" => "versions",
         "versions::under_a_marker" => "version_marker",
         "versions::pages" => "version_pages",
+        "versions::removed" => "version_removed",
         "versions::many" => "version_many",
         _ => name,
     }

@@ -221,6 +221,10 @@ impl Versions for CountingVersions {
     async fn head(&self, key: &Key, version: &str) -> Result<ObjectMeta> {
         self.counts.watch(Operation::Head, 0, self.inner.head(key, version)).await
     }
+
+    async fn delete(&self, key: &Key, version: &str) -> Result<()> {
+        self.counts.watch(Operation::DeleteMany, 0, self.inner.delete(key, version)).await
+    }
 }
 
 #[derive(Debug)]

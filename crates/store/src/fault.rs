@@ -377,6 +377,11 @@ impl Versions for FaultyVersions {
         let drawn = self.faults.draw(Operation::Head, key.as_str());
         self.faults.run(drawn.as_ref(), self.inner.head(key, version)).await
     }
+
+    async fn delete(&self, key: &Key, version: &str) -> Result<()> {
+        let drawn = self.faults.draw(Operation::DeleteMany, key.as_str());
+        self.faults.run(drawn.as_ref(), self.inner.delete(key, version)).await
+    }
 }
 
 #[derive(Debug)]

@@ -285,6 +285,14 @@ impl Versions for MemoryVersions {
     async fn head(&self, key: &Key, version: &str) -> Result<ObjectMeta> {
         Ok(self.0.stored_version("head", key, version)?.meta)
     }
+
+    async fn delete(&self, key: &Key, version: &str) -> Result<()> {
+        let mut objects = self.0.shelf.objects.lock();
+        if let Some(versions) = objects.get_mut(key) {
+            versions.retain(|stored| stored.meta.version.as_deref() != Some(version));
+        }
+        Ok(())
+    }
 }
 
 fn told(key: &Key, versions: &[Stored]) -> KeyVersions {

@@ -16,7 +16,8 @@ pub enum Operation {
     Copy,
     ListUploads,
     AbortUpload,
-    /// Asks whether the store keeps versions. What is done to versions counts as `Get`, `Head` and `List`.
+    /// Asks whether the store keeps versions. What is done to versions counts as `Get`, `Head`, `List` and
+    /// `DeleteMany`.
     Versions,
 }
 

@@ -159,11 +159,12 @@ impl Inner {
         Ok((page, last))
     }
 
-    async fn delete_one(&self, key: &Key) -> Result<()> {
+    async fn delete_one(&self, key: &Key, version: Option<&str>) -> Result<()> {
         let at = self.at("delete", key.as_str());
         let full = self.full(key, &at)?;
         let request = || async {
-            let sent = self.client.delete_object().bucket(&self.config.bucket).key(&full).send().await;
+            let call = self.client.delete_object().bucket(&self.config.bucket).key(&full);
+            let sent = call.set_version_id(version.map(str::to_owned)).send().await;
             sent.map(drop).map_err(failure::of)
         };
         match self.retry.run(&at, 0, request).await {
@@ -256,7 +257,7 @@ impl Store for S3Store {
 
     async fn delete_many(&self, keys: &[Key]) -> Result<Vec<Result<()>>> {
         if let [key] = keys {
-            return Ok(vec![self.inner.delete_one(key).await]);
+            return Ok(vec![self.inner.delete_one(key, None).await]);
         }
         let mut outcomes = Vec::with_capacity(keys.len());
         for batch in keys.chunks(DELETE_BATCH) {

@@ -58,6 +58,10 @@ pub trait Versions: Send + Sync + fmt::Debug {
     async fn get(&self, key: &Key, version: &str, range: GetRange) -> Result<GetResult>;
 
     async fn head(&self, key: &Key, version: &str) -> Result<ObjectMeta>;
+
+    /// Removes one version, or a delete marker, for good; absent is no error. One that a lock holds is
+    /// [`Kind::Denied`](crate::Kind::Denied) or, on some servers, [`Kind::Invalid`](crate::Kind::Invalid).
+    async fn delete(&self, key: &Key, version: &str) -> Result<()>;
 }
 
 impl KeyVersions {

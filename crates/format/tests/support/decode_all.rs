@@ -27,6 +27,9 @@ pub fn decode_all(bytes: &[u8], key: &DataKey, ring: &KeyRing) {
         if let Ok(name) = SegmentName::parse(text) {
             assert_eq!(segment_name(&name), text);
         }
+        if let Some(name) = KeyRecordName::parse(text) {
+            assert!(text == name.record() || text == tombstone_name(&name.record()));
+        }
     }
 }
 

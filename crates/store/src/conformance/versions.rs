@@ -128,6 +128,36 @@ pub(super) async fn pages(room: Room) -> Checked {
     Ok(())
 }
 
+pub(super) async fn removed(room: Room) -> Checked {
+    let Some(versions) = room.store.versions().await? else { return Ok(()) };
+    let (first, second, third) = (pattern(5, 500), pattern(6, 60), pattern(9, 90));
+    let key = room.put("removed", &first).await?;
+    room.put("removed", &second).await?;
+    delete(&*room.store, &key).await?;
+    room.put("removed", &third).await?;
+    let found = versions_of(&versions, &key).await?.map(|found| found.versions).unwrap_or_default();
+    let [first_version, _, marker, third_version] = found.as_slice() else {
+        return Err(Flaw(format!("{} versions of {key}, expected 4", found.len())));
+    };
+    for gone in [first_version, first_version, marker] {
+        versions.delete(&key, &gone.id).await?;
+    }
+    expect(versions.get(&key, &first_version.id, GetRange::Full).await.is_err(), || {
+        format!("a version of {key} that was deleted is read")
+    })?;
+    expect_versions(&versions, &key, &[Some(&second), Some(&third)]).await?;
+    room.expect_body(&key, &third).await?;
+    // The one before is the current one now.
+    versions.delete(&key, &third_version.id).await?;
+    room.expect_body(&key, &second).await?;
+    let last = versions_of(&versions, &key).await?.map(|found| found.versions).unwrap_or_default();
+    for version in last {
+        versions.delete(&key, &version.id).await?;
+    }
+    expect(versions_of(&versions, &key).await?.is_none(), || format!("{key} has versions to the end"))?;
+    expect_kind("head of nothing", Kind::NotFound, room.store.head(&key).await)
+}
+
 pub(super) async fn many(room: Room) -> Checked {
     let Some(versions) = room.store.versions().await? else { return Ok(()) };
     let (oldest, other) = (pattern(7, 100), pattern(8, 7));

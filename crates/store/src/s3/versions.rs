@@ -169,4 +169,8 @@ impl Versions for S3Versions {
         let at = self.inner.at("head", key.as_str());
         self.inner.examine(key, Some(version), &at).await.map(|(meta, _)| meta)
     }
+
+    async fn delete(&self, key: &Key, version: &str) -> Result<()> {
+        self.inner.delete_one(key, Some(version)).await
+    }
 }
