@@ -1,0 +1,80 @@
+//! From settings to a client of the SDK for each region.
+
+use std::path::Path;
+use std::time::Duration;
+
+use aws_config::BehaviorVersion;
+use aws_credential_types::Credentials;
+use aws_sdk_kms::Client;
+use aws_sdk_kms::config::retry::RetryConfig;
+use aws_sdk_kms::config::timeout::TimeoutConfig;
+use aws_sdk_kms::config::{
+    Region, SharedCredentialsProvider, SharedHttpClient, StalledStreamProtectionConfig,
+};
+use aws_smithy_http_client::tls::{self, TlsContext, TrustStore};
+
+use crate::config::{Aws, Config};
+use crate::error::{Error, Result};
+
+/// Idle connections are given up before the service does so, lest a request meets a closing one.
+const POOL_IDLE: Duration = Duration::from_secs(15);
+
+pub(super) struct Connector {
+    settings: Aws,
+    connect_timeout: Duration,
+    http: SharedHttpClient,
+}
+
+fn http_client(ca_file: Option<&Path>) -> Result<SharedHttpClient> {
+    let flaw = |what: String| Error::configuration("kms.tls.ca.file", what);
+    let mut trust = TrustStore::default();
+    if let Some(path) = ca_file {
+        let pem = std::fs::read(path).map_err(|error| flaw(format!("reading {path:?}: {error}")))?;
+        if !String::from_utf8_lossy(&pem).contains("-----BEGIN CERTIFICATE-----") {
+            return Err(flaw(format!("{path:?} holds no PEM certificate")));
+        }
+        trust.add_pem_certificate(pem);
+    }
+    let context = TlsContext::builder().with_trust_store(trust).build();
+    Ok(aws_smithy_http_client::Builder::new()
+        .pool_idle_timeout(POOL_IDLE)
+        .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::AwsLc))
+        .tls_context(context.map_err(|error| flaw(error.to_string()))?)
+        .build_https())
+}
+
+impl Connector {
+    pub(super) fn new(config: &Config) -> Result<Self> {
+        Ok(Self {
+            settings: config.aws.clone(),
+            connect_timeout: config.connect_timeout,
+            http: http_client(config.ca_file.as_deref())?,
+        })
+    }
+
+    pub(super) async fn connect(&self, region: &str) -> Client {
+        let mut loader = aws_config::defaults(BehaviorVersion::latest())
+            .http_client(self.http.clone())
+            .region(Region::new(region.to_owned()));
+        if let Some(profile) = &self.settings.profile {
+            loader = loader.profile_name(profile);
+        }
+        if let Some(keys) = &self.settings.keys {
+            let token = keys.token.as_ref().map(|token| token.reveal().to_owned());
+            let credentials =
+                Credentials::new(&keys.id, keys.secret.reveal(), token, None, "varve settings");
+            loader = loader.credentials_provider(SharedCredentialsProvider::new(credentials));
+        }
+        let shared = loader.load().await;
+        let timeouts = TimeoutConfig::builder().connect_timeout(self.connect_timeout).build();
+        let mut builder = aws_sdk_kms::config::Builder::from(&shared)
+            // Attempts are ours.
+            .retry_config(RetryConfig::disabled())
+            .timeout_config(timeouts)
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
+        if let Some(endpoint) = &self.settings.endpoint {
+            builder = builder.endpoint_url(endpoint.as_str());
+        }
+        Client::from_conf(builder.build())
+    }
+}

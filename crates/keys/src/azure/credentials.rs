@@ -1,0 +1,206 @@
+//! Tokens of Microsoft Entra, by Microsoft's own library, over our own requests: so they keep to our bounds, our
+//! certificates and our proxy. (A managed identity is asked without the proxy: its server is next door.)
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use azure_core::cloud::{CloudConfiguration, CustomConfiguration};
+use azure_core::credentials::{Secret as AzureSecret, TokenCredential};
+use azure_core::error::ErrorKind;
+use azure_core::http::headers::Headers;
+use azure_core::http::{
+    AsyncRawResponse, Body, ClientOptions, HttpClient, Request, RetryOptions, Transport, Url,
+};
+use azure_identity::{
+    ClientAssertionCredentialOptions, ClientSecretCredential, ClientSecretCredentialOptions,
+    ManagedIdentityCredential, ManagedIdentityCredentialOptions, UserAssignedId, WorkloadIdentityCredential,
+    WorkloadIdentityCredentialOptions,
+};
+use tokio::sync::Mutex;
+
+use crate::config::{Azure, Config, SecretSource};
+use crate::error::{Kind, Result};
+use crate::http::{Http, secret_in};
+use crate::retry::{Failure, Passing};
+use crate::settings::Secret;
+use crate::words::words;
+
+pub(super) struct Credentials {
+    settings: Azure,
+    direct: Http,
+    proxied: Http,
+    /// By the address of the cloud's Entra.
+    made: Mutex<BTreeMap<String, Arc<dyn TokenCredential>>>,
+}
+
+impl Credentials {
+    pub(super) fn new(config: &Config) -> Result<Self> {
+        Ok(Self {
+            settings: config.azure.clone(),
+            direct: Http::new(config, false)?,
+            proxied: Http::new(config, true)?,
+            made: Mutex::default(),
+        })
+    }
+
+    /// For the service that `host` is one of.
+    pub(super) async fn token(&self, host: &str) -> Result<Secret, Failure> {
+        let (_, service) = host.split_once('.').unwrap_or_default();
+        let scope = format!("https://{service}/.default");
+        let credential = self.credential(service).await?;
+        let token = credential.get_token(&[scope.as_str()], None).await;
+        let token = token.map_err(|error| refused(&error, &self.settings))?;
+        Ok(Secret::new(token.token.secret()))
+    }
+
+    async fn credential(&self, service: &str) -> Result<Arc<dyn TokenCredential>, Failure> {
+        let authority = match &self.settings.authority {
+            Some(url) => url.clone(),
+            None => cloud_of(service)?,
+        };
+        let mut made = self.made.lock().await;
+        if let Some(credential) = made.get(authority.as_str()) {
+            return Ok(Arc::clone(credential));
+        }
+        let credential = self.make(&authority).await?;
+        made.insert(authority.into(), Arc::clone(&credential));
+        Ok(credential)
+    }
+
+    async fn make(&self, authority: &Url) -> Result<Arc<dyn TokenCredential>, Failure> {
+        let settings = &self.settings;
+        let flaw = |error: azure_core::Error| refused(&error, settings);
+        if let Some(source) = &settings.secret {
+            let secret = match source {
+                SecretSource::Value(secret) => secret.clone(),
+                SecretSource::File(path) => secret_in(path, "kms.azure.client.secret.file").await?,
+            };
+            let options = ClientSecretCredentialOptions { client_options: self.options(authority) };
+            let (tenant, client) = (settings.tenant.clone(), settings.client.clone());
+            let secret = AzureSecret::new(secret.reveal().to_owned());
+            let made = ClientSecretCredential::new(
+                &tenant.unwrap_or_default(),
+                client.unwrap_or_default(),
+                secret,
+                Some(options),
+            );
+            return Ok(made.map_err(flaw)?);
+        }
+        let in_environment = std::env::var_os("AZURE_FEDERATED_TOKEN_FILE").map(PathBuf::from);
+        if let Some(path) = settings.federated_token_file.clone().or(in_environment) {
+            let options = WorkloadIdentityCredentialOptions {
+                credential_options: ClientAssertionCredentialOptions {
+                    client_options: self.options(authority),
+                },
+                client_id: settings.client.clone(),
+                tenant_id: settings.tenant.clone(),
+                token_file_path: Some(path),
+            };
+            return Ok(WorkloadIdentityCredential::new(Some(options)).map_err(flaw)?);
+        }
+        let options = ManagedIdentityCredentialOptions {
+            user_assigned_id: settings.client.clone().map(UserAssignedId::ClientId),
+            client_options: client_options(Requests { http: self.direct.clone(), plain: None }),
+        };
+        Ok(ManagedIdentityCredential::new(Some(options)).map_err(flaw)?)
+    }
+
+    fn options(&self, authority: &Url) -> ClientOptions {
+        let plain = (authority.scheme() == "http").then(|| authority.clone());
+        let mut secure = authority.to_string();
+        if plain.is_some() {
+            secure = secure.replacen("http://", "https://", 1);
+        }
+        let mut cloud = CustomConfiguration::default();
+        cloud.authority_host = secure;
+        ClientOptions {
+            cloud: Some(Arc::new(CloudConfiguration::Custom(cloud))),
+            ..client_options(Requests { http: self.proxied.clone(), plain })
+        }
+    }
+}
+
+fn client_options(requests: Requests) -> ClientOptions {
+    ClientOptions {
+        transport: Some(Transport::new(Arc::new(requests))),
+        // Attempts are ours.
+        retry: RetryOptions::none(),
+        ..ClientOptions::default()
+    }
+}
+
+/// Entra's address in the cloud that a key's host belongs to.
+fn cloud_of(service: &str) -> Result<Url, Failure> {
+    let address = if service.ends_with(".azure.cn") {
+        "https://login.chinacloudapi.cn"
+    } else if service.ends_with(".usgovcloudapi.net") {
+        "https://login.microsoftonline.us"
+    } else {
+        "https://login.microsoftonline.com"
+    };
+    Url::parse(address).map_err(|_| Failure::last(Kind::Other, "no address of Microsoft Entra"))
+}
+
+/// The library's requests, made by us.
+#[derive(Debug)]
+struct Requests {
+    http: Http,
+    /// The library takes an Entra behind https:// alone; `kms.azure.authority.url` may name one on a loopback
+    /// address that has no certificate.
+    plain: Option<Url>,
+}
+
+#[async_trait]
+impl HttpClient for Requests {
+    async fn execute_request(&self, request: &Request) -> azure_core::Result<AsyncRawResponse> {
+        let mut url = request.url().clone();
+        if let Some(plain) = &self.plain
+            && (url.host(), url.port()) == (plain.host(), plain.port())
+        {
+            url = Url::parse(&url.as_str().replacen("https://", "http://", 1))?;
+        }
+        let Body::Bytes(body) = request.body().clone() else {
+            return Err(azure_core::Error::with_message(ErrorKind::Other, "a body that is no bytes"));
+        };
+        let headers = request.headers().iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let answer = self.http.request(request.method().as_str(), url, headers, body).await;
+        let answer = answer.map_err(|failure| {
+            let passes = failure.passing != Passing::Never;
+            let kind = if passes { ErrorKind::Io } else { ErrorKind::Other };
+            azure_core::Error::with_message(kind, failure.detail)
+        })?;
+        let mut headers = Headers::new();
+        for (name, value) in answer.headers {
+            headers.insert(name, value);
+        }
+        let body = bytes::Bytes::from_owner(answer.body);
+        Ok(AsyncRawResponse::from_bytes(answer.status.into(), headers, body))
+    }
+}
+
+fn refused(error: &azure_core::Error, settings: &Azure) -> Failure {
+    // The first line: what follows it leads to a page on the web.
+    let text = error.to_string();
+    let text = text.lines().next().unwrap_or_default();
+    let secret = match &settings.secret {
+        Some(SecretSource::Value(secret)) => secret.reveal(),
+        _ => "",
+    };
+    let (mut passes, mut source) = (false, Some(error as &(dyn std::error::Error + 'static)));
+    while let Some(cause) = source {
+        if let Some(cause) = cause.downcast_ref::<azure_core::Error>() {
+            passes |= match cause.kind() {
+                ErrorKind::Io | ErrorKind::Connection => true,
+                ErrorKind::HttpResponse { status, .. } => {
+                    matches!(u16::from(*status), 408 | 429 | 500..)
+                }
+                _ => false,
+            };
+        }
+        source = cause.source();
+    }
+    let passing = if passes { Passing::Transient } else { Passing::Never };
+    Failure::new(Kind::Denied, passing, format!("no Azure credentials: {}", words(text, &[secret])))
+}

@@ -1,0 +1,89 @@
+//! Tokens for Google, by Google's own library, which keeps them and gets new ones in time.
+
+use std::path::{Path, PathBuf};
+
+use google_cloud_auth::build_errors::Error as BuildError;
+use google_cloud_auth::credentials::{
+    AccessTokenCredentials, Builder, external_account, impersonated, service_account, user_account,
+};
+use google_cloud_auth::errors::CredentialsError;
+use serde_json::Value;
+use tokio::sync::OnceCell;
+
+use crate::error::Kind;
+use crate::retry::{Failure, Passing};
+use crate::settings::Secret;
+use crate::words::words;
+
+/// What a key may be used for is said at the key; a user's credentials may have no narrower scope.
+const SCOPE: &str = "https://www.googleapis.com/auth/cloud-platform";
+
+pub(super) struct Credentials {
+    file: Option<PathBuf>,
+    built: OnceCell<AccessTokenCredentials>,
+}
+
+impl Credentials {
+    pub(super) fn new(file: Option<PathBuf>) -> Self {
+        Self { file, built: OnceCell::new() }
+    }
+
+    pub(super) async fn token(&self) -> Result<Secret, Failure> {
+        let built = self.built.get_or_try_init(|| self.build()).await?;
+        built.access_token().await.map(|token| Secret::from(token.token)).map_err(|error| refused(&error))
+    }
+
+    async fn build(&self) -> Result<AccessTokenCredentials, Failure> {
+        let built = match &self.file {
+            Some(path) => from_file(path).await?,
+            None => Builder::default().with_scopes([SCOPE]).build_access_token_credentials(),
+        };
+        built.map_err(|error| {
+            // Its causes may quote the file.
+            let what = if error.is_loading() {
+                "can't be read"
+            } else if error.is_unknown_type() {
+                "are of an unknown type"
+            } else {
+                "are not as they should be"
+            };
+            let place = self.file.as_ref().map_or_else(String::new, |path| format!(" in {path:?}"));
+            Failure::last(Kind::Denied, format!("Google's credentials{place} {what}"))
+        })
+    }
+}
+
+async fn from_file(path: &Path) -> Result<Result<AccessTokenCredentials, BuildError>, Failure> {
+    let flaw = |what: &str| Failure::last(Kind::Denied, format!("kms.gcp.credentials.file: {path:?} {what}"));
+    let text = tokio::fs::read(path).await.map_err(|error| flaw(&error.kind().to_string()))?;
+    let text = zeroize::Zeroizing::new(text);
+    let json: Value = serde_json::from_slice(&text).map_err(|_| flaw("holds no JSON"))?;
+    let kind = json.get("type").and_then(Value::as_str).unwrap_or_default().to_owned();
+    Ok(match kind.as_str() {
+        "service_account" => service_account::Builder::new(json)
+            .with_access_specifier(service_account::AccessSpecifier::from_scopes([SCOPE]))
+            .build_access_token_credentials(),
+        "external_account" => {
+            external_account::Builder::new(json).with_scopes([SCOPE]).build_access_token_credentials()
+        }
+        "authorized_user" => {
+            user_account::Builder::new(json).with_scopes([SCOPE]).build_access_token_credentials()
+        }
+        "impersonated_service_account" => {
+            impersonated::Builder::new(json).with_scopes([SCOPE]).build_access_token_credentials()
+        }
+        _ => {
+            return Err(flaw(
+                "has no type that is known: expected service_account, external_account, authorized_user or impersonated_service_account",
+            ));
+        }
+    })
+}
+
+fn refused(error: &CredentialsError) -> Failure {
+    // The library puts whole answers behind this.
+    let text = error.to_string();
+    let text = text.split(", body=").next().unwrap_or_default();
+    let passing = if error.is_transient() { Passing::Transient } else { Passing::Never };
+    Failure::new(Kind::Denied, passing, format!("no Google credentials: {}", words(text, &[])))
+}
