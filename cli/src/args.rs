@@ -5,6 +5,7 @@ pub(crate) mod restore;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -12,6 +13,8 @@ use clap::{Args, Parser, Subcommand};
 use varve_format::KeyRing;
 use varve_kafka::client::{ClientConfig, parse_properties};
 use varve_kafka::replica::ListenerConfig;
+use varve_keys::{DataKeys, KeyServices, KeyUrl, Trusted};
+use varve_store::SharedStore;
 use zeroize::Zeroizing;
 
 use crate::command::archive_import::ArchiveImportArgs;
@@ -136,12 +139,25 @@ pub(crate) struct StoreArgs {
     settings_file: Option<PathBuf>,
 }
 
+/// How long a command uses a data key before it asks for it anew.
+const KEY_CACHE: Duration = Duration::from_secs(3600);
+
 /// How to open what is encrypted.
 #[derive(Debug, Args)]
 pub(crate) struct KeyArgs {
     /// The key ring, as for the plug-in's encryption.key.ring.file.
     #[arg(long, value_name = "FILE", env = "VARVE_KEY_RING")]
     key_ring: Option<PathBuf>,
+    /// A key-encryption key that may be asked to open data keys: aws-kms://…, gcp-kms://…, azure-kms://…, vault://….
+    /// May be repeated; no others are asked.
+    #[arg(long = "kek", value_name = "URL", env = "VARVE_KEKS", value_delimiter = ',', value_parser = key_url)]
+    keks: Vec<KeyUrl>,
+    /// A setting of the key service, as for the plug-in: kms.vault.token.file, kms.timeout.ms … May be repeated.
+    #[arg(long = "key-config", value_name = "KEY=VALUE", value_parser = key_value)]
+    settings: Vec<(String, String)>,
+    /// A file of KEY=VALUE lines: the place for tokens and passwords.
+    #[arg(long = "key-config-file", value_name = "FILE", env = "VARVE_KEY_CONFIG_FILE")]
+    settings_file: Option<PathBuf>,
 }
 
 /// Which segment object.
@@ -326,13 +342,40 @@ impl StoreArgs {
 }
 
 impl KeyArgs {
-    pub(crate) fn ring(&self) -> anyhow::Result<Option<KeyRing>> {
+    fn ring(&self) -> anyhow::Result<Option<KeyRing>> {
         let Some(path) = &self.key_ring else { return Ok(None) };
         let text = std::fs::read_to_string(path).map(Zeroizing::new);
         let text = text.with_context(|| format!("key ring {}", path.display()))?;
         let ring = KeyRing::parse(&text).with_context(|| format!("key ring {}", path.display()))?;
         Ok(Some(ring))
     }
+
+    /// Data keys whose records are in `store`; `None` if no key is given at all. `more` are trusted too.
+    pub(crate) fn open_with(&self, store: &SharedStore, more: &[KeyUrl]) -> anyhow::Result<Option<DataKeys>> {
+        let mut settings = BTreeMap::new();
+        if let Some(path) = &self.settings_file {
+            settings.extend(properties_file(path)?);
+        }
+        settings.extend(self.settings.iter().cloned());
+        let ring = self.ring()?.map(Arc::new);
+        let services = KeyServices::new(&settings, ring.clone())?;
+        let keks: Vec<KeyUrl> = self.keks.iter().chain(more).cloned().collect();
+        if ring.is_none() && keks.is_empty() {
+            return Ok(None);
+        }
+        let trusted = Trusted::new(keks, ring.is_some());
+        Ok(Some(DataKeys::new(store.clone(), services, trusted, KEY_CACHE)))
+    }
+
+    /// The same, of what is given alone.
+    pub(crate) fn open(&self, store: &SharedStore) -> anyhow::Result<Option<DataKeys>> {
+        self.open_with(store, &[])
+    }
+}
+
+/// What was given is not shown where it is refused: it may be a secret in the wrong place.
+fn key_url(text: &str) -> Result<KeyUrl, String> {
+    KeyUrl::parse(text).map_err(|e| e.to_string())
 }
 
 pub(crate) fn properties_file(path: &std::path::Path) -> anyhow::Result<Vec<(String, String)>> {

@@ -5,10 +5,8 @@
 
 use bytes::{Buf, BytesMut};
 use futures::TryStreamExt;
-use varve_format::{
-    Decoder, Digest, DigestAlgorithm, Extent, Footer, KeyRing, ObjectKey, TRAILER_BYTES, Trailer,
-};
-use varve_restore::history::data_key;
+use varve_format::{Decoder, Digest, DigestAlgorithm, Extent, Footer, ObjectKey, TRAILER_BYTES, Trailer};
+use varve_keys::DataKeys;
 use varve_store::{GetRange, Key, Kind, SharedStore};
 
 /// Most footers and indexes fit in it, so that one request opens an object.
@@ -67,11 +65,11 @@ pub(crate) struct SegmentObject {
 }
 
 impl SegmentObject {
-    /// Without a ring an encrypted object opens as far as its footer, unauthenticated.
+    /// Without keys an encrypted object opens as far as its footer, unauthenticated.
     pub(crate) async fn open(
         store: &SharedStore,
         key: &Key,
-        ring: Option<&KeyRing>,
+        keys: Option<&DataKeys>,
     ) -> Result<Self, ObjectError> {
         let name = format!("{}/{key}", store.url().trim_end_matches('/'));
         let fail = |source| ObjectError::Format { object: name.clone(), source };
@@ -94,12 +92,12 @@ impl SegmentObject {
         };
         let footer_bytes = tail.get(..tail.len().saturating_sub(TRAILER_BYTES)).unwrap_or_default();
         let mut footer = Footer::decode(footer_bytes, &trailer).map_err(fail)?;
-        let object_key = match (&footer.encryption, ring) {
-            (Some(encryption), Some(ring)) => {
+        let object_key = match (&footer.encryption, keys) {
+            (Some(encryption), Some(keys)) => {
+                let info = &footer.info;
+                let data_key = keys.for_read(&info.cluster_id, info.topic_id, encryption).await;
                 let data_key =
-                    data_key(store.as_ref(), &footer.info.cluster_id, footer.info.topic_id, encryption, ring)
-                        .await
-                        .map_err(|detail| ObjectError::Key { object: name.clone(), detail })?;
+                    data_key.map_err(|e| ObjectError::Key { object: name.clone(), detail: e.to_string() })?;
                 let object_key = data_key.object_key(&encryption.salt, footer.object_id).map_err(fail)?;
                 footer.unlock(footer_bytes, &object_key, trailer.footer_offset).map_err(fail)?;
                 Some(object_key)

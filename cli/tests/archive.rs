@@ -600,8 +600,8 @@ fn an_encrypted_archive_opens_with_its_ring() {
         archive.add_topic(&topic(TOPIC, "orders", 1)).await.unwrap();
         let key = DataKey::new(Id([7; 16]), [9; 32]);
         let ring = KeyRing::parse(RING).unwrap();
-        let record = KeyRecord::wrap(&ring, &key, TOPIC, "2026-11", 5, [3; 12]).unwrap();
-        let path = root.path().join(key_record_name("cluster", TOPIC, "2026-11"));
+        let record = KeyRecord::wrap(&ring, &key, "cluster", TOPIC, "2026-11", 5, [3; 12]).unwrap();
+        let path = root.path().join(key_record_name("cluster", TOPIC, "2026-11", key.id));
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, record.encode().unwrap()).unwrap();
         let encryption = Encryption { key, period: "2026-11".into(), salt: [5; 32] };

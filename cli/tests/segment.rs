@@ -55,8 +55,8 @@ fn made(log: &[u8], index: &[u8], compression: Compression, encrypted: bool) -> 
     let encryption = encrypted.then(|| {
         let key = DataKey::new(Id([7; 16]), [9; 32]);
         let ring = KeyRing::parse(RING).unwrap();
-        let record = KeyRecord::wrap(&ring, &key, TOPIC, "2026-11", 5, [3; 12]).unwrap();
-        let path = root.path().join(key_record_name("cluster", TOPIC, "2026-11"));
+        let record = KeyRecord::wrap(&ring, &key, "cluster", TOPIC, "2026-11", 5, [3; 12]).unwrap();
+        let path = root.path().join(key_record_name("cluster", TOPIC, "2026-11", key.id));
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, record.encode().unwrap()).unwrap();
         Encryption { key, period: "2026-11".into(), salt: [5; 32] }

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use regex::Regex;
 use varve_format::{Compression, DigestAlgorithm};
+use varve_keys::{KeyPeriod, KeyUrl};
 
 use crate::error::{Error, Kind, Result};
 use crate::settings;
@@ -18,6 +20,8 @@ pub struct TopicPolicy {
     pub compression: Compression,
     pub digest: DigestAlgorithm,
     pub encrypt: bool,
+    /// What wraps its data keys; `None` is the key ring's active key.
+    pub key: Option<KeyUrl>,
     pub storage_class: Option<String>,
     /// 0: no limit.
     pub upload_rate: u64,
@@ -40,18 +44,14 @@ impl fmt::Display for TopicPolicy {
             Compression::Zstd { level } => format!("zstd of level {level}"),
             Compression::Auto { level } => format!("zstd of level {level} where it helps"),
         };
-        let sealed = if self.encrypt { "encrypted" } else { "not encrypted" };
+        let sealed = match (self.encrypt, &self.key) {
+            (false, _) => "not encrypted".to_owned(),
+            (true, None) => "encrypted".to_owned(),
+            (true, Some(key)) => format!("encrypted by {key}"),
+        };
         let digest = format!("{:?}", self.digest).to_lowercase();
         write!(f, "chunks of {chunk} KiB in frames of {frame} KiB, {compression}, {sealed}, digest {digest}")
     }
-}
-
-/// How long one data key is used for new segments of a topic.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KeyPeriod {
-    Day,
-    Month,
-    Year,
 }
 
 #[derive(Debug)]
@@ -68,6 +68,12 @@ pub struct Config {
     pub prefetch_max_bytes: u64,
     pub key_ring_file: Option<PathBuf>,
     pub key_period: KeyPeriod,
+    /// How long a data key in the clear is used.
+    pub key_cache: Duration,
+    /// Of the key services, `kms.…`; may hold secrets.
+    key_settings: BTreeMap<String, String>,
+    /// Beside those that topics are encrypted with.
+    trusted_keys: Vec<KeyUrl>,
     pub runtime_threads: usize,
     pub sweep_age_ms: u64,
     pub log_debug: bool,
@@ -82,14 +88,25 @@ impl Config {
         let default_policy = get.policy()?;
         let rules = get.rules()?;
         let key_ring_file = get.text("encryption.key.ring.file").map(PathBuf::from);
-        let encrypts = default_policy.encrypt || rules.iter().any(|(_, p)| p.encrypt);
-        if encrypts && key_ring_file.is_none() {
+        let policies = || rules.iter().map(|(_, policy)| policy).chain([&default_policy]);
+        // A ring's key, or the ring's active one where no key is named, needs the ring.
+        let needs_ring = |p: &TopicPolicy| {
+            p.encrypt && p.key.as_ref().is_none_or(|key| key.service() == varve_keys::Service::Ring)
+        };
+        if policies().any(needs_ring) && key_ring_file.is_none() {
             return Err(Error::config(
                 "encryption.key.ring.file",
                 "",
-                "needed where encryption.enabled=true: a file of keys, see docs/FORMAT.md",
+                "needed where encryption.enabled=true without an encryption.key in a key service: a file of keys, see docs/FORMAT.md",
             ));
         }
+        let key_settings: BTreeMap<String, String> = given
+            .iter()
+            .filter(|(k, _)| settings::is_kms_key(k))
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect();
+        crate::keys::check(&key_settings)?;
+        let trusted_keys = get.trusted_keys()?;
         let version = get.number("write.format.version")?;
         debug_assert_eq!(version, 1);
         Ok(Self {
@@ -107,11 +124,10 @@ impl Config {
             prefetch_initial_bytes: get.number("prefetch.initial.bytes")?,
             prefetch_max_bytes: get.number("prefetch.max.bytes")?,
             key_ring_file,
-            key_period: match get.word("encryption.key.period")?.as_str() {
-                "day" => KeyPeriod::Day,
-                "year" => KeyPeriod::Year,
-                _ => KeyPeriod::Month,
-            },
+            key_period: KeyPeriod::parse(&get.word("encryption.key.period")?).unwrap_or(KeyPeriod::Month),
+            key_cache: Duration::from_millis(get.number("encryption.key.cache.ms")?),
+            key_settings,
+            trusted_keys,
             runtime_threads: get.number("runtime.threads")? as usize,
             sweep_age_ms: get.number("sweep.upload.age.ms")?,
             log_debug: get.word("log.level")? == "debug",
@@ -130,6 +146,16 @@ impl Config {
 
     pub fn store_settings(&self) -> &BTreeMap<String, String> {
         &self.store_settings
+    }
+
+    pub fn key_settings(&self) -> &BTreeMap<String, String> {
+        &self.key_settings
+    }
+
+    /// Those that topics are encrypted with, and those that are trusted beside them.
+    pub fn trusted_keys(&self) -> impl Iterator<Item = &KeyUrl> {
+        let policies = self.rules.iter().map(|(_, policy)| policy).chain([&self.default_policy]);
+        policies.filter_map(|policy| policy.key.as_ref()).chain(&self.trusted_keys)
     }
 
     /// What is in force, without secrets: for the log.
@@ -209,6 +235,7 @@ impl<'a> Values<'a> {
                 _ => DigestAlgorithm::Blake3,
             },
             encrypt: self.word("encryption.enabled")? == "true",
+            key: self.text("encryption.key").map(|url| key("encryption.key", url)).transpose()?,
             storage_class: self.text("storage.class").map(str::to_owned),
             upload_rate: self.number("upload.rate.bytes.per.second")?,
         };
@@ -221,6 +248,13 @@ impl<'a> Values<'a> {
             ));
         }
         Ok(policy)
+    }
+
+    fn trusted_keys(&self) -> Result<Vec<KeyUrl>> {
+        const NAME: &str = "encryption.trusted.keys";
+        let text = self.text(NAME).unwrap_or_default();
+        let urls = text.split(',').map(str::trim).filter(|url| !url.is_empty());
+        urls.map(|url| key(NAME, url)).collect()
     }
 
     /// `rules.<name>.topics=<pattern>` and what else begins with `rules.<name>.`, in the order of the names.
@@ -249,6 +283,11 @@ impl<'a> Values<'a> {
         let policy = Values(&merged).policy();
         Ok((regex, policy.map_err(|e| Error::new(Kind::Config, format!("rules.{name}.{e}")))?))
     }
+}
+
+/// The flaw without the value, which may be a secret that was pasted here.
+fn key(name: &str, url: &str) -> Result<KeyUrl> {
+    KeyUrl::parse(url).map_err(|e| Error::new(Kind::Config, format!("{name}: {e}")))
 }
 
 #[cfg(test)]
@@ -299,6 +338,16 @@ mod tests {
         says(&[("copy.memory.bytes", "1")], &["copy.memory.bytes=1", "16777216 or more"]);
         says(&[("chunk.size", "1")], &["chunk.size", "did you mean chunk.size.bytes"]);
         says(&[("encryption.enabled", "true")], &["encryption.key.ring.file"]);
+        let kms = [("encryption.enabled", "true"), ("encryption.key", "vault://v.example/transit/k")];
+        let config =
+            parse(&[&kms[..], &[("rules.a.topics", "x"), ("rules.a.encryption.key", "ring:1")]].concat());
+        assert!(config.unwrap_err().message.contains("encryption.key.ring.file"));
+        let config = parse(&[&kms[..], &[("encryption.trusted.keys", "ring:1, ring:2")]].concat()).unwrap();
+        assert_eq!(config.trusted_keys().count(), 3);
+        says(&[("encryption.key", "vault://me:hush@v/transit/k")], &["encryption.key"]);
+        says(&[("encryption.trusted.keys", "ring:1,what")], &["encryption.trusted.keys"]);
+        says(&[("kms.timeout.ms", "soon")], &["kms.timeout.ms"]);
+        says(&[("kms.timeout", "1")], &["kms.timeout", "kms.timeout.ms"]);
         says(&[("write.format.version", "2")], &["write.format.version=2", "1"]);
         says(&[("cluster.id", "a/b")], &["cluster.id=a/b"]);
         says(&[("rules.a.compression", "zstd")], &["rules.a.topics"]);

@@ -54,7 +54,10 @@ impl Copier {
             true => {
                 let m = &request.metadata;
                 let (data_key, period) = cancel
-                    .run(WHAT, self.keys.for_write(&self.config.cluster_id, m.topic_id, now_ms))
+                    .run(
+                        WHAT,
+                        self.keys.for_write(&self.config.cluster_id, m.topic_id, policy.key.as_ref(), now_ms),
+                    )
                     .await??;
                 Some(Encryption { key: data_key, period, salt: random()? })
             }

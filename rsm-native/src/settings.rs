@@ -88,7 +88,13 @@ const ENCRYPTION: &[Setting] = &[
         "encryption.enabled",
         Some("false"),
         SettingKind::Choice(&["false", "true"]),
-        "AES-256-GCM of all log and index bytes. Needs `encryption.key.ring.file`.",
+        "AES-256-GCM of all log and index bytes. Needs `encryption.key`, or `encryption.key.ring.file`.",
+    ),
+    setting(
+        "encryption.key",
+        None,
+        SettingKind::Text("the URL of a key"),
+        "The key-encryption key that wraps data keys: `aws-kms://arn:aws:kms:…:key/…`, `gcp-kms://projects/…/cryptoKeys/…`, `azure-kms://<host>/keys/<name>`, `vault://<host>/<mount>/<key>` or `ring:<id>` (`docs/SECURITY.md`). Default: the active key of `encryption.key.ring.file`.",
     ),
     setting(
         "encryption.key.ring.file",
@@ -101,6 +107,18 @@ const ENCRYPTION: &[Setting] = &[
         Some("month"),
         SettingKind::Choice(&["day", "month", "year"]),
         "A topic gets a new data key each period (UTC). Destroying the key's record erases what the topic wrote in it.",
+    ),
+    setting(
+        "encryption.key.cache.ms",
+        Some("600000"),
+        SettingKind::Integer { min: 1_000, max: 86_400_000 },
+        "How long a data key is used after it was unwrapped: so long copies and reads go on while the key service is away, and so long a key that was destroyed or disabled may still be used. From half of it on it is asked for anew.",
+    ),
+    setting(
+        "encryption.trusted.keys",
+        None,
+        SettingKind::Text("URLs of keys, with commas between"),
+        "Further key-encryption keys that may have wrapped what is read: those of before a change of `encryption.key`. Records that name any other key are refused.",
     ),
 ];
 
@@ -200,6 +218,7 @@ pub const BY_TOPIC: &[&str] = &[
     "frame.size.bytes",
     "storage.class",
     "encryption.enabled",
+    "encryption.key",
     "upload.rate.bytes.per.second",
 ];
 
@@ -217,13 +236,18 @@ pub fn is_store_key(key: &str) -> bool {
     varve_store::is_setting(key)
 }
 
+/// Keys that the key services read and check.
+pub fn is_kms_key(key: &str) -> bool {
+    key.starts_with("kms.")
+}
+
 /// Refuses a key that does nothing, with the nearest one that does.
 pub fn check_known(given: &BTreeMap<String, String>) -> Result<()> {
     for key in given.keys() {
         let rule = key.strip_prefix("rules.");
         let known = match rule.and_then(|rest| rest.split_once('.')) {
             Some((_, rule_key)) => rule_key == "topics" || BY_TOPIC.contains(&rule_key),
-            None => find(key).is_some() || is_store_key(key),
+            None => find(key).is_some() || is_store_key(key) || is_kms_key(key),
         };
         if !known {
             let hint = match rule {

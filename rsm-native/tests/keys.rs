@@ -81,17 +81,17 @@ fn without_its_key_nothing_opens() {
     };
     let mut wrong = right.clone();
     wrong.insert("encryption.key.ring.file".into(), key_ring(dir.path(), "k", 2));
-    refuses(&wrong, "k");
+    refuses(&wrong, "ring:k");
     wrong.insert("encryption.key.ring.file".into(), key_ring(dir.path(), "other", 1));
-    refuses(&wrong, "key id k");
+    refuses(&wrong, "ring:k");
     wrong.remove("encryption.key.ring.file");
     wrong.insert("encryption.enabled".into(), "false".into());
     refuses(&wrong, "encryption.key.ring.file");
     bench.remove(&records(&bench)[0]);
     refuses(&right, "destroyed");
-    // Another key in its place opens it as little.
+    // Another key of its period opens it as little.
     Bench::open(&right).unwrap().copied(3, SIZE);
-    refuses(&right, "needs data key");
+    refuses(&right, "never copied here");
     // Deleting needs no key.
     segment.delete(&Rsm::with_store(&right, |store| store).unwrap()).unwrap();
 }
@@ -107,6 +107,7 @@ fn a_kept_key_that_was_replaced_is_looked_up_again() {
     two.copied(2, SIZE).check(&one.rsm);
 }
 
+/// And passed over by who writes.
 #[test]
 fn a_damaged_record_is_corrupt_and_named() {
     let dir = tempfile::tempdir().unwrap();
@@ -114,14 +115,17 @@ fn a_damaged_record_is_corrupt_and_named() {
     let bench = Bench::open(&given).unwrap();
     let segment = bench.copied(2, SIZE);
     let record = records(&bench)[0].clone();
-    for bytes in [vec![], b"{}".to_vec(), vec![b'x'; 100_000]] {
+    for (number, bytes) in [vec![], b"{}".to_vec(), vec![b'x'; 100_000]].into_iter().enumerate() {
         bench.put(&record, bytes);
         let e = segment.read(&Rsm::with_store(&given, |store| store).unwrap(), 0, 10).unwrap_err();
         assert_eq!(e.kind, Kind::Corrupt, "{e}");
         assert!(e.message.contains(&record), "{e}");
-        let e = bench.segment(3, 10).copy(&Rsm::with_store(&given, |store| store).unwrap()).unwrap_err();
-        assert_eq!(e.kind, Kind::Corrupt, "{e}");
+        let fresh = Rsm::with_store(&given, |store| store).unwrap();
+        let mut another = bench.segment(3 + number as u64, SIZE);
+        another.copy(&fresh).unwrap();
+        another.check(&Rsm::with_store(&given, |store| store).unwrap());
     }
+    assert_eq!(records(&bench).len(), 2);
 }
 
 /// Else a topic's objects would be sealed with another's key, and be lost when that one's key is destroyed.
@@ -132,18 +136,22 @@ fn a_record_under_another_name_is_not_taken() {
     let bench = Bench::open(&given).unwrap();
     let keys = || Keys::new(&Config::parse(&given).unwrap(), bench.store.clone()).unwrap();
     let (topic, other) = (Id([1; 16]), Id([2; 16]));
-    let (_, period) = bench.block(keys().for_write(CLUSTER, topic, 0)).unwrap();
-    let record = bench.object(&key_record_name(CLUSTER, topic, &period));
-    bench.put(&key_record_name(CLUSTER, other, &period), record.clone());
-    bench.put(&key_record_name(CLUSTER, topic, "1970-02"), record.clone());
-    for (topic, now_ms) in [(other, 0), (topic, 40 * DAY_MS)] {
-        let e = bench.block(keys().for_write(CLUSTER, topic, now_ms)).unwrap_err();
+    let (key, period) = bench.block(keys().for_write(CLUSTER, topic, None, 0)).unwrap();
+    let record = bench.object(&key_record_name(CLUSTER, topic, &period, key.id));
+    bench.put(&key_record_name(CLUSTER, other, &period, key.id), record.clone());
+    bench.put(&key_record_name(CLUSTER, topic, "1970-02", key.id), record.clone());
+    for (topic, now_ms, named) in [(other, 0, &period), (topic, 40 * DAY_MS, &"1970-02".to_owned())] {
+        let info = EncryptionInfo { data_key_id: key.id, period: named.clone(), salt: [0; 32] };
+        let e = bench.block(keys().for_read(CLUSTER, topic, &info)).unwrap_err();
         assert_eq!(e.kind, Kind::Corrupt, "{e}");
         assert!(e.message.contains("not the key record that was looked for"), "{e}");
+        let (written, _) = bench.block(keys().for_write(CLUSTER, topic, None, now_ms)).unwrap();
+        assert_ne!(written.id, key.id);
     }
     let long = [&record[..], &vec![b' '; 64 << 10]].concat();
-    bench.put(&key_record_name(CLUSTER, topic, &period), long);
-    let e = bench.block(keys().for_write(CLUSTER, topic, 0)).unwrap_err();
+    bench.put(&key_record_name(CLUSTER, topic, &period, key.id), long);
+    let info = EncryptionInfo { data_key_id: key.id, period, salt: [0; 32] };
+    let e = bench.block(keys().for_read(CLUSTER, topic, &info)).unwrap_err();
     assert!(e.kind == Kind::Corrupt && e.message.contains("at most 65536 bytes"), "{e}");
 }
 
@@ -160,17 +168,17 @@ fn each_period_has_a_key_of_its_own() {
         let keys = Keys::new(&config, bench.store.clone()).unwrap();
         let topic = Id([1; 16]);
         bench.block(async {
-            let (first, named) = keys.for_write(CLUSTER, topic, 0).await.unwrap();
-            assert_eq!(keys.for_write(CLUSTER, topic, same).await.unwrap().0.id, first.id, "{period}");
-            let (then, other) = keys.for_write(CLUSTER, topic, next).await.unwrap();
+            let (first, named) = keys.for_write(CLUSTER, topic, None, 0).await.unwrap();
+            assert_eq!(keys.for_write(CLUSTER, topic, None, same).await.unwrap().0.id, first.id, "{period}");
+            let (then, other) = keys.for_write(CLUSTER, topic, None, next).await.unwrap();
             assert!(then.id != first.id && other != named, "{period}: {named} {other}");
-            let elsewhere = keys.for_write(CLUSTER, Id([2; 16]), 0).await.unwrap().0;
+            let elsewhere = keys.for_write(CLUSTER, Id([2; 16]), None, 0).await.unwrap().0;
             assert_ne!(elsewhere.id, first.id, "another topic");
             // Both open, also for one who has seen neither.
             let cold = Arc::new(Keys::new(&config, bench.store.clone()).unwrap());
             for (key, period) in [(&first, &named), (&then, &other)] {
                 let info = EncryptionInfo { data_key_id: key.id, period: period.clone(), salt: [0; 32] };
-                assert_eq!(cold.for_read(CLUSTER, topic, &info).await.unwrap().id, key.id);
+                assert_eq!(cold.for_read(CLUSTER, topic, &info).await.unwrap().0.id, key.id);
             }
         });
         assert_eq!(records(&bench).len(), 3);

@@ -22,7 +22,7 @@ pub(crate) async fn run(args: CatArgs) -> Result<Verdict> {
 }
 
 async fn cat(archive: &Archive, args: CatArgs) -> Result<Verdict> {
-    let keys = KeyCache::new(archive, args.keys.ring()?);
+    let keys = KeyCache::new(archive, args.keys.open(&archive.shelf().shared())?);
     let topic = find_topic(archive, &args.topic).await?;
     let when = When::of(archive, Some(args.snapshot)).await?;
     let reader = archive.log_reader(when.snapshot.as_ref().map(|s| &s.record)).await?;

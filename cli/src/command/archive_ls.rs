@@ -36,7 +36,7 @@ async fn list(archive: &Archive, args: LsArgs) -> Result<Verdict> {
         Some(text) => {
             let (name, partition) = split_partition(text)?;
             let topic = find_topic(archive, name).await?;
-            let keys = KeyCache::new(archive, args.keys.ring()?);
+            let keys = KeyCache::new(archive, args.keys.open(&archive.shelf().shared())?);
             list_partitions(archive, &when, &topic, partition, &keys, args.json).await?;
         }
     }

@@ -14,7 +14,7 @@ use crate::{Verdict, progress};
 pub(crate) async fn run(args: ArchiveVerifyArgs) -> Result<Verdict> {
     let trusted = trusted_keys(args.trust.as_deref())?;
     let archive = open(&args.archive).await?;
-    let keys = KeyCache::new(&archive, args.keys.ring()?);
+    let keys = KeyCache::new(&archive, args.keys.open(&archive.shelf().shared())?);
     let sequence = match args.snapshot {
         Some(sequence) => sequence,
         None => archive.latest_snapshot(0).await?.map_or(0, |s| s.record.sequence),
@@ -34,7 +34,7 @@ pub(crate) async fn run(args: ArchiveVerifyArgs) -> Result<Verdict> {
         parallel: args.parallel.map_or_else(|| at_once(&archive), usize::from),
         since: args.since,
         trusted: &trusted,
-        data_keys: keys.has_ring().then_some(&data_keys),
+        data_keys: keys.has_keys().then_some(&data_keys),
     };
     let bar = progress::count("verifying objects", 0);
     let shown = |p: Progress| {

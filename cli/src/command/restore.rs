@@ -63,7 +63,7 @@ impl Ends {
         access: &AccessArgs,
     ) -> Result<Self> {
         let archive = location::open_archive(url, &access.store.settings()?).await?;
-        let keys = Arc::new(KeyCache::new(&archive, access.keys.ring()?));
+        let keys = Arc::new(KeyCache::new(&archive, access.keys.open(&archive.shelf().shared())?));
         let client = Client::new(client_config(brokers, access.command_config.as_deref())?)?;
         // Without controllers nobody asks them.
         let controllers = match controllers.is_empty() {

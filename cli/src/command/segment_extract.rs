@@ -17,9 +17,9 @@ use crate::output::grouped;
 use crate::{Verdict, location, progress};
 
 pub(crate) async fn run(args: ExtractArgs) -> Result<Verdict> {
-    let ring = args.segment.keys.ring()?;
     let (store, key) = location::open_segment(&args.segment).await?;
-    let object = SegmentObject::open(&store, &key, ring.as_ref()).await?;
+    let keys = args.segment.keys.open(&store)?;
+    let object = SegmentObject::open(&store, &key, keys.as_ref()).await?;
     fs::create_dir_all(&args.into).with_context(|| args.into.display().to_string())?;
     let plan = plan(&object.footer, &args.into)?;
     for file in &plan {

@@ -16,9 +16,9 @@ use crate::output::{grouped, time};
 use crate::{Verdict, location};
 
 pub(crate) async fn run(args: InspectArgs) -> Result<Verdict> {
-    let ring = args.segment.keys.ring()?;
     let (store, key) = location::open_segment(&args.segment).await?;
-    let object = SegmentObject::open(&store, &key, ring.as_ref()).await?;
+    let keys = args.segment.keys.open(&store)?;
+    let object = SegmentObject::open(&store, &key, keys.as_ref()).await?;
     let mut out = BufWriter::new(std::io::stdout().lock());
     if args.json {
         writeln!(out, "{}", description(&object))?;

@@ -11,10 +11,10 @@ use crate::verify::{Report, verify};
 use crate::{Verdict, location, progress};
 
 pub(crate) async fn run(args: VerifyArgs) -> anyhow::Result<Verdict> {
-    let ring = args.segment.keys.ring()?;
     let (store, key) = location::open_segment(&args.segment).await?;
+    let keys = args.segment.keys.open(&store)?;
     let checked = async {
-        let object = SegmentObject::open(&store, &key, ring.as_ref()).await?;
+        let object = SegmentObject::open(&store, &key, keys.as_ref()).await?;
         let total = object.footer.extents.iter().map(|e| e.plain_bytes).sum();
         let bar = progress::bytes("verifying", total);
         let report = verify(&object, &bar).await;

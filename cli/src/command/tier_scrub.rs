@@ -6,9 +6,10 @@ use std::io::Write;
 use anyhow::{Context, Result};
 use futures::{StreamExt, TryStreamExt};
 use serde_json::json;
-use varve_format::{Id, KeyRing};
+use varve_format::Id;
 use varve_kafka::client::Client;
 use varve_kafka::protocol::{PartitionKey, RemoteLogState, RemoteSegment, SegmentState};
+use varve_keys::DataKeys;
 use varve_store::{Key, Kind, SharedStore};
 
 use crate::args::{ScrubArgs, client_config};
@@ -21,8 +22,8 @@ use crate::scrub::{
 use crate::{Verdict, location, progress};
 
 pub(crate) async fn run(args: ScrubArgs) -> Result<Verdict> {
-    let ring = args.keys.ring()?;
     let store = location::open_store(&args.store_url, &args.store.settings()?).await?;
+    let keys = args.keys.open(&store)?;
     let client = Client::new(client_config(&args.bootstrap_server, args.command_config.as_deref())?)?;
     let cluster_id = match &args.cluster_id {
         Some(id) => id.clone(),
@@ -32,7 +33,7 @@ pub(crate) async fn run(args: ScrubArgs) -> Result<Verdict> {
         }
     };
     varve_format::check_cluster_id(&cluster_id)?;
-    let scrub = Scrub { args, ring, store, client, cluster_id };
+    let scrub = Scrub { args, keys, store, client, cluster_id };
     scrub.run().await
 }
 
@@ -41,7 +42,7 @@ const OTHERS_SHOWN: usize = 5;
 
 struct Scrub {
     args: ScrubArgs,
-    ring: Option<KeyRing>,
+    keys: Option<DataKeys>,
     store: SharedStore,
     client: Client,
     cluster_id: String,
@@ -152,7 +153,7 @@ impl Scrub {
             async move {
                 let (key, partition, remote) = segment;
                 let whole = self.args.verify;
-                let ring = self.ring.as_ref();
+                let ring = self.keys.as_ref();
                 let checked = check_segment(&self.store, key, *partition, remote, ring, whole).await;
                 bar.inc(1);
                 checked.map(|checked| (segment, checked))

@@ -1,8 +1,9 @@
 //! One finished segment: is its object what the brokers were told?
 
 use indicatif::ProgressBar;
-use varve_format::{CustomMetadata, Id, KeyRing};
+use varve_format::{CustomMetadata, Id};
 use varve_kafka::protocol::{PartitionKey, RemoteSegment};
+use varve_keys::DataKeys;
 use varve_store::{Key, SharedStore};
 
 use super::finding::FindingKind;
@@ -22,7 +23,7 @@ pub(crate) async fn check_segment(
     key: &str,
     partition: PartitionKey,
     segment: &RemoteSegment,
-    ring: Option<&KeyRing>,
+    keys: Option<&DataKeys>,
     whole: bool,
 ) -> Result<Checked, ObjectError> {
     let corrupt = |detail: String| Ok(Checked::Findings(vec![(FindingKind::Corruption, detail)]));
@@ -32,8 +33,8 @@ pub(crate) async fn check_segment(
         None => return corrupt("the brokers have no custom metadata of it".to_owned()),
     };
     // A footer can be judged without its key: the brokers know its digest.
-    let ring = ring.filter(|_| whole);
-    let object = match SegmentObject::open(store, &Key::new(key)?, ring).await {
+    let keys = keys.filter(|_| whole);
+    let object = match SegmentObject::open(store, &Key::new(key)?, keys).await {
         Ok(object) => object,
         Err(e) if e.is_not_found() => return Ok(Checked::Gone),
         Err(e) if e.is_corruption() => return corrupt(e.to_string()),

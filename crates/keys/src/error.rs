@@ -21,6 +21,10 @@ pub enum Kind {
     Refused,
     /// The key is there, but disabled, waiting for its deletion, or destroyed.
     Disabled,
+    /// The data key was destroyed on purpose.
+    Destroyed,
+    /// A key record is altered, or is not the one that its name says.
+    Corrupt,
     /// An answer or a failure that fits none of the others.
     Other,
 }
@@ -29,9 +33,9 @@ pub enum Kind {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct Error {
     pub kind: Kind,
-    /// `wrap`, `unwrap`, or `configuration`.
+    /// `wrap`, `unwrap`, what is done to key records (`read`, `write` …), or `configuration`.
     pub operation: &'static str,
-    /// The key's URL, or the setting's name.
+    /// The key's URL, the key record's place in its store, or the setting's name.
     pub key: String,
     pub detail: String,
 }
@@ -54,7 +58,7 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let joint = if self.operation == "configuration" { "of" } else { "by" };
+        let joint = if matches!(self.operation, "wrap" | "unwrap") { "by" } else { "of" };
         write!(f, "{} {joint} {}: {} ({})", self.operation, self.key, self.detail, self.kind.advice())
     }
 }
@@ -69,6 +73,8 @@ impl Kind {
             Self::Invalid => "invalid request or configuration",
             Self::Refused => "these bytes are altered, or belong to another key or another place",
             Self::Disabled => "enable the key, or cancel its deletion; a destroyed key is lost",
+            Self::Destroyed => "nothing opens it any more",
+            Self::Corrupt => "restore the key record from a copy",
             Self::Other => "unexpected answer",
         }
     }

@@ -165,7 +165,10 @@ impl Answer {
     pub(crate) fn json<T: DeserializeOwned>(&self) -> Result<T, Failure> {
         serde_json::from_slice(&self.body).map_err(|error| {
             let place = format!("line {} column {}", error.line(), error.column());
-            Failure::last(Kind::Other, format!("status {}, but not the expected JSON at {place}", self.status))
+            Failure::last(
+                Kind::Other,
+                format!("status {}, but not the expected JSON at {place}", self.status),
+            )
         })
     }
 }

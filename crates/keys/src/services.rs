@@ -4,14 +4,18 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use futures::FutureExt;
 use varve_format::KeyRing;
 use zeroize::Zeroizing;
 
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::key_url::{KeyUrl, Service};
-use crate::wrapped::{AAD_MAX_BYTES, Wrapped};
 use crate::ring;
+use crate::wrapped::{AAD_MAX_BYTES, Wrapped};
+
+// What the services' clients do is boxed: their futures are large, and nest deeper than a compiler likes in those of
+// callers.
 
 /// Wraps and unwraps data keys. Cheap to clone; nothing is asked before the first key is.
 #[derive(Clone)]
@@ -88,13 +92,13 @@ impl KeyServices {
         let wrapped = match key.service() {
             Service::Ring => ring::wrap(self.inner.ring.as_ref(), key, secret, aad),
             #[cfg(feature = "aws")]
-            Service::AwsKms => self.inner.aws.wrap(key, secret, aad).await,
+            Service::AwsKms => self.inner.aws.wrap(key, secret, aad).boxed().await,
             #[cfg(feature = "gcp")]
-            Service::GcpKms => self.inner.gcp.wrap(key, secret, aad).await,
+            Service::GcpKms => self.inner.gcp.wrap(key, secret, aad).boxed().await,
             #[cfg(feature = "azure")]
-            Service::AzureKms => self.inner.azure.wrap(key, secret, aad).await,
+            Service::AzureKms => self.inner.azure.wrap(key, secret, aad).boxed().await,
             #[cfg(feature = "vault")]
-            Service::Vault => self.inner.vault.wrap(key, secret, aad).await,
+            Service::Vault => self.inner.vault.wrap(key, secret, aad).boxed().await,
             #[allow(unreachable_patterns, reason = "only where a feature is off")]
             service => Err(absent("wrap", key, service)),
         }?;
@@ -113,13 +117,13 @@ impl KeyServices {
         match key.service() {
             Service::Ring => ring::unwrap(self.inner.ring.as_ref(), wrapped, aad),
             #[cfg(feature = "aws")]
-            Service::AwsKms => self.inner.aws.unwrap(wrapped, aad).await,
+            Service::AwsKms => self.inner.aws.unwrap(wrapped, aad).boxed().await,
             #[cfg(feature = "gcp")]
-            Service::GcpKms => self.inner.gcp.unwrap(wrapped, aad).await,
+            Service::GcpKms => self.inner.gcp.unwrap(wrapped, aad).boxed().await,
             #[cfg(feature = "azure")]
-            Service::AzureKms => self.inner.azure.unwrap(wrapped, aad).await,
+            Service::AzureKms => self.inner.azure.unwrap(wrapped, aad).boxed().await,
             #[cfg(feature = "vault")]
-            Service::Vault => self.inner.vault.unwrap(wrapped, aad).await,
+            Service::Vault => self.inner.vault.unwrap(wrapped, aad).boxed().await,
             #[allow(unreachable_patterns, reason = "only where a feature is off")]
             service => Err(absent("unwrap", key, service)),
         }

@@ -41,6 +41,17 @@ impl Wrapped {
         self.algorithm == algorithm::AZURE_RSA
     }
 
+    /// Whether both were wrapped by the same version of the same key, as far as it shows.
+    pub fn is_by_the_same_key_as(&self, other: &Self) -> bool {
+        let version = |wrapped: &Self| match wrapped.wrapped_by.service() {
+            // `vault:vN:`.
+            Service::Vault => wrapped.bytes.split(|b| *b == b':').nth(1).map(<[u8]>::to_vec),
+            _ => None,
+        };
+        let same = self.wrapped_by == other.wrapped_by && self.algorithm == other.algorithm;
+        same && version(self) == version(other)
+    }
+
     /// That the bytes are of a size that we write, and the algorithm is one of this service's.
     pub(crate) fn check(&self, operation: &'static str, kind: Kind) -> Result<()> {
         if self.bytes.is_empty() || self.bytes.len() > WRAPPED_MAX_BYTES {

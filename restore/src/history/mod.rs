@@ -11,7 +11,7 @@ use varve_archive::{ArchivedLog, ArchivedObject, Kind, Piece, PieceContent};
 use varve_kafka::protocol::{Batch, OldMessageSet};
 
 pub use batches::{BatchReader, Found};
-pub use key_cache::{KeyCache, data_key};
+pub use key_cache::KeyCache;
 pub use since::since;
 
 use crate::error::Result;
@@ -97,7 +97,7 @@ impl History<'_> {
     /// # Errors
     /// Of the archive.
     pub async fn gap(&self, object: &ArchivedObject) -> Result<Option<GapRecord>> {
-        if object.encryption().is_some() && !self.keys.has_ring() {
+        if object.encryption().is_some() && !self.keys.has_keys() {
             return Ok(None);
         }
         Ok(object.gap().await?)

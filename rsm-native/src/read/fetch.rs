@@ -175,10 +175,10 @@ impl Reader {
             }
             _ => {
                 let opened = segment.open(&*self.store, &self.keys).await?;
-                (self.get(segment, stored_range(segment, opened, flight)?).await?, opened)
+                (self.get(segment, stored_range(segment, &opened, flight)?).await?, opened)
             }
         };
-        self.land_all(segment, opened, flight, got, &mut permit).await
+        self.land_all(segment, &opened, flight, got, &mut permit).await
     }
 
     async fn get(&self, segment: &Segment, range: Range<u64>) -> Result<GetResult> {

@@ -43,7 +43,7 @@ impl Reader {
             .filter(|e| !matches!(e.kind, ExtentKind::Log | ExtentKind::Unknown(_)))
         {
             let bytes =
-                self.keep_section(segment, opened, section, &tail, &mut permit, section.kind == kind)?;
+                self.keep_section(segment, &opened, section, &tail, &mut permit, section.kind == kind)?;
             wanted = wanted.or(bytes);
         }
         Ok(wanted)

@@ -6,9 +6,9 @@ use std::sync::atomic::AtomicBool;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::OnceCell;
+use tokio::time::Instant;
 use varve_format::{
-    CustomMetadata, Digest, Footer, Id, ObjectKey, SegmentName, TRAILER_BYTES, Trailer, segment_name,
+    CustomMetadata, DataKey, Digest, Footer, Id, ObjectKey, SegmentName, TRAILER_BYTES, Trailer, segment_name,
 };
 use varve_store::{GetRange, Key, Store};
 
@@ -39,7 +39,22 @@ pub struct Segment {
     pub indexes: tokio::sync::Mutex<()>,
     /// The segment after this one was looked for.
     pub asked_next: AtomicBool,
-    opened: OnceCell<Arc<Opened>>,
+    opened: Mutex<Option<Held>>,
+    /// One at a time opens it.
+    opening: tokio::sync::Mutex<()>,
+}
+
+/// What was opened, and until when without asking for its key again.
+#[derive(Clone, Debug)]
+struct Held {
+    opened: Arc<Opened>,
+    until: Option<Instant>,
+}
+
+impl Held {
+    fn is_current(&self) -> bool {
+        self.until.is_none_or(|until| Instant::now() < until)
+    }
 }
 
 /// A segment's footer, checked and unlocked.
@@ -73,7 +88,8 @@ impl Segment {
             custom,
             indexes: Default::default(),
             asked_next: AtomicBool::new(false),
-            opened: OnceCell::new(),
+            opened: Mutex::default(),
+            opening: Default::default(),
         })
     }
 
@@ -92,7 +108,8 @@ impl Segment {
             custom: None,
             indexes: Default::default(),
             asked_next: AtomicBool::new(false),
-            opened: OnceCell::new(),
+            opened: Mutex::default(),
+            opening: Default::default(),
         }
     }
 
@@ -103,31 +120,58 @@ impl Segment {
         let digest = match (&self.custom, self.log_bytes) {
             (Some(custom), _) => Some(custom.footer_digest),
             (None, Some(_)) => None,
-            (None, None) => self.opened().map(|o| o.footer_digest),
+            (None, None) => self.opened.lock().as_ref().map(|held| held.opened.footer_digest),
         };
         digest.and_then(|d| d.0.first_chunk().copied()).map_or(self.id, Id)
     }
 
-    pub fn opened(&self) -> Option<&Arc<Opened>> {
-        self.opened.get()
+    /// `None` too where its key must be asked for again.
+    pub fn opened(&self) -> Option<Arc<Opened>> {
+        self.opened.lock().as_ref().filter(|held| held.is_current()).map(|held| held.opened.clone())
     }
 
-    /// Fetches the footer, once however many ask.
-    pub async fn open(&self, store: &dyn Store, keys: &Keys) -> Result<&Arc<Opened>> {
-        self.opened
-            .get_or_try_init(|| async {
-                let tail = match &self.custom {
-                    Some(c) => self.get(store, c.footer_offset, c.object_bytes()).await?,
-                    None => self.tail(store).await?,
-                };
-                self.parse(tail, keys).await
-            })
-            .await
+    /// Fetches the footer, once however many ask. The key of an encrypted one is asked for again after its time: a key
+    /// that was destroyed opens nothing then.
+    pub async fn open(&self, store: &dyn Store, keys: &Keys) -> Result<Arc<Opened>> {
+        self.open_by(keys, || async {
+            match &self.custom {
+                Some(c) => self.get(store, c.footer_offset, c.object_bytes()).await,
+                None => self.tail(store).await,
+            }
+        })
+        .await
     }
 
     /// Opens from bytes that end with the object's end, if it is not open yet.
-    pub async fn open_from(&self, tail: Tail, keys: &Keys) -> Result<&Arc<Opened>> {
-        self.opened.get_or_try_init(|| self.parse(tail, keys)).await
+    pub async fn open_from(&self, tail: Tail, keys: &Keys) -> Result<Arc<Opened>> {
+        self.open_by(keys, || async { Ok(tail) }).await
+    }
+
+    async fn open_by<F>(&self, keys: &Keys, tail: impl FnOnce() -> F) -> Result<Arc<Opened>>
+    where
+        F: Future<Output = Result<Tail>>,
+    {
+        if let Some(opened) = self.opened() {
+            return Ok(opened);
+        }
+        let _turn = self.opening.lock().await;
+        let held = self.opened.lock().clone();
+        let held = match held {
+            Some(held) if held.is_current() => return Ok(held.opened),
+            Some(Held { opened, .. }) => {
+                let (_, until) = self.data_key(&opened.footer, keys).await?.unzip();
+                Held { opened, until }
+            }
+            None => self.parse(tail().await?, keys).await?,
+        };
+        *self.opened.lock() = Some(held.clone());
+        Ok(held.opened)
+    }
+
+    async fn data_key(&self, footer: &Footer, keys: &Keys) -> Result<Option<(DataKey, Instant)>> {
+        let Some(info) = &footer.encryption else { return Ok(None) };
+        let key = keys.for_read(&footer.info.cluster_id, footer.info.topic_id, info).await;
+        key.map(Some).map_err(|e| Error::new(e.kind, format!("{}: {e}", self.place)))
     }
 
     pub async fn get(&self, store: &dyn Store, start: u64, end: u64) -> Result<Tail> {
@@ -154,7 +198,7 @@ impl Segment {
         self.get(store, trailer.data_end, object_bytes).await
     }
 
-    async fn parse(&self, tail: Tail, keys: &Keys) -> Result<Arc<Opened>> {
+    async fn parse(&self, tail: Tail, keys: &Keys) -> Result<Held> {
         let fail = |e| Error::format(&self.place, e);
         let trailer = tail.trailer().map_err(fail)?;
         let (footer_bytes, footer_digest) = tail.footer(&trailer).map_err(fail)?;
@@ -168,17 +212,16 @@ impl Segment {
             c.check_object(&trailer, &footer, &footer_digest).map_err(fail)?;
         }
         self.check_identity(&footer)?;
-        let key = match &footer.encryption {
-            None => None,
-            Some(e) => {
-                let data_key = keys.for_read(&footer.info.cluster_id, footer.info.topic_id, e).await;
-                let data_key = data_key.map_err(|e| Error::new(e.kind, format!("{}: {e}", self.place)))?;
-                let key = data_key.object_key(&e.salt, footer.object_id).map_err(fail)?;
+        let (data_key, until) = self.data_key(&footer, keys).await?.unzip();
+        let key = match (&footer.encryption, data_key) {
+            (Some(info), Some(data_key)) => {
+                let key = data_key.object_key(&info.salt, footer.object_id).map_err(fail)?;
                 footer.unlock(&footer_bytes, &key, trailer.footer_offset).map_err(fail)?;
                 Some(key)
             }
+            _ => None,
         };
-        Ok(Arc::new(Opened { footer, trailer, key, footer_digest }))
+        Ok(Held { opened: Arc::new(Opened { footer, trailer, key, footer_digest }), until })
     }
 
     /// The object must be the segment that was asked for, not another one under its key.
@@ -310,12 +353,13 @@ impl Segments {
                 *used = stamp;
                 return Ok(known.clone());
             }
-            if let (Some(opened), Some(custom)) = (known.opened(), &asked.custom)
-                && opened.footer_digest == custom.footer_digest
-                && Some(opened.footer.log_bytes) == asked.log_bytes
+            let held = known.opened.lock().clone();
+            if let (Some(held), Some(custom)) = (held, &asked.custom)
+                && held.opened.footer_digest == custom.footer_digest
+                && Some(held.opened.footer.log_bytes) == asked.log_bytes
                 && known.key == asked.key
             {
-                let _ = asked.opened.set(opened.clone());
+                *asked.opened.lock() = Some(held);
             }
         }
         let segment = Arc::new(asked);

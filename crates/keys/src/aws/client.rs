@@ -61,8 +61,7 @@ impl Connector {
         }
         if let Some(keys) = &self.settings.keys {
             let token = keys.token.as_ref().map(|token| token.reveal().to_owned());
-            let credentials =
-                Credentials::new(&keys.id, keys.secret.reveal(), token, None, "varve settings");
+            let credentials = Credentials::new(&keys.id, keys.secret.reveal(), token, None, "varve settings");
             loader = loader.credentials_provider(SharedCredentialsProvider::new(credentials));
         }
         let shared = loader.load().await;

@@ -85,6 +85,8 @@ mod tests {
         assert!(split_rsa(&[joined.as_slice(), &[0]].concat()).is_err());
         assert!(split_aes(&[short.as_slice(), &[0]].concat()).is_err());
         assert!(join_rsa(&[], &[2; 60]).is_err() && join_rsa(&[1; 1025], &[2; 60]).is_err());
-        assert!(join_aes(&[], &[2; 16], &[3; 32]).is_err() && join_aes(&[1; 12], &[2; 16], &[3; 31]).is_err());
+        assert!(
+            join_aes(&[], &[2; 16], &[3; 32]).is_err() && join_aes(&[1; 12], &[2; 16], &[3; 31]).is_err()
+        );
     }
 }

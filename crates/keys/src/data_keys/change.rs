@@ -1,0 +1,170 @@
+//! What people do to key records: see them, wrap them anew, destroy them.
+
+use bytes::Bytes;
+use varve_format::{KEYS_PREFIX, KeyRecord, KeyRecordName, key_record_name, tombstone_name};
+use varve_store::{Create, Key, PutOptions, Store};
+
+use super::DataKeys;
+use super::records::{Records, of_store, wrapped, wrapping};
+use crate::error::{Error, Kind, Result};
+use crate::key_url::KeyUrl;
+
+const PAGE_KEYS: usize = 1000;
+
+/// What came of wrapping a key anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rewrapped {
+    Done,
+    /// It is wrapped so already.
+    Already,
+}
+
+impl DataKeys {
+    /// Key records and tombstones behind `after`, in the order of their names, and where to go on, if there are more.
+    ///
+    /// # Errors
+    /// Of the store.
+    pub async fn page(&self, after: Option<&Key>) -> Result<(Vec<KeyRecordName>, Option<Key>)> {
+        let page = self.inner.records.store.list(KEYS_PREFIX, after, PAGE_KEYS).await;
+        let page = page.map_err(of_store("list"))?;
+        let next = page.objects.last().filter(|_| page.more).map(|last| last.key.clone());
+        let names = page.objects.iter().filter_map(|object| KeyRecordName::parse(object.key.as_str()));
+        Ok((names.collect(), next))
+    }
+
+    /// A record, sealed as it is.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`]; [`Kind::Corrupt`] for what is not the record of that name.
+    pub async fn record(&self, name: &KeyRecordName) -> Result<KeyRecord> {
+        self.inner.records.record(name).await
+    }
+
+    /// Wraps the key of a record by `kek`, and by the newest version of that where versions show. With `again` also
+    /// where nothing shows that it would be another: Google and AWS don't tell which version of a key they used.
+    ///
+    /// The record is replaced whole, after what will stand in it was opened; older versions of it, where the store
+    /// keeps them, are deleted then. A call that is broken off leaves the old record or the new one, and may be
+    /// repeated.
+    ///
+    /// # Errors
+    /// [`Kind::Destroyed`] of a key that was destroyed, also meanwhile. Of versions that can't be deleted.
+    pub async fn rewrap(&self, name: &KeyRecordName, kek: &KeyUrl, again: bool) -> Result<Rewrapped> {
+        let records = &self.inner.records;
+        let old = records.record(name).await?;
+        records.refuse_destroyed(&old, name).await?;
+        let key = records.open(&old).await?;
+        let fresh = KeyRecord::new(old.id, &name.cluster_id, old.topic_id, &old.period, old.created_ms);
+        let fresh = fresh.map_err(|e| Error::new(Kind::Invalid, "rewrap", name.record(), e.to_string()))?;
+        let sealed = records.services.wrap(kek, key.secret(), &fresh.aad()).await?;
+        let before = wrapped(&old)?;
+        let same = old.cluster_id.is_some() && sealed.is_by_the_same_key_as(&before);
+        if same && !again {
+            return Ok(Rewrapped::Already);
+        }
+        if *records.services.unwrap(&sealed, &fresh.aad()).await? != *key.secret() {
+            let detail = "what was wrapped opens to another key: the record stays as it is";
+            return Err(Error::new(Kind::Other, "rewrap", records.place(&name.record()), detail));
+        }
+        let fresh = KeyRecord { wrapping: wrapping(sealed), ..fresh };
+        let text = key_record_name(&name.cluster_id, name.topic_id, &name.period, old.id);
+        let stored = records.put(&text, &fresh, Create::Overwrite).await?;
+        if let Err(e) = records.refuse_destroyed(&fresh, name).await {
+            // Destroyed while we were at it: what we put must not stay.
+            records.remove(&text).await?;
+            return Err(e);
+        }
+        if records.bytes(&text).await? != stored {
+            let detail = "another record is there than was written: somebody else is at work here";
+            return Err(Error::new(Kind::Other, "rewrap", records.place(&text), detail));
+        }
+        records.remove_older(&text).await?;
+        if name.record() != text {
+            records.remove(&name.record()).await?;
+        }
+        Ok(Rewrapped::Done)
+    }
+
+    /// Destroys a data key: a tombstone, then the record and all its versions, then a look whether any is left. A call
+    /// that is broken off may be repeated, also where the record is gone.
+    ///
+    /// # Errors
+    /// Of what can't be deleted, a version under a lock for instance: then the key still lives.
+    pub async fn destroy(&self, name: &KeyRecordName, now_ms: i64) -> Result<()> {
+        let records = &self.inner.records;
+        let mut targets = vec![name.record()];
+        if name.id.is_none()
+            && let Ok(record) = records.record(name).await
+        {
+            targets.push(key_record_name(&name.cluster_id, name.topic_id, &name.period, record.id));
+        }
+        let tombstone =
+            Bytes::from(format!("{{\n  \"varve_destroyed\": 1,\n  \"destroyed_ms\": {now_ms}\n}}"));
+        let options = PutOptions { create: Create::IfAbsent, storage_class: None };
+        for target in &targets {
+            let key = records.key(&tombstone_name(target))?;
+            match records.store.put(&key, tombstone.clone(), &options).await {
+                Err(e) if e.kind != varve_store::Kind::AlreadyExists => return Err(of_store("destroy")(e)),
+                _ => {}
+            }
+        }
+        for target in &targets {
+            records.remove(target).await?;
+        }
+        self.forget();
+        Ok(())
+    }
+}
+
+impl Records {
+    /// The object and all its versions, for good.
+    async fn remove(&self, name: &str) -> Result<()> {
+        let key = self.key(name)?;
+        let store: &dyn Store = self.store.as_ref();
+        if let Some(versions) = self.versions().await? {
+            // Of very many versions not all are told at once.
+            for _ in 0..1000 {
+                let ids = self.version_ids(name).await?;
+                if ids.is_empty() {
+                    return Ok(());
+                }
+                for id in ids {
+                    versions.delete(&key, &id).await.map_err(of_store("destroy"))?;
+                }
+            }
+            let detail = "versions of it come up as fast as they are deleted";
+            return Err(Error::new(Kind::Other, "destroy", self.place(name), detail));
+        }
+        varve_store::delete(store, &key).await.map_err(of_store("destroy"))?;
+        match store.head(&key).await {
+            Err(e) if e.kind == varve_store::Kind::NotFound => Ok(()),
+            Err(e) => Err(of_store("destroy")(e)),
+            Ok(_) => Err(Error::new(Kind::Other, "destroy", self.place(name), "it is still there")),
+        }
+    }
+
+    /// All versions but the current one.
+    async fn remove_older(&self, name: &str) -> Result<()> {
+        let Some(versions) = self.versions().await? else { return Ok(()) };
+        let key = self.key(name)?;
+        for _ in 0..1000 {
+            let mut ids = self.version_ids(name).await?;
+            ids.pop();
+            if ids.is_empty() {
+                return Ok(());
+            }
+            for id in ids {
+                versions.delete(&key, &id).await.map_err(of_store("rewrap"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The oldest first, the current one last.
+    async fn version_ids(&self, name: &str) -> Result<Vec<String>> {
+        let (Some(versions), key) = (self.versions().await?, self.key(name)?) else { return Ok(Vec::new()) };
+        let page = versions.list(name, None, 1).await.map_err(of_store("list"))?;
+        let found = page.keys.into_iter().find(|found| found.key == key);
+        Ok(found.into_iter().flat_map(|found| found.versions).map(|version| version.id).collect())
+    }
+}

@@ -1,0 +1,225 @@
+//! Key records and tombstones in their store.
+
+use bytes::Bytes;
+use tokio::sync::OnceCell;
+use varve_format::{
+    DataKey, Id, KEY_RECORD_MAX_BYTES, KeyRecord, KeyRecordName, Wrapping, key_prefix, key_record_1_name,
+    key_record_name, tombstone_name,
+};
+use varve_store::{Create, GetRange, Key, PutOptions, SharedStore, Versions};
+use zeroize::Zeroizing;
+
+use super::Period;
+use crate::error::{Error, Kind, Result};
+use crate::key_url::KeyUrl;
+use crate::services::KeyServices;
+use crate::trusted::Trusted;
+use crate::wrapped::Wrapped;
+
+/// One byte more than is allowed, so that a longer one is refused, not cut.
+const FETCH_BYTES: u64 = KEY_RECORD_MAX_BYTES as u64 + 1;
+/// Of a period's records a writer looks at so many for one that it may use; then it makes one.
+const LOOKED_AT_MAX: usize = 8;
+const PAGE_KEYS: usize = 1000;
+
+pub(super) struct Records {
+    pub(super) store: SharedStore,
+    pub(super) services: KeyServices,
+    trusted: Trusted,
+    versions: OnceCell<Option<std::sync::Arc<dyn Versions>>>,
+}
+
+/// Bytes of the system's generator.
+fn random<const N: usize>() -> Result<Zeroizing<[u8; N]>> {
+    let mut bytes = Zeroizing::new([0; N]);
+    aws_lc_rs::rand::fill(bytes.as_mut_slice())
+        .map_err(|_| Error::new(Kind::Other, "make", "a data key", "the random generator failed"))?;
+    Ok(bytes)
+}
+
+impl Records {
+    pub(super) fn new(store: SharedStore, services: KeyServices, trusted: Trusted) -> Self {
+        Self { store, services, trusted, versions: OnceCell::new() }
+    }
+
+    /// For messages.
+    pub(super) fn place(&self, name: &str) -> String {
+        format!("{}/{name}", self.store.url().trim_end_matches('/'))
+    }
+
+    pub(super) fn key(&self, name: &str) -> Result<Key> {
+        Key::new(name).map_err(|e| Error::new(Kind::Invalid, "name", name, e.detail))
+    }
+
+    pub(super) async fn versions(&self) -> Result<Option<&dyn Versions>> {
+        let asked = self.versions.get_or_try_init(|| self.store.versions()).await;
+        Ok(asked.map_err(of_store("read"))?.as_deref())
+    }
+
+    /// What is at the name.
+    pub(super) async fn bytes(&self, name: &str) -> Result<Bytes> {
+        let range = GetRange::Bounded { start: 0, end: FETCH_BYTES };
+        let got = self.store.get(&self.key(name)?, range).await.map_err(of_store("read"))?;
+        got.bytes().await.map_err(of_store("read"))
+    }
+
+    /// The record of that name, which it proves itself to be.
+    pub(super) async fn record(&self, name: &KeyRecordName) -> Result<KeyRecord> {
+        let (text, id) = (name.record(), name.id);
+        let bytes = self.bytes(&text).await?;
+        let decoded = KeyRecord::decode(&bytes).and_then(|record| {
+            let id = id.unwrap_or(record.id);
+            record.check_is(id, &name.cluster_id, name.topic_id, &name.period).map(|()| record)
+        });
+        decoded.map_err(|e| {
+            let kind = match e {
+                varve_format::Error::FutureVersion { .. } => Kind::Invalid,
+                _ => Kind::Corrupt,
+            };
+            Error::new(kind, "read", self.place(&text), e.to_string())
+        })
+    }
+
+    /// # Errors
+    /// [`Kind::Destroyed`] of a key that has a tombstone, by either of a record's names.
+    pub(super) async fn refuse_destroyed(&self, record: &KeyRecord, name: &KeyRecordName) -> Result<()> {
+        let by_id = key_record_name(&name.cluster_id, name.topic_id, &name.period, record.id);
+        self.refuse_tombstone(&by_id).await?;
+        if name.record() != by_id { self.refuse_tombstone(&name.record()).await } else { Ok(()) }
+    }
+
+    async fn refuse_tombstone(&self, record: &str) -> Result<()> {
+        let name = tombstone_name(record);
+        match self.store.head(&self.key(&name)?).await {
+            Ok(_) => {
+                let detail = "the data key was destroyed on purpose: a tombstone says so";
+                Err(Error::new(Kind::Destroyed, "read", self.place(&name), detail))
+            }
+            Err(e) if e.kind == varve_store::Kind::NotFound => Ok(()),
+            Err(e) => Err(of_store("read")(e)),
+        }
+    }
+
+    /// The key of the record, by whatever wrapped it.
+    pub(super) async fn open(&self, record: &KeyRecord) -> Result<DataKey> {
+        let wrapped = wrapped(record)?;
+        self.trusted.check(&wrapped.wrapped_by)?;
+        let secret = self.services.unwrap(&wrapped, &record.aad()).await?;
+        Ok(record.data_key(&secret))
+    }
+
+    /// The key of that id.
+    pub(super) async fn load(&self, period: &Period, id: Id) -> Result<DataKey> {
+        let Period { cluster_id, topic_id, period } = period;
+        let name = KeyRecordName {
+            cluster_id: cluster_id.clone(),
+            topic_id: *topic_id,
+            period: period.clone(),
+            id: Some(id),
+            is_tombstone: false,
+        };
+        let text = name.record();
+        let (destroyed, found) = futures::join!(self.refuse_tombstone(&text), self.record(&name));
+        destroyed?;
+        let record = match found {
+            Err(e) if e.kind == Kind::NotFound => self.of_version_1(&name, id).await?,
+            found => found?,
+        };
+        self.open(&record).await
+    }
+
+    /// From before each key had a record of its own.
+    async fn of_version_1(&self, name: &KeyRecordName, id: Id) -> Result<KeyRecord> {
+        let older = KeyRecordName { id: None, ..name.clone() };
+        let text = key_record_1_name(&name.cluster_id, name.topic_id, &name.period);
+        let lost = |what: &str| {
+            let detail = format!("data key {id} of period {}: {what}", name.period);
+            Error::new(Kind::NotFound, "read", self.place(&name.record()), detail)
+        };
+        self.refuse_tombstone(&text).await?;
+        match self.record(&older).await {
+            Ok(record) if record.id == id => Ok(record),
+            Ok(_) => Err(lost("no record has it")),
+            Err(e) if e.kind == Kind::NotFound => {
+                Err(lost("its record is not there: it was destroyed, or never copied here"))
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    /// A key of the period that `kek` vouches for.
+    pub(super) async fn find(&self, period: &Period, kek: &KeyUrl) -> Result<Option<DataKey>> {
+        let prefix = key_prefix(&period.cluster_id, period.topic_id, &period.period);
+        let page = self.store.list(&prefix, None, PAGE_KEYS).await.map_err(of_store("list"))?;
+        let names = page.objects.iter().filter_map(|object| KeyRecordName::parse(object.key.as_str()));
+        let names = names.filter(|name| !name.is_tombstone && name.id.is_some());
+        for name in names.take(LOOKED_AT_MAX) {
+            match self.vouched(period, &name, kek).await {
+                Ok(Some(key)) => return Ok(Some(key)),
+                Ok(None) => {}
+                Err(e) if e.kind == Kind::Unavailable => return Err(e),
+                Err(e) => tracing::warn!(record = name.record(), "passed over a key record: {e}"),
+            }
+        }
+        Ok(None)
+    }
+
+    async fn vouched(&self, period: &Period, name: &KeyRecordName, kek: &KeyUrl) -> Result<Option<DataKey>> {
+        let Some(id) = name.id else { return Ok(None) };
+        let wrapped = wrapped(&self.record(name).await?)?;
+        if wrapped.anyone_can_wrap() || kek.covers(&wrapped.wrapped_by) != Some(true) {
+            return Ok(None);
+        }
+        self.load(period, id).await.map(Some)
+    }
+
+    /// Makes a key, and its record.
+    pub(super) async fn create(&self, period: &Period, kek: &KeyUrl, now_ms: i64) -> Result<DataKey> {
+        let Period { cluster_id, topic_id, period } = period;
+        let (id, secret) = (Id(*random()?), random::<32>()?);
+        let name = key_record_name(cluster_id, *topic_id, period, id);
+        let record = KeyRecord::new(id, cluster_id, *topic_id, period, now_ms);
+        let record = record.map_err(|e| Error::new(Kind::Invalid, "make", &name, e.to_string()))?;
+        let wrapped = self.services.wrap(kek, &secret, &record.aad()).await?;
+        let record = KeyRecord { wrapping: wrapping(wrapped), ..record };
+        self.put(&name, &record, Create::IfAbsent).await?;
+        Ok(record.data_key(&secret))
+    }
+
+    pub(super) async fn put(&self, name: &str, record: &KeyRecord, create: Create) -> Result<Bytes> {
+        let encoded = record.encode().map(Bytes::from);
+        let encoded = encoded.map_err(|e| Error::new(Kind::Other, "write", name, e.to_string()))?;
+        let options = PutOptions { create, storage_class: None };
+        self.store.put(&self.key(name)?, encoded.clone(), &options).await.map_err(of_store("write"))?;
+        Ok(encoded)
+    }
+}
+
+/// What a key service is asked to open.
+pub(super) fn wrapped(record: &KeyRecord) -> Result<Wrapped> {
+    let Wrapping { wrapped_by, algorithm, wrapped } = &record.wrapping;
+    let wrapped_by = KeyUrl::parse(wrapped_by)?;
+    Ok(Wrapped { wrapped_by, algorithm: algorithm.clone(), bytes: wrapped.clone() })
+}
+
+pub(super) fn wrapping(wrapped: Wrapped) -> Wrapping {
+    let Wrapped { wrapped_by, algorithm, bytes } = wrapped;
+    Wrapping { wrapped_by: wrapped_by.as_str().to_owned(), algorithm, wrapped: bytes }
+}
+
+/// Of the store that records are in.
+pub(super) fn of_store(operation: &'static str) -> impl Fn(varve_store::Error) -> Error {
+    use varve_store::Kind as Store;
+
+    move |e| {
+        let kind = match e.kind {
+            Store::NotFound => Kind::NotFound,
+            Store::Denied => Kind::Denied,
+            Store::Unavailable | Store::NoSpace => Kind::Unavailable,
+            Store::Invalid | Store::Unsupported => Kind::Invalid,
+            Store::Truncated => Kind::Corrupt,
+            Store::AlreadyExists | Store::InvalidRange | Store::Frozen | Store::Other => Kind::Other,
+        };
+        Error::new(kind, operation, &e.object, &e.detail)
+    }
+}
