@@ -18,12 +18,14 @@ use azure_identity::{
     ManagedIdentityCredential, ManagedIdentityCredentialOptions, UserAssignedId, WorkloadIdentityCredential,
     WorkloadIdentityCredentialOptions,
 };
+use serde::Deserialize;
 use tokio::sync::Mutex;
+use zeroize::Zeroizing;
 
 use crate::config::{Azure, Config, SecretSource};
 use crate::error::{Kind, Result};
-use crate::http::{Http, secret_in};
-use crate::retry::{Failure, Passing};
+use crate::http::{Answer, Http, secret_in};
+use crate::retry::{Failure, meaning_of_status};
 use crate::settings::Secret;
 use crate::words::words;
 
@@ -51,7 +53,7 @@ impl Credentials {
         let scope = format!("https://{service}/.default");
         let credential = self.credential(service).await?;
         let token = credential.get_token(&[scope.as_str()], None).await;
-        let token = token.map_err(|error| refused(&error, &self.settings))?;
+        let token = token.map_err(|error| refused(&error))?;
         Ok(Secret::new(token.token.secret()))
     }
 
@@ -71,7 +73,7 @@ impl Credentials {
 
     async fn make(&self, authority: &Url) -> Result<Arc<dyn TokenCredential>, Failure> {
         let settings = &self.settings;
-        let flaw = |error: azure_core::Error| refused(&error, settings);
+        let flaw = |error: azure_core::Error| unmade(&error);
         if let Some(source) = &settings.secret {
             let secret = match source {
                 SecretSource::Value(secret) => secret.clone(),
@@ -165,12 +167,12 @@ impl HttpClient for Requests {
             return Err(azure_core::Error::with_message(ErrorKind::Other, "a body that is no bytes"));
         };
         let headers = request.headers().iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        let answer = self.http.request(request.method().as_str(), url, headers, body).await;
-        let answer = answer.map_err(|failure| {
-            let passes = failure.passing != Passing::Never;
-            let kind = if passes { ErrorKind::Io } else { ErrorKind::Other };
-            azure_core::Error::with_message(kind, failure.detail)
-        })?;
+        let ours = |failure: Failure| azure_core::Error::new(ErrorKind::Other, Ours(failure));
+        let answer = self.http.request(request.method().as_str(), url, headers, body.clone()).await;
+        let answer = answer.map_err(ours)?;
+        if !answer.is_success() {
+            return Err(ours(refusal(&answer, &body)));
+        }
         let mut headers = Headers::new();
         for (name, value) in answer.headers {
             headers.insert(name, value);
@@ -180,27 +182,50 @@ impl HttpClient for Requests {
     }
 }
 
-fn refused(error: &azure_core::Error, settings: &Azure) -> Failure {
-    // The first line: what follows it leads to a page on the web.
-    let text = error.to_string();
-    let text = text.lines().next().unwrap_or_default();
-    let secret = match &settings.secret {
-        Some(SecretSource::Value(secret)) => secret.reveal(),
-        _ => "",
-    };
-    let (mut passes, mut source) = (false, Some(error as &(dyn std::error::Error + 'static)));
+/// A failure of ours on its way through the library, which would make other words of it, and might quote a body.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .0.detail)]
+struct Ours(Failure);
+
+#[derive(Default, Deserialize)]
+struct Refusal {
+    #[serde(default)]
+    error_description: String,
+    #[serde(default)]
+    message: String,
+}
+
+/// Of Entra, of a machine's identity service, or of App Service's.
+fn refusal(answer: &Answer, form: &[u8]) -> Failure {
+    let refusal: Refusal = answer.json().unwrap_or_default();
+    let text = [refusal.error_description, refusal.message].concat();
+    // What the request held, should it come back.
+    let sent: Vec<_> = url::form_urlencoded::parse(form)
+        .filter(|(name, _)| name == "client_secret" || name == "client_assertion")
+        .map(|(_, value)| Zeroizing::new(value.into_owned()))
+        .collect();
+    let secrets: Vec<&str> = sent.iter().map(|value| value.as_str()).collect();
+    let (_, passing) = meaning_of_status(answer.status);
+    // What follows the first line are numbers for Microsoft's support.
+    let line = text.lines().next().unwrap_or_default();
+    Failure::new(Kind::Denied, passing, format!("{} {}", answer.status, words(line, &secrets)))
+}
+
+fn refused(error: &azure_core::Error) -> Failure {
+    let mut source = Some(error as &(dyn std::error::Error + 'static));
     while let Some(cause) = source {
-        if let Some(cause) = cause.downcast_ref::<azure_core::Error>() {
-            passes |= match cause.kind() {
-                ErrorKind::Io | ErrorKind::Connection => true,
-                ErrorKind::HttpResponse { status, .. } => {
-                    matches!(u16::from(*status), 408 | 429 | 500..)
-                }
-                _ => false,
-            };
+        if let Some(Ours(failure)) = cause.downcast_ref::<Ours>() {
+            let detail = format!("no Azure credentials: {}", failure.detail.trim_end());
+            return Failure { kind: Kind::Denied, detail, passing: failure.passing };
         }
         source = cause.source();
     }
-    let passing = if passes { Passing::Transient } else { Passing::Never };
-    Failure::new(Kind::Denied, passing, format!("no Azure credentials: {}", words(text, &[secret])))
+    Failure::last(Kind::Denied, "no Azure credentials: the answer for a token can't be understood")
+}
+
+/// What is wrong with what a credential was to be made of.
+fn unmade(error: &azure_core::Error) -> Failure {
+    let text = error.to_string();
+    let line = text.lines().next().unwrap_or_default();
+    Failure::last(Kind::Denied, format!("no Azure credentials: {}", words(line, &[])))
 }
