@@ -217,8 +217,9 @@ pub(super) fn of_store(operation: &'static str) -> impl Fn(varve_store::Error) -
             Store::Denied => Kind::Denied,
             Store::Unavailable | Store::NoSpace => Kind::Unavailable,
             Store::Invalid | Store::Unsupported => Kind::Invalid,
-            Store::Truncated => Kind::Corrupt,
-            Store::AlreadyExists | Store::InvalidRange | Store::Frozen | Store::Other => Kind::Other,
+            // Also an object that is shorter than any record.
+            Store::Truncated | Store::InvalidRange => Kind::Corrupt,
+            Store::AlreadyExists | Store::Frozen | Store::Other => Kind::Other,
         };
         Error::new(kind, operation, &e.object, &e.detail)
     }

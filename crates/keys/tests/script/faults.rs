@@ -20,7 +20,8 @@ pub(crate) const AAD: &[u8] = b"topic/period";
 pub(crate) const CANARY: &str = "canary-token";
 
 pub(crate) fn services(settings: &[(&str, &str)]) -> KeyServices {
-    let timeouts = [("kms.timeout.ms", "2000"), ("kms.connect.timeout.ms", "1000"), ("kms.max.attempts", "3")];
+    let timeouts =
+        [("kms.timeout.ms", "2000"), ("kms.connect.timeout.ms", "1000"), ("kms.max.attempts", "3")];
     let all = timeouts.iter().chain(settings);
     let map: BTreeMap<_, _> = all.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     KeyServices::new(&map, None).unwrap()
