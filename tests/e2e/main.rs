@@ -15,6 +15,7 @@ mod faults_filesystem;
 mod faults_s3;
 mod kafka_admin;
 mod kafka_client;
+mod keys;
 mod last_snapshots;
 mod replica;
 mod restore;
@@ -57,6 +58,7 @@ const SUITES: &[Named] = &[
     ("faults_s3", faults_s3::suite),
     ("kafka_admin", kafka_admin::suite),
     ("kafka_client", kafka_client::suite),
+    ("keys", keys::suite),
     ("last_snapshots", last_snapshots::suite),
     ("replica", replica::suite),
     ("restore", restore::suite),

@@ -37,6 +37,7 @@ mod tier;
 mod tls;
 mod toxiproxy;
 mod traffic;
+mod vault;
 mod wait;
 
 pub use archive::{
@@ -75,6 +76,7 @@ pub use tier::Tier;
 pub use tls::Certificates;
 pub use toxiproxy::{Proxy, Toxiproxy};
 pub use traffic::while_producing;
+pub use vault::{Vault, VaultMood};
 pub use wait::{Look, eventually};
 
 /// Broker versions that are supported, oldest first.
