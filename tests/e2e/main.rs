@@ -10,6 +10,7 @@ mod archive_once;
 mod archive_secured;
 mod archive_service;
 mod archive_versions;
+mod canaries;
 mod cluster_state;
 mod faults_filesystem;
 mod faults_s3;
@@ -53,6 +54,7 @@ const SUITES: &[Named] = &[
     ("archive_secured", archive_secured::suite),
     ("archive_service", archive_service::suite),
     ("archive_versions", archive_versions::suite),
+    ("canaries", canaries::suite),
     ("cluster_state", cluster_state::suite),
     ("faults_filesystem", faults_filesystem::suite),
     ("faults_s3", faults_s3::suite),

@@ -61,6 +61,7 @@ pub use permissions::{
     Permission, ResourceName, documented_permissions, documented_producer_permissions,
     documented_restore_permissions,
 };
+pub use ports::free_port;
 pub use reference::reference_pages;
 pub use registry::{Import, Registry};
 pub use restored::{same_logs, writers_go_on};
