@@ -82,7 +82,8 @@ impl AwsKms {
         let answer = call.send().await.map_err(|error| failure::of(error, ""))?;
         used(&wrapped.wrapped_by, answer.key_id())?;
         let plain = Zeroizing::new(answer.plaintext.map(Blob::into_inner).unwrap_or_default());
-        let flaw = || Failure::last(Kind::Refused, format!("{} bytes were unwrapped: expected 32", plain.len()));
+        let flaw =
+            || Failure::last(Kind::Refused, format!("{} bytes were unwrapped: expected 32", plain.len()));
         plain_key(&plain).ok_or_else(flaw)
     }
 }
@@ -96,9 +97,7 @@ fn parts(key: &KeyUrl) -> Result<(&str, &str), Failure> {
 
 /// The key that AWS says it used, by its ARN, which stays right when an alias moves on to another key.
 fn used(asked: &KeyUrl, answered: Option<&str>) -> Result<KeyUrl, Failure> {
-    let other = |found: &str| {
-        Failure::last(Kind::Other, format!("the answer is another key's ({found})"))
-    };
+    let other = |found: &str| Failure::last(Kind::Other, format!("the answer is another key's ({found})"));
     let arn = answered.filter(|arn| arn.starts_with("arn:")).ok_or_else(|| other("not named by an ARN"))?;
     let used = KeyUrl::parse(arn).map_err(|_| other("not named by a key's ARN"))?;
     match asked.covers(&used) {

@@ -8,9 +8,9 @@ mod credentials;
 mod failure;
 mod parts;
 
+use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use base64::Engine as _;
 use serde::{Deserialize, Serialize};
 use url::Url;
 use zeroize::Zeroizing;
@@ -85,7 +85,11 @@ impl AzureKms {
 
     pub(crate) async fn wrap(&self, key: &KeyUrl, secret: &[u8; 32], aad: &[u8]) -> Result<Wrapped> {
         let attempt = || async {
-            if self.aes { self.encrypt(key, secret, aad).await } else { self.wrap_key(key, secret, aad).await }
+            if self.aes {
+                self.encrypt(key, secret, aad).await
+            } else {
+                self.wrap_key(key, secret, aad).await
+            }
         };
         self.retry.run("wrap", key, attempt).await
     }
@@ -128,24 +132,26 @@ impl AzureKms {
         let answer = self.ask(&wrapped.wrapped_by, "unwrapkey", &Request::new(RSA, &value)).await?;
         used(&wrapped.wrapped_by, &answer.kid)?;
         let once = decode(&BASE64_URL, answer.value)?;
-        let once = plain_key(&once)
-            .ok_or_else(|| Failure::last(Kind::Refused, format!("{} bytes were unwrapped: expected 32", once.len())))?;
+        let once = plain_key(&once).ok_or_else(|| {
+            Failure::last(Kind::Refused, format!("{} bytes were unwrapped: expected 32", once.len()))
+        })?;
         open(&once, sealed, aad)
     }
 
     async fn decrypt(&self, wrapped: &Wrapped, aad: &[u8]) -> Result<Zeroizing<[u8; 32]>, Failure> {
-        let (iv, tag, sealed) = parts::split_aes(&wrapped.bytes)?;
-        let value = BASE64_URL.encode(sealed);
+        let parts = parts::split_aes(&wrapped.bytes)?;
+        let value = BASE64_URL.encode(parts.sealed);
         let request = Request {
             aad: Some(BASE64_URL.encode(aad)),
-            iv: Some(BASE64_URL.encode(iv)),
-            tag: Some(BASE64_URL.encode(tag)),
+            iv: Some(BASE64_URL.encode(parts.iv)),
+            tag: Some(BASE64_URL.encode(parts.tag)),
             ..Request::new(AES, &value)
         };
         let answer = self.ask(&wrapped.wrapped_by, "decrypt", &request).await?;
         used(&wrapped.wrapped_by, &answer.kid)?;
         let plain = decode(&BASE64_URL, answer.value)?;
-        let flaw = || Failure::last(Kind::Refused, format!("{} bytes were unwrapped: expected 32", plain.len()));
+        let flaw =
+            || Failure::last(Kind::Refused, format!("{} bytes were unwrapped: expected 32", plain.len()));
         plain_key(&plain).ok_or_else(flaw)
     }
 
@@ -180,7 +186,8 @@ fn parts_of(key: &KeyUrl) -> Result<(&str, &str, Option<&str>), Failure> {
 
 /// The key's version that Azure says it used: `https://HOST/keys/NAME/VERSION`.
 fn used(asked: &KeyUrl, kid: &str) -> Result<KeyUrl, Failure> {
-    let named = kid.strip_prefix("https://").and_then(|rest| KeyUrl::parse(&format!("azure-kms://{rest}")).ok());
+    let named =
+        kid.strip_prefix("https://").and_then(|rest| KeyUrl::parse(&format!("azure-kms://{rest}")).ok());
     let used = named.ok_or_else(|| Failure::last(Kind::Other, "the answer names no key"))?;
     let (_, _, version) = parts_of(&used)?;
     if version.is_none() || asked.covers(&used) != Some(true) {

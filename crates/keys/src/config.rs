@@ -75,8 +75,14 @@ pub(crate) struct Vault {
 pub(crate) enum VaultLogin {
     /// `None` if no token is given: an error where one is needed.
     Token(Option<SecretSource>),
-    AppRole { role_id: String, secret_id_file: PathBuf },
-    Kubernetes { role: String, jwt_file: PathBuf },
+    AppRole {
+        role_id: String,
+        secret_id_file: PathBuf,
+    },
+    Kubernetes {
+        role: String,
+        jwt_file: PathBuf,
+    },
 }
 
 impl Config {

@@ -109,7 +109,8 @@ impl GcpKms {
         };
         let resource = resource(key)?;
         let answer: Encrypted = self.ask(resource, "encrypt", &body, &plaintext).await?;
-        let version = answer.name.strip_prefix(resource).and_then(|rest| rest.strip_prefix("/cryptoKeyVersions/"));
+        let version =
+            answer.name.strip_prefix(resource).and_then(|rest| rest.strip_prefix("/cryptoKeyVersions/"));
         if version.is_none_or(|version| version.is_empty() || version.contains('/')) {
             return Err(Failure::last(Kind::Other, "the answer is another key's"));
         }
@@ -140,7 +141,8 @@ impl GcpKms {
         if answer.plaintext_crc32c != Some(crc32c(&plain)) {
             return Err(altered("the unwrapped bytes don't have the checksum that came with them"));
         }
-        let flaw = || Failure::last(Kind::Refused, format!("{} bytes were unwrapped: expected 32", plain.len()));
+        let flaw =
+            || Failure::last(Kind::Refused, format!("{} bytes were unwrapped: expected 32", plain.len()));
         plain_key(&plain).ok_or_else(flaw)
     }
 

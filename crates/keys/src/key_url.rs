@@ -194,8 +194,7 @@ fn ring(id: &str) -> Parsed {
     Err("expected ring:ID, where ID is 1 to 64 printable ASCII characters")
 }
 
-const AWS_FORM: &str =
-    "expected aws-kms://REGION/KEY-ID, aws-kms://REGION/alias/NAME or aws-kms://arn:aws:kms:REGION:ACCOUNT:key/ID";
+const AWS_FORM: &str = "expected aws-kms://REGION/KEY-ID, aws-kms://REGION/alias/NAME or aws-kms://arn:aws:kms:REGION:ACCOUNT:key/ID";
 
 fn aws(rest: &str) -> Parsed {
     if rest.starts_with("arn:") {
@@ -235,7 +234,9 @@ fn gcp(rest: &str) -> Parsed {
     let form = "expected gcp-kms://projects/P/locations/L/keyRings/R/cryptoKeys/K";
     let parts: Vec<_> = rest.split('/').collect();
     if matches!(parts[..], [_, _, _, _, _, _, _, _, "cryptoKeyVersions", ..]) {
-        return Err("a version of the key may not be given: Google wraps with the primary one and finds by itself which one unwraps");
+        return Err(
+            "a version of the key may not be given: Google wraps with the primary one and finds by itself which one unwraps",
+        );
     }
     let ["projects", project, "locations", location, "keyRings", ring, "cryptoKeys", key] = parts[..] else {
         return Err(form);
@@ -384,7 +385,11 @@ mod tests {
                 "azure-kms://m.managedhsm.azure.net/keys/k/0a1b".to_owned(),
                 Service::AzureKms,
             ),
-            ("vault://Vault.Example/transit/k", "vault://vault.example:8200/transit/k".to_owned(), Service::Vault),
+            (
+                "vault://Vault.Example/transit/k",
+                "vault://vault.example:8200/transit/k".to_owned(),
+                Service::Vault,
+            ),
             ("vault://h:443/a/b/k", "vault://h:443/a/b/k".to_owned(), Service::Vault),
             ("vault://[0:0::1]:1/t/k", "vault://[::1]:1/t/k".to_owned(), Service::Vault),
             ("vault+http://[::1]/t/k", "vault+http://[::1]:8200/t/k".to_owned(), Service::Vault),
@@ -464,9 +469,21 @@ mod tests {
             ("aws-kms://eu-west-1/k", arn("key/l"), Some(false)),
             ("aws-kms://eu-west-2/k", arn("key/k"), Some(false)),
             ("aws-kms://eu-west-1/alias/k", arn("key/k"), None),
-            ("azure-kms://a.vault.azure.net/keys/k", "azure-kms://a.vault.azure.net/keys/K/1".to_owned(), Some(true)),
-            ("azure-kms://a.vault.azure.net/keys/k/2", "azure-kms://a.vault.azure.net/keys/k/1".to_owned(), Some(false)),
-            ("azure-kms://b.vault.azure.net/keys/k", "azure-kms://a.vault.azure.net/keys/k/1".to_owned(), Some(false)),
+            (
+                "azure-kms://a.vault.azure.net/keys/k",
+                "azure-kms://a.vault.azure.net/keys/K/1".to_owned(),
+                Some(true),
+            ),
+            (
+                "azure-kms://a.vault.azure.net/keys/k/2",
+                "azure-kms://a.vault.azure.net/keys/k/1".to_owned(),
+                Some(false),
+            ),
+            (
+                "azure-kms://b.vault.azure.net/keys/k",
+                "azure-kms://a.vault.azure.net/keys/k/1".to_owned(),
+                Some(false),
+            ),
         ] {
             let used = KeyUrl::parse(&used).unwrap();
             assert_eq!(KeyUrl::parse(asked).unwrap().covers(&used), expected, "{asked} {used}");

@@ -81,7 +81,8 @@ impl Retry {
                 }
             };
             if failure.passing == Passing::Never || attempts >= self.max_attempts {
-                let times = if attempts > 1 { format!(" (after {attempts} attempts)") } else { String::new() };
+                let times =
+                    if attempts > 1 { format!(" (after {attempts} attempts)") } else { String::new() };
                 return Err(Error::new(failure.kind, operation, key, failure.detail + &times));
             }
             let delay = delay(failure.passing, attempts);

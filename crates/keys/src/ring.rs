@@ -34,7 +34,8 @@ pub(crate) fn wrap(
         let detail = format!("the ring's active key is {}, which new keys are wrapped by", ring.active());
         return Err(Error::new(Kind::Invalid, "wrap", key, detail));
     }
-    let nonce = fresh::<NONCE_BYTES>().map_err(|failure| Error::new(failure.kind, "wrap", key, failure.detail))?;
+    let nonce =
+        fresh::<NONCE_BYTES>().map_err(|failure| Error::new(failure.kind, "wrap", key, failure.detail))?;
     let sealed = ring.wrap(*nonce, aad, secret).map_err(|error| of(&error, "wrap", key))?;
     let bytes = [nonce.as_slice(), &sealed].concat();
     Ok(Wrapped { wrapped_by: key.clone(), algorithm: algorithm::RING.to_owned(), bytes })

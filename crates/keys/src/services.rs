@@ -10,8 +10,8 @@ use zeroize::Zeroizing;
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::key_url::{KeyUrl, Service};
-use crate::wrapped::{AAD_MAX_BYTES, Wrapped};
 use crate::ring;
+use crate::wrapped::{AAD_MAX_BYTES, Wrapped};
 
 /// Wraps and unwraps data keys. Cheap to clone; nothing is asked before the first key is.
 #[derive(Clone)]

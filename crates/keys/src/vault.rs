@@ -11,8 +11,8 @@ mod login;
 
 use std::collections::BTreeSet;
 
-use base64::engine::general_purpose::STANDARD;
 use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 use url::Url;
@@ -132,7 +132,8 @@ impl Vault {
         let body = Decrypt { ciphertext, associated_data: STANDARD.encode(aad) };
         let answer: Enveloped<Decrypted> = self.ask(key, "decrypt", &body, "").await?;
         let plain = decode(&STANDARD, answer.data.plaintext)?;
-        let flaw = || Failure::last(Kind::Refused, format!("{} bytes were unwrapped: expected 32", plain.len()));
+        let flaw =
+            || Failure::last(Kind::Refused, format!("{} bytes were unwrapped: expected 32", plain.len()));
         plain_key(&plain).ok_or_else(flaw)
     }
 
@@ -152,8 +153,7 @@ impl Vault {
         let mut again = self.tokens.can_be_renewed(&self.settings);
         loop {
             let token = self.tokens.get(&self.http, &self.settings, &base).await?;
-            let answer =
-                self.http.post(url.clone(), &self.headers(&token), Body::json(body)?).await?;
+            let answer = self.http.post(url.clone(), &self.headers(&token), Body::json(body)?).await?;
             if answer.is_success() {
                 return answer.json();
             }

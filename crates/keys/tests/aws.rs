@@ -38,7 +38,9 @@ fn good(request: &Request) -> Answer {
     if request.header("x-amz-target") == Some("TrentService.Encrypt") {
         let plain = STANDARD.decode(request.text("Plaintext")).unwrap();
         let blob = STANDARD.encode(toy_wrap(&plain, &aad));
-        return answer(&json!({"KeyId": ARN, "CiphertextBlob": blob, "EncryptionAlgorithm": "SYMMETRIC_DEFAULT"}));
+        return answer(
+            &json!({"KeyId": ARN, "CiphertextBlob": blob, "EncryptionAlgorithm": "SYMMETRIC_DEFAULT"}),
+        );
     }
     match toy_unwrap(&STANDARD.decode(request.text("CiphertextBlob")).unwrap(), &aad) {
         Some(plain) => answer(&json!({"KeyId": ARN, "Plaintext": STANDARD.encode(plain)})),
@@ -128,7 +130,8 @@ async fn the_answer_of_another_key_is_seen() {
         String::new(),
     ] {
         let blob = STANDARD.encode("x");
-        let told = answer(&json!({"KeyId": arn, "CiphertextBlob": blob, "Plaintext": STANDARD.encode([1; 32])}));
+        let told =
+            answer(&json!({"KeyId": arn, "CiphertextBlob": blob, "Plaintext": STANDARD.encode([1; 32])}));
         let asked = SUITE.start(&vec![told; 2], &[]).await;
         let error = asked.services.wrap(&asked.key, &SECRET, AAD).await.unwrap_err();
         assert_eq!(error.kind, Kind::Other, "{arn} {}", seen_by_people(&error));
@@ -156,6 +159,20 @@ async fn a_key_of_another_length_is_no_key() {
     let error = asked.services.unwrap(&wrapped, AAD).await.unwrap_err();
     assert_eq!(error.kind, Kind::Refused);
     assert!(error.to_string().contains("31 bytes"), "{error}");
+}
+
+#[tokio::test]
+async fn an_endless_answer_is_cut() {
+    let blob = STANDARD.encode(toy_wrap(&SECRET, AAD));
+    let told = |bytes: usize| {
+        let body = json!({"KeyId": ARN, "CiphertextBlob": blob, "Filler": "x".repeat(bytes)});
+        vec![answer(&body); 3]
+    };
+    let asked = SUITE.start(&told(60_000), &[]).await;
+    asked.services.wrap(&asked.key, &SECRET, AAD).await.unwrap();
+    let asked = SUITE.start(&told(66_000), &[]).await;
+    let error = asked.services.wrap(&asked.key, &SECRET, AAD).await.unwrap_err();
+    assert!(matches!(error.kind, Kind::Other | Kind::Unavailable), "{}", seen_by_people(&error));
 }
 
 #[tokio::test]

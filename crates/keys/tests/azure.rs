@@ -6,7 +6,9 @@ mod script;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
-use script::faults::{AAD, CANARY, SECRET, Suite, assert_hides, seen_by_people, services, toy_unwrap, toy_wrap};
+use script::faults::{
+    AAD, CANARY, SECRET, Suite, assert_hides, seen_by_people, services, toy_unwrap, toy_wrap,
+};
 use script::{Answer, Request, Server};
 use serde_json::{Value, json};
 use varve_keys::{KeyServices, KeyUrl, Kind, Wrapped};
@@ -23,8 +25,10 @@ fn hsm_key(_: &Server) -> KeyUrl {
 }
 
 fn at<'a>(server: &'a Server, more: &[(&'a str, &'a str)]) -> KeyServices {
-    let settings =
-        [("kms.azure.endpoint.url", server.endpoint.as_str()), ("kms.azure.authority.url", server.endpoint.as_str())];
+    let settings = [
+        ("kms.azure.endpoint.url", server.endpoint.as_str()),
+        ("kms.azure.authority.url", server.endpoint.as_str()),
+    ];
     services(&[&settings[..], more].concat())
 }
 
@@ -130,7 +134,10 @@ async fn requests_are_those_of_key_vault() {
     assert_ne!(wrap.text("value"), BASE64.encode(SECRET));
     assert_eq!(BASE64.decode(wrap.text("value")).unwrap().len(), 32);
     assert_eq!(wrap.json().as_object().unwrap().len(), 2);
-    assert_eq!(wrapped.wrapped_by.as_str(), format!("azure-kms://mine.vault.azure.net/keys/Orders/{VERSION}"));
+    assert_eq!(
+        wrapped.wrapped_by.as_str(),
+        format!("azure-kms://mine.vault.azure.net/keys/Orders/{VERSION}")
+    );
     assert!(asked.key.covers(&wrapped.wrapped_by) == Some(true) && wrapped.anyone_can_wrap());
     let rsa = BASE64.decode(unwrap.text("value")).unwrap();
     let length = u16::try_from(rsa.len()).unwrap().to_be_bytes();
@@ -150,7 +157,10 @@ async fn requests_are_those_of_managed_hsm() {
     let [wrap, unwrap] = &for_keys(&asked.server)[..] else { panic!("not two requests") };
     assert_eq!(wrap.path, "/keys/Orders/encrypt?api-version=7.4");
     assert_eq!(unwrap.path, format!("/keys/Orders/{VERSION}/decrypt?api-version=7.4"));
-    assert_eq!(wrap.json(), json!({"alg": "A256GCM", "value": BASE64.encode(SECRET), "aad": BASE64.encode(AAD)}));
+    assert_eq!(
+        wrap.json(),
+        json!({"alg": "A256GCM", "value": BASE64.encode(SECRET), "aad": BASE64.encode(AAD)})
+    );
     assert_eq!(unwrap.text("aad"), BASE64.encode(AAD));
     assert!(!wrapped.anyone_can_wrap() && wrapped.algorithm == "A256GCM");
     let form = String::from_utf8(asked.server.seen()[0].body.clone()).unwrap();
@@ -246,14 +256,18 @@ async fn credentials_that_are_wrong_are_denied_and_hidden() {
     }
     for (status, times) in [(401, 1), (400, 1), (503, 3)] {
         let server = Server::start(move |_, _| {
-            Answer::json(status, &body("AADSTS7000215: Invalid client secret canary-token-client.\nTrace ID: x"))
+            Answer::json(
+                status,
+                &body("AADSTS7000215: Invalid client secret canary-token-client.\nTrace ID: x"),
+            )
         })
         .await;
         let error = by_secret(&server, &[]).wrap(&key(&server), &SECRET, AAD).await.unwrap_err();
         assert_eq!((error.kind, server.seen().len()), (Kind::Denied, times), "{}", seen_by_people(&error));
         assert!(error.to_string().contains("AADSTS7000215"), "{error}");
     }
-    for body in [format!("{CANARY}{{"), format!("\"{CANARY}\""), format!("{{\"expires_in\": \"{CANARY}\"}}")] {
+    for body in [format!("{CANARY}{{"), format!("\"{CANARY}\""), format!("{{\"expires_in\": \"{CANARY}\"}}")]
+    {
         let server = Server::start(move |_, _| Answer::new(200).body(body.clone())).await;
         let error = by_secret(&server, &[]).wrap(&key(&server), &SECRET, AAD).await.unwrap_err();
         assert_eq!(error.kind, Kind::Denied, "{}", seen_by_people(&error));

@@ -11,7 +11,9 @@ use aws_lc_rs::encoding::{AsDer as _, Pkcs8V1Der};
 use aws_lc_rs::rsa::{KeyPair, KeySize};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use script::faults::{AAD, CANARY, SECRET, Suite, assert_hides, seen_by_people, services, toy_unwrap, toy_wrap};
+use script::faults::{
+    AAD, CANARY, SECRET, Suite, assert_hides, seen_by_people, services, toy_unwrap, toy_wrap,
+};
 use script::{Answer, Request, Server};
 use serde_json::{Value, json};
 use varve_format::crc32c;
@@ -33,8 +35,10 @@ fn credentials(name: &str, server: &Server, content: &Value) -> PathBuf {
 }
 
 fn by(path: &std::path::Path, server: &Server, more: &[(&str, &str)]) -> KeyServices {
-    let settings =
-        [("kms.gcp.endpoint.url", server.endpoint.as_str()), ("kms.gcp.credentials.file", path.to_str().unwrap())];
+    let settings = [
+        ("kms.gcp.endpoint.url", server.endpoint.as_str()),
+        ("kms.gcp.credentials.file", path.to_str().unwrap()),
+    ];
     services(&[&settings[..], more].concat())
 }
 
@@ -71,15 +75,20 @@ fn good(request: &Request) -> Answer {
     }
     let aad = decoded(request, "additionalAuthenticatedData");
     assert_eq!(request.text("additionalAuthenticatedDataCrc32c"), crc32c(&aad).to_string());
-    Answer::json(200, &if request.path.ends_with(":encrypt") { encrypted(request, &aad) } else {
-        let bytes = decoded(request, "ciphertext");
-        assert_eq!(request.text("ciphertextCrc32c"), crc32c(&bytes).to_string());
-        let Some(plain) = toy_unwrap(&bytes, &aad) else {
-            let words = "Decryption failed: verify that 'name' refers to the correct CryptoKey.";
-            return error(400, "INVALID_ARGUMENT", words);
-        };
-        decrypted(&plain)
-    })
+    Answer::json(
+        200,
+        &if request.path.ends_with(":encrypt") {
+            encrypted(request, &aad)
+        } else {
+            let bytes = decoded(request, "ciphertext");
+            assert_eq!(request.text("ciphertextCrc32c"), crc32c(&bytes).to_string());
+            let Some(plain) = toy_unwrap(&bytes, &aad) else {
+                let words = "Decryption failed: verify that 'name' refers to the correct CryptoKey.";
+                return error(400, "INVALID_ARGUMENT", words);
+            };
+            decrypted(&plain)
+        },
+    )
 }
 
 fn encrypted(request: &Request, aad: &[u8]) -> Value {
@@ -104,7 +113,8 @@ fn decrypted(plain: &[u8]) -> Value {
     })
 }
 
-const SUITE: Suite = Suite { key, good, is_for_key: |request| request.path.starts_with("/v1/"), services: as_user };
+const SUITE: Suite =
+    Suite { key, good, is_for_key: |request| request.path.starts_with("/v1/"), services: as_user };
 
 #[tokio::test]
 async fn bears_what_services_do() {
@@ -119,7 +129,10 @@ async fn requests_are_those_of_cloud_kms() {
     let seen = asked.server.seen();
     let for_keys: Vec<_> = seen.iter().filter(|request| !request.path.starts_with("/token")).collect();
     let [wrap, unwrap] = for_keys[..] else { panic!("not two requests") };
-    assert_eq!((wrap.method.as_str(), wrap.path.as_str()), ("POST", format!("/v1/{RESOURCE}:encrypt").as_str()));
+    assert_eq!(
+        (wrap.method.as_str(), wrap.path.as_str()),
+        ("POST", format!("/v1/{RESOURCE}:encrypt").as_str())
+    );
     assert_eq!(unwrap.path, format!("/v1/{RESOURCE}:decrypt"));
     for request in [wrap, unwrap] {
         assert_eq!(request.header("authorization"), Some(format!("Bearer {CANARY}-access").as_str()));
@@ -191,7 +204,12 @@ async fn the_answer_of_another_key_is_seen() {
 #[tokio::test]
 async fn refusals_have_kinds() {
     for (code, status, message, kind) in [
-        (400, "FAILED_PRECONDITION", "x/cryptoKeyVersions/1 is not enabled, current state is: DISABLED.", Kind::Disabled),
+        (
+            400,
+            "FAILED_PRECONDITION",
+            "x/cryptoKeyVersions/1 is not enabled, current state is: DISABLED.",
+            Kind::Disabled,
+        ),
         (400, "FAILED_PRECONDITION", "current state is: DESTROY_SCHEDULED.", Kind::Disabled),
         (400, "INVALID_ARGUMENT", "Decryption failed: the ciphertext is invalid.", Kind::Refused),
         (403, "PERMISSION_DENIED", "Permission 'x' denied (or it may not exist).", Kind::Denied),
@@ -209,7 +227,10 @@ async fn refusals_have_kinds() {
 async fn a_service_account_signs_for_itself() {
     let pair = KeyPair::generate(KeySize::Rsa2048).unwrap();
     let der: Pkcs8V1Der<'_> = pair.as_der().unwrap();
-    let pem = format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", STANDARD.encode(der.as_ref()));
+    let pem = format!(
+        "-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n",
+        STANDARD.encode(der.as_ref())
+    );
     let server = Server::start(|request, _| good(request)).await;
     let account = json!({
         "type": "service_account",
@@ -249,7 +270,10 @@ async fn a_workload_exchanges_its_token() {
 #[tokio::test]
 async fn credentials_that_are_wrong_are_denied_and_hidden() {
     let server = Server::start(|_, _| {
-        Answer::json(400, &json!({"error": "invalid_grant", "error_description": format!("{CANARY}-refresh")}))
+        Answer::json(
+            400,
+            &json!({"error": "invalid_grant", "error_description": format!("{CANARY}-refresh")}),
+        )
     })
     .await;
     let refused = as_user(&server, &[]).wrap(&key(&server), &SECRET, AAD).await.unwrap_err();

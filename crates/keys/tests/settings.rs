@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use varve_keys::{KeyServices, Kind, settings};
 
 fn flaws(given: &[(&str, &str)]) -> Vec<String> {
-    let given: BTreeMap<_, _> = given.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let given: BTreeMap<_, _> =
+        given.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let flaws = KeyServices::check(&given);
     assert!(flaws.iter().all(|flaw| flaw.kind == Kind::Invalid && flaw.operation == "configuration"));
     assert_eq!(KeyServices::new(&given, None).is_err(), !flaws.is_empty());
@@ -17,7 +18,8 @@ fn flaws(given: &[(&str, &str)]) -> Vec<String> {
 #[test]
 fn nothing_is_needed_and_all_flaws_are_told_at_once() {
     assert_eq!(flaws(&[]), Vec::<String>::new());
-    let found = flaws(&[("kms.timeout.ms", "0"), ("kms.vault.tokn", "hush"), ("kms.aws.secret.access.key", "hush")]);
+    let found =
+        flaws(&[("kms.timeout.ms", "0"), ("kms.vault.tokn", "hush"), ("kms.aws.secret.access.key", "hush")]);
     assert_eq!(found.len(), 3, "{found:?}");
     assert!(found.iter().all(|text| !text.contains("hush")), "{found:?}");
     assert!(found.iter().any(|text| text.contains("did you mean kms.vault.token?")), "{found:?}");
@@ -29,15 +31,27 @@ fn settings_that_need_one_another_are_told() {
         (&[("kms.aws.access.key.id", "x")][..], "kms.aws.secret.access.key", "missing"),
         (&[("kms.aws.session.token", "hush")], "kms.aws.access.key.id", "missing"),
         (
-            &[("kms.aws.access.key.id", "x"), ("kms.aws.secret.access.key", "hush"), ("kms.aws.profile", "p")],
+            &[
+                ("kms.aws.access.key.id", "x"),
+                ("kms.aws.secret.access.key", "hush"),
+                ("kms.aws.profile", "p"),
+            ],
             "kms.aws.profile",
             "given too",
         ),
-        (&[("kms.azure.client.secret", "hush"), ("kms.azure.client.id", "x")], "kms.azure.tenant.id", "missing"),
+        (
+            &[("kms.azure.client.secret", "hush"), ("kms.azure.client.id", "x")],
+            "kms.azure.tenant.id",
+            "missing",
+        ),
         (&[("kms.vault.token", "hush"), ("kms.vault.token.file", "x")], "kms.vault.token.file", "given too"),
         (&[("kms.vault.auth", "kubernetes")], "kms.vault.kubernetes.role", "missing"),
         (
-            &[("kms.vault.auth", "kubernetes"), ("kms.vault.kubernetes.role", "r"), ("kms.vault.token", "hush")],
+            &[
+                ("kms.vault.auth", "kubernetes"),
+                ("kms.vault.kubernetes.role", "r"),
+                ("kms.vault.token", "hush"),
+            ],
             "kms.vault.token",
             "belongs to",
         ),

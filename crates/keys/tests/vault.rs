@@ -6,7 +6,9 @@ mod script;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use script::faults::{AAD, CANARY, SECRET, Suite, assert_hides, seen_by_people, services, toy_unwrap, toy_wrap};
+use script::faults::{
+    AAD, CANARY, SECRET, Suite, assert_hides, seen_by_people, services, toy_unwrap, toy_wrap,
+};
 use script::{Answer, Request, Server};
 use serde_json::json;
 use varve_keys::{KeyServices, KeyUrl, Kind, Wrapped};
@@ -76,7 +78,12 @@ async fn refusals_have_kinds() {
         (400, "cipher: message authentication failed", Kind::Invalid, Kind::Refused),
         (400, "encryption key not found", Kind::NotFound, Kind::NotFound),
         (404, "no handler for route \"x\"", Kind::NotFound, Kind::NotFound),
-        (400, "ciphertext or signature version is disallowed by policy (too old)", Kind::Disabled, Kind::Disabled),
+        (
+            400,
+            "ciphertext or signature version is disallowed by policy (too old)",
+            Kind::Disabled,
+            Kind::Disabled,
+        ),
         (403, "permission denied", Kind::Denied, Kind::Denied),
     ] {
         let asked = SUITE.start(&vec![error(status, text); 2], &[]).await;
@@ -148,7 +155,8 @@ async fn a_token_file_is_read_again() {
         std::fs::write(&path, format!("{token}\n")).unwrap();
         services.wrap(&key(&server), &SECRET, AAD).await.unwrap();
     }
-    let tokens: Vec<_> = server.seen().iter().map(|request| request.header("x-vault-token").unwrap().to_owned()).collect();
+    let tokens: Vec<_> =
+        server.seen().iter().map(|request| request.header("x-vault-token").unwrap().to_owned()).collect();
     assert_eq!(tokens, ["one", "two"]);
 }
 
@@ -161,7 +169,10 @@ fn with_logins(request: &Request, before: usize) -> Answer {
     if !known {
         return error(400, &format!("invalid secret id {CANARY}"));
     }
-    Answer::json(200, &json!({"auth": {"client_token": format!("{CANARY}-{before}"), "lease_duration": 3600}}))
+    Answer::json(
+        200,
+        &json!({"auth": {"client_token": format!("{CANARY}-{before}"), "lease_duration": 3600}}),
+    )
 }
 
 #[tokio::test]
@@ -170,7 +181,8 @@ async fn logins_give_tokens_that_are_kept_until_refused() {
     let path = folder.path().join("secret");
     std::fs::write(&path, CANARY).unwrap();
     let path = path.to_str().unwrap();
-    let approle = [("kms.vault.auth", "approle"), ("kms.vault.role.id", "me"), ("kms.vault.secret.id.file", path)];
+    let approle =
+        [("kms.vault.auth", "approle"), ("kms.vault.role.id", "me"), ("kms.vault.secret.id.file", path)];
     let kubernetes = [
         ("kms.vault.auth", "kubernetes"),
         ("kms.vault.kubernetes.role", "me"),
@@ -237,7 +249,8 @@ async fn without_a_token_nothing_is_asked() {
 
 #[tokio::test]
 async fn a_proxy_gets_what_is_for_it_and_its_password_stays_hidden() {
-    let proxy = Server::start(|request, before| if before == 0 { good(request) } else { Answer::new(407) }).await;
+    let proxy =
+        Server::start(|request, before| if before == 0 { good(request) } else { Answer::new(407) }).await;
     let url = format!("http://user:{CANARY}-pw@{}", proxy.authority());
     let services = services(&[("kms.vault.token", "t"), ("kms.proxy.url", &url)]);
     // Nobody listens there: the proxy answers.

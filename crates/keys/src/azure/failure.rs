@@ -45,10 +45,23 @@ fn meaning(status: u16, code: &str, inner: &str, message: &str, unwrapping: bool
     let message = message.to_ascii_lowercase();
     let says = |words: &[&str]| words.iter().any(|word| message.contains(word));
     match (code, inner) {
-        (_, "KeyDisabled" | "KeyExpired" | "KeyNotYetValid" | "ObjectIsDeletedButRecoverable" | "ObjectIsBeingDeleted") => {
-            (Kind::Disabled, Never)
-        }
-        ("Forbidden", _) if says(&["disabled key", "key is disabled", "expired key", "not yet valid", "is not enabled"]) => {
+        (
+            _,
+            "KeyDisabled"
+            | "KeyExpired"
+            | "KeyNotYetValid"
+            | "ObjectIsDeletedButRecoverable"
+            | "ObjectIsBeingDeleted",
+        ) => (Kind::Disabled, Never),
+        ("Forbidden", _)
+            if says(&[
+                "disabled key",
+                "key is disabled",
+                "expired key",
+                "not yet valid",
+                "is not enabled",
+            ]) =>
+        {
             (Kind::Disabled, Never)
         }
         ("KeyDisabled", _) => (Kind::Disabled, Never),
@@ -78,7 +91,11 @@ mod tests {
             (429, "Throttled", "", "", Kind::Unavailable, Passing::Throttled),
             (503, "", "", "", Kind::Unavailable, Passing::Transient),
         ] {
-            assert_eq!(meaning(status, code, inner, message, true), (kind, passing), "{status} {code} {inner}");
+            assert_eq!(
+                meaning(status, code, inner, message, true),
+                (kind, passing),
+                "{status} {code} {inner}"
+            );
         }
         assert_eq!(meaning(400, "BadParameter", "", "", false).0, Kind::Invalid);
     }

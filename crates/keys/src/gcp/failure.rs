@@ -61,8 +61,20 @@ mod tests {
         let disabled = "projects/p/cryptoKeyVersions/1 is not enabled, current state is: DISABLED.";
         for (code, status, message, kind, passing) in [
             (400, "INVALID_ARGUMENT", failed, Kind::Refused, Passing::Never),
-            (400, "INVALID_ARGUMENT", "Decryption failed: the ciphertext is invalid.", Kind::Refused, Passing::Never),
-            (400, "INVALID_ARGUMENT", "the field ciphertext_crc32c did not match", Kind::Other, Passing::Transient),
+            (
+                400,
+                "INVALID_ARGUMENT",
+                "Decryption failed: the ciphertext is invalid.",
+                Kind::Refused,
+                Passing::Never,
+            ),
+            (
+                400,
+                "INVALID_ARGUMENT",
+                "the field ciphertext_crc32c did not match",
+                Kind::Other,
+                Passing::Transient,
+            ),
             (400, "INVALID_ARGUMENT", "purpose", Kind::Invalid, Passing::Never),
             (400, "FAILED_PRECONDITION", disabled, Kind::Disabled, Passing::Never),
             (400, "FAILED_PRECONDITION", "another", Kind::Invalid, Passing::Never),

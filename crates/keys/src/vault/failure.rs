@@ -35,7 +35,9 @@ fn meaning(status: u16, unwrapping: bool, text: &str) -> (Kind, Passing) {
         400 if says(&["disallowed by policy", "soft deleted", "soft-deleted", "is archived"]) => {
             (Kind::Disabled, Passing::Never)
         }
-        400 if unwrapping && says(&["message authentication failed", "invalid ciphertext", "unable to decrypt"]) => {
+        400 if unwrapping
+            && says(&["message authentication failed", "invalid ciphertext", "unable to decrypt"]) =>
+        {
             (Kind::Refused, Passing::Never)
         }
         _ => meaning_of_status(status),
@@ -53,7 +55,12 @@ mod tests {
             (400, "chacha20poly1305: message authentication failed", Kind::Refused, Passing::Never),
             (400, "invalid ciphertext: no prefix", Kind::Refused, Passing::Never),
             (400, "encryption key not found", Kind::NotFound, Passing::Never),
-            (404, "no handler for route \"x/decrypt/k\". route entry not found.", Kind::NotFound, Passing::Never),
+            (
+                404,
+                "no handler for route \"x/decrypt/k\". route entry not found.",
+                Kind::NotFound,
+                Passing::Never,
+            ),
             (404, "", Kind::NotFound, Passing::Never),
             (
                 400,
@@ -61,7 +68,12 @@ mod tests {
                 Kind::Disabled,
                 Passing::Never,
             ),
-            (400, "'[0].associated_data' provided for non-AEAD cipher suite rsa-2048", Kind::Invalid, Passing::Never),
+            (
+                400,
+                "'[0].associated_data' provided for non-AEAD cipher suite rsa-2048",
+                Kind::Invalid,
+                Passing::Never,
+            ),
             (403, "permission denied", Kind::Denied, Passing::Never),
             (412, "", Kind::Unavailable, Passing::Transient),
             (429, "", Kind::Unavailable, Passing::Throttled),

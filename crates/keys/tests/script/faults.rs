@@ -20,7 +20,8 @@ pub(crate) const AAD: &[u8] = b"topic/period";
 pub(crate) const CANARY: &str = "canary-token";
 
 pub(crate) fn services(settings: &[(&str, &str)]) -> KeyServices {
-    let timeouts = [("kms.timeout.ms", "2000"), ("kms.connect.timeout.ms", "1000"), ("kms.max.attempts", "3")];
+    let timeouts =
+        [("kms.timeout.ms", "2000"), ("kms.connect.timeout.ms", "1000"), ("kms.max.attempts", "3")];
     let all = timeouts.iter().chain(settings);
     let map: BTreeMap<_, _> = all.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     KeyServices::new(&map, None).unwrap()
@@ -140,7 +141,7 @@ impl Suite {
     async fn what_may_pass_is_repeated(&self) {
         let broken = Answer::json(200, &serde_json::json!({"x": "y".repeat(100)})).break_after(20);
         for fault in [Answer::new(429), Answer::new(500), Answer::new(503), Answer::reset(), broken] {
-            for outcome in self.try_both(&[fault.clone()], &[]).await {
+            for outcome in self.try_both(std::slice::from_ref(&fault), &[]).await {
                 assert_eq!(outcome, (Ok(()), 2));
             }
         }
