@@ -58,8 +58,14 @@ impl Of {
         };
         let (_, headers, body) = self.inner.retry.run(at, 0, send).await?.deconstruct();
         let length = text(&headers, "content-length").and_then(|length| length.parse().ok());
-        let (range, object_size_bytes) = delivered(length, text(&headers, "content-range"), range)
-            .map_err(|flaw| at.error(Kind::Other, flaw))?;
+        let told = text(&headers, "content-range");
+        // Azurite answers by 206 and nothing where Azure says 416.
+        let size = told.and_then(|told| told.rsplit('/').next()?.parse().ok());
+        if size.is_some_and(|size| range.resolve(size).is_none()) {
+            return Err(at.error(Kind::InvalidRange, format!("{range:?} of {size:?} bytes")));
+        }
+        let (range, object_size_bytes) =
+            delivered(length, told, range).map_err(|flaw| at.error(Kind::Other, flaw))?;
         let etag = text(&headers, "etag").map(str::to_owned);
         let version = self.inner.version_of(&headers);
         let body = body.map(|piece| piece.map_err(|error| chain(&error))).boxed();

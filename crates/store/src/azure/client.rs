@@ -164,7 +164,10 @@ impl HttpClient for Http {
                 call = call.header(name.as_str(), value.as_str());
             }
         }
-        if has_body {
+        if has_body && body.is_empty() {
+            // Of nothing it says no length, which the store insists on.
+            call = call.header("content-length", "0");
+        } else if has_body {
             call = call.body(body.clone());
         }
         let answer = call.send().await.map_err(broken)?;
