@@ -49,8 +49,8 @@ pub fn check(url: &str, given: &BTreeMap<String, String>) -> Vec<Error> {
         Ok(parsed) => parsed,
         Err(flaw) => return vec![flaw],
     };
-    let known = ["memory", "file", "s3"].contains(&parsed.scheme());
-    if !known && !(cfg!(feature = "azure") && parsed.scheme() == "az") {
+    let azure = cfg!(feature = "azure") && parsed.scheme() == "az";
+    if !azure && !["memory", "file", "s3"].contains(&parsed.scheme()) {
         return vec![unknown_scheme(url, parsed.scheme())];
     }
     let (values, mut flaws) = Values::examine(parsed.scheme(), given);
@@ -110,5 +110,14 @@ mod tests {
         assert!(check("ftp://there", &[])[0].contains("ftp://"));
         assert!(check("s3://me:hush@bucket", &[]).iter().all(|flaw| !flaw.contains("hush")));
         assert_eq!(check("s3://bucket/a/b", &[("s3.region", "x")]), Vec::<String>::new());
+        #[cfg(feature = "azure")]
+        {
+            let flaws = check("az://account1", &[("az.auht", "cli")]);
+            assert!(
+                flaws.len() == 2 && flaws[0].contains("az.auth?") && flaws[1].contains("container"),
+                "{flaws:?}"
+            );
+            assert_eq!(check("az://account1/box/a", &[("az.auth", "cli")]), Vec::<String>::new());
+        }
     }
 }

@@ -3,6 +3,7 @@
 #![cfg(feature = "azure")]
 #![allow(clippy::unwrap_used, reason = "a failure here fails the test")]
 
+mod azurite;
 mod script;
 
 use std::collections::BTreeMap;
@@ -53,7 +54,9 @@ fn if_absent() -> PutOptions {
 }
 
 fn failed(status: u16, code: &str) -> Answer {
-    let body = format!("\u{feff}<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>as told\nTime</Message></Error>");
+    let body = format!(
+        "\u{feff}<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>as told\nTime</Message></Error>"
+    );
     let answer = Answer::new(status).header("x-ms-request-id", "R42").body(body);
     if code.is_empty() { answer } else { answer.header("x-ms-error-code", code) }
 }
@@ -137,7 +140,10 @@ async fn refusals_are_final_and_say_why() {
             for error in [put, listed, store.get(&key(), GetRange::Full).await.unwrap_err()] {
                 let text = format!("{error} {error:?} {store:?}");
                 assert_eq!(error.kind, kind, "{text}");
-                assert!(text.contains(code) && text.contains(&status.to_string()) && text.contains("R42"), "{text}");
+                assert!(
+                    text.contains(code) && text.contains(&status.to_string()) && text.contains("R42"),
+                    "{text}"
+                );
                 assert!(text.contains("as told") && !text.contains("Time\""), "{text}");
                 assert!(!text.contains("hush") && !text.contains(KEY), "{text}");
             }
@@ -222,14 +228,16 @@ async fn bodies_go_hashed_and_signed() {
     assert_eq!(seen[1].header("content-length"), Some("0"));
     let signature = expected_signature(&seen[1], "/account1/account1/box/some/prefix/the/object");
     assert_eq!(seen[1].header("authorization"), Some(signature.as_str()));
-    let resource = "/account1/account1/box\ncomp:list\nmaxresults:10\nprefix:some/prefix/x\nrestype:container";
+    let resource =
+        "/account1/account1/box\ncomp:list\nmaxresults:10\nprefix:some/prefix/x\nrestype:container";
     let signature = expected_signature(&seen[2], resource);
     assert_eq!(seen[2].header("authorization"), Some(signature.as_str()));
 }
 
 #[tokio::test]
 async fn a_signature_goes_in_the_address_and_nowhere_else() {
-    let server = Server::start(|request| if request.method == "PUT" { created() } else { Answer::reset() }).await;
+    let server =
+        Server::start(|request| if request.method == "PUT" { created() } else { Answer::reset() }).await;
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), format!("?{SAS}\n")).unwrap();
     let path = file.path().display().to_string();
@@ -245,7 +253,8 @@ async fn a_signature_goes_in_the_address_and_nowhere_else() {
             assert_eq!(request.header("authorization"), None);
         }
     }
-    let store = store_at(&server.endpoint, &[("az.sas.token.file", "/nowhere"), ("az.max.attempts", "1")]).await;
+    let store =
+        store_at(&server.endpoint, &[("az.sas.token.file", "/nowhere"), ("az.max.attempts", "1")]).await;
     let error = store.head(&key()).await.unwrap_err();
     assert!(error.kind == Kind::Denied && error.to_string().contains("/nowhere"), "{error}");
 }
@@ -351,10 +360,8 @@ async fn answers_of_other_lengths_are_errors() {
         assert_eq!(error.kind, Kind::Other, "{error}");
     }
     // Less than was announced, and the connection ends properly.
-    let server = Server::start(|_| {
-        Answer::new(200).header("content-length", "10").body("01234").break_after(4)
-    })
-    .await;
+    let server =
+        Server::start(|_| Answer::new(200).header("content-length", "10").body("01234").break_after(4)).await;
     let error = store_at(&server.endpoint, &[]).await.get(&key(), GetRange::Full).await.unwrap();
     assert!(error.bytes().await.is_err());
 }
@@ -502,11 +509,15 @@ async fn uploads_of_one_key_share_no_block_and_abort_deletes_nothing() {
     let store = store_at(&server.endpoint, &[("az.access.tier", "Cold")]).await;
     let (one, other) = (one_block(&store, &if_absent()).await, one_block(&store, &if_absent()).await);
     other.put_part(50_000, Bytes::from_static(b"x")).await.unwrap();
-    let ids: Vec<String> = server.seen().iter().map(|request| {
-        let id = request.path.split("blockid=").nth(1).unwrap().split('&').next().unwrap();
-        let id = url::form_urlencoded::parse(format!("i={id}").as_bytes()).next().unwrap().1.into_owned();
-        String::from_utf8(STANDARD.decode(id).unwrap()).unwrap()
-    }).collect();
+    let ids: Vec<String> = server
+        .seen()
+        .iter()
+        .map(|request| {
+            let id = request.path.split("blockid=").nth(1).unwrap().split('&').next().unwrap();
+            let id = url::form_urlencoded::parse(format!("i={id}").as_bytes()).next().unwrap().1.into_owned();
+            String::from_utf8(STANDARD.decode(id).unwrap()).unwrap()
+        })
+        .collect();
     assert!(ids.iter().all(|id| id.len() == ids[0].len() && id.len() <= 64), "{ids:?}");
     assert!(ids[0] != ids[1] && ids[1][..32] == ids[2][..32], "{ids:?}");
     other.abort().await.unwrap();
@@ -541,7 +552,12 @@ fn batch(parts: &[(usize, u16, &str)]) -> Answer {
 
 #[tokio::test]
 async fn a_batch_tells_each_keys_outcome() {
-    let told = [(2, 404, "BlobNotFound"), (1, 403, "AuthorizationPermissionMismatch"), (0, 202, ""), (3, 409, "LeaseIdMissing")];
+    let told = [
+        (2, 404, "BlobNotFound"),
+        (1, 403, "AuthorizationPermissionMismatch"),
+        (0, 202, ""),
+        (3, 409, "LeaseIdMissing"),
+    ];
     let server = Server::start(move |_| batch(&told)).await;
     let store = store_at(&server.endpoint, &[]).await;
     let keys = ["a", "b b", "c", "d"].map(|name| Key::new(name.replace(' ', "%")).unwrap());
@@ -552,11 +568,17 @@ async fn a_batch_tells_each_keys_outcome() {
     assert!(error.to_string().contains("R1"), "{error}");
     assert_eq!(outcomes[3].as_ref().unwrap_err().kind, Kind::Denied);
     let request = &server.seen()[0];
-    assert_eq!((request.method.as_str(), request.path.as_str()), ("POST", "/account1/box?restype=container&comp=batch"));
+    assert_eq!(
+        (request.method.as_str(), request.path.as_str()),
+        ("POST", "/account1/box?restype=container&comp=batch")
+    );
     let resource = "/account1/account1/box\ncomp:batch\nrestype:container";
     assert_eq!(request.header("authorization"), Some(expected_signature(request, resource).as_str()));
     let body = String::from_utf8(request.body.clone()).unwrap();
-    assert!(body.contains("Content-ID: 1\r\n\r\nDELETE /account1/box/some/prefix/b%25b HTTP/1.1\r\n"), "{body}");
+    assert!(
+        body.contains("Content-ID: 1\r\n\r\nDELETE /account1/box/some/prefix/b%25b HTTP/1.1\r\n"),
+        "{body}"
+    );
     assert_eq!(body.matches("authorization: SharedKey account1:").count(), 4);
 }
 
@@ -759,7 +781,10 @@ async fn a_copy_names_its_source_and_what_lets_the_store_in() {
     let seen = server.seen();
     let source = seen[1].header("x-ms-copy-source").unwrap();
     let address = format!("{}/account1/box/some/prefix/the/object?sv=", server.endpoint);
-    assert!(source.starts_with(&address) && source.contains("&sp=r&") && source.contains("&sig="), "{source}");
+    assert!(
+        source.starts_with(&address) && source.contains("&sp=r&") && source.contains("&sig="),
+        "{source}"
+    );
     assert_eq!(seen[1].header("x-ms-source-if-match"), Some("\"v1\""));
     assert_eq!(seen[1].header("x-ms-requires-sync"), Some("true"));
     assert_eq!(seen[1].header("if-none-match"), Some("*"));
@@ -810,16 +835,74 @@ async fn a_large_copy_is_made_of_blocks() {
 }
 
 #[tokio::test]
+async fn a_proxy_is_gone_through() {
+    let proxy = Server::start(|_| created()).await;
+    let address = proxy.endpoint.replace("http://", "http://me:hush@");
+    let store = store_at("http://nowhere.invalid", &[("az.proxy.url", &address)]).await;
+    store.put(&key(), Bytes::from_static(b"x"), &PutOptions::default()).await.unwrap();
+    let request = &proxy.seen()[0];
+    assert_eq!(request.path, "http://nowhere.invalid/account1/box/some/prefix/the/object");
+    assert!(request.header("proxy-authorization").is_some());
+    assert!(!format!("{store:?}").contains("hush"));
+}
+
+/// 200 MiB in blocks of 16 MiB, four at once, and back: what is held in between is some blocks, not the object.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "200 MiB through an emulator"]
+async fn a_large_object_goes_through_little_memory() {
+    const PART: usize = 16 << 20;
+    const PARTS: u32 = 13;
+    let Some(server) = azurite::start("large").await else { return };
+    let store = open(&server.url("large", ""), &server.settings()).await.unwrap();
+    let part = |number: u32| {
+        let len = if number == PARTS { PART / 2 } else { PART };
+        Bytes::from(vec![u8::try_from(number).unwrap(); len])
+    };
+    let upload = store.upload(&key(), PART as u64, None, &if_absent()).await.unwrap();
+    let parts = futures::stream::iter(1..=PARTS).map(|number| upload.put_part(number, part(number)));
+    let sent: Vec<_> = parts.buffer_unordered(4).collect().await;
+    assert!(sent.iter().all(Result::is_ok), "{sent:?}");
+    let size = upload.complete().await.unwrap().size_bytes;
+    assert_eq!(size, (PARTS as usize * PART - PART / 2) as u64);
+    let mut body = store.get(&key(), GetRange::Full).await.unwrap().body;
+    let mut position = 0_usize;
+    while let Some(piece) = body.next().await {
+        let piece = piece.unwrap();
+        for (at, byte) in piece.iter().enumerate().step_by(4093) {
+            assert_eq!(usize::from(*byte), (position + at) / PART + 1);
+        }
+        position += piece.len();
+    }
+    assert_eq!(position as u64, size);
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap().trim();
+    let peak: u64 = peak.split(' ').next().unwrap().parse().unwrap();
+    println!("{size} bytes, {peak} KiB at most");
+    assert!(peak < 180 << 10, "{peak} KiB were held");
+}
+
+#[tokio::test]
 async fn configuration_errors_name_the_key() {
     for (url, settings, words) in [
         ("az://account1", vec![], vec!["no container", "az://account/container/prefix"]),
         ("az://account1/box", vec![("az.acount.key", "aGk=")], vec!["az.account.key"]),
         ("az://account1/box", vec![("az.account.key", "hush!")], vec!["az.account.key", "base64"]),
-        ("az://account1/box", vec![("az.access.tier", "Lukewarm")], vec!["az.access.tier", "Hot, Cool, Cold, Archive"]),
-        ("az://account1/box", vec![("az.account.key", KEY), ("az.tls.ca.file", "/nowhere")], vec!["az.tls.ca.file"]),
+        (
+            "az://account1/box",
+            vec![("az.access.tier", "Lukewarm")],
+            vec!["az.access.tier", "Hot, Cool, Cold, Archive"],
+        ),
+        (
+            "az://account1/box",
+            vec![("az.account.key", KEY), ("az.tls.ca.file", "/nowhere")],
+            vec!["az.tls.ca.file"],
+        ),
         ("az://account1/box", vec![("az.account.key", KEY), ("az.proxy.url", "hush")], vec!["az.proxy.url"]),
-        ("az://account1/box", vec![("az.auth", "client-secret"), ("az.client.secret", "hush"), ("az.client.id", "c")],
-            vec!["az.tenant.id", "AZURE_TENANT_ID"]),
+        (
+            "az://account1/box",
+            vec![("az.auth", "client-secret"), ("az.client.secret", "hush"), ("az.client.id", "c")],
+            vec!["az.tenant.id", "AZURE_TENANT_ID"],
+        ),
         ("s3://bucket/x", vec![("az.account.key", KEY)], vec!["az.account.key", "az://"]),
     ] {
         let given = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();

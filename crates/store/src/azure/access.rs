@@ -1,6 +1,6 @@
 //! What lets a request in: the account's key, a shared access signature, or a token of Microsoft Entra.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -33,7 +33,7 @@ const SOURCE_VALID: Duration = Duration::from_secs(24 * 3600);
 /// Authorizes requests; the last policy of the pipeline, as signatures are over all headers.
 #[derive(Debug)]
 pub(super) enum Access {
-    Key(AccountKey),
+    Key(Box<AccountKey>),
     Sas(Secret),
     SasFile { path: String, read: Mutex<Option<(Instant, Secret)>> },
     Token { credential: Arc<dyn TokenCredential>, held: Mutex<Option<AccessToken>> },
@@ -42,7 +42,7 @@ pub(super) enum Access {
 impl Access {
     pub(super) fn new(config: &Config, options: &ClientOptions) -> Result<Self> {
         Ok(match &config.access {
-            Configured::Key(key) => Self::Key(AccountKey::new(&config.account, &key.0)),
+            Configured::Key(key) => Self::Key(Box::new(AccountKey::new(&config.account, &key.0))),
             Configured::Sas(sas) => Self::Sas(sas.clone()),
             Configured::SasFile(path) => Self::SasFile { path: path.clone(), read: Mutex::default() },
             Configured::Token(identity) => {
@@ -113,9 +113,15 @@ impl Access {
     async fn bearer(&self) -> azure_core::Result<String> {
         let Self::Token { credential, held } = self else { return Err(no_credentials("no token")) };
         let mut held = held.lock().await;
-        let token = match &*held {
-            Some(token) if token.expires_on > OffsetDateTime::now_utc() + TOKEN_MARGIN => token.clone(),
-            _ => credential.get_token(&[SCOPE], None).await.map_err(|error| no_credentials(&chain(&error)))?,
+        let lasts = |margin: Duration| {
+            held.clone().filter(|token| token.expires_on > OffsetDateTime::now_utc() + margin)
+        };
+        let token = match lasts(TOKEN_MARGIN) {
+            Some(token) => token,
+            None => match (credential.get_token(&[SCOPE], None).await, lasts(Duration::ZERO)) {
+                (Ok(token), _) | (Err(_), Some(token)) => token,
+                (Err(error), None) => return Err(as_credential(error)),
+            },
         };
         let bearer = format!("Bearer {}", token.token.secret());
         *held = Some(token);
@@ -125,6 +131,14 @@ impl Access {
 
 fn no_credentials(flaw: &str) -> azure_core::Error {
     azure_core::Error::with_message(ErrorKind::Credential, flaw.to_owned())
+}
+
+/// So that it is told from a failure of the store itself.
+fn as_credential(error: azure_core::Error) -> azure_core::Error {
+    match error.kind() {
+        ErrorKind::Credential => error,
+        _ => azure_core::Error::with_error(ErrorKind::Credential, error, "no token"),
+    }
 }
 
 pub(super) fn append_query(url: &mut url::Url, pairs: &str) {
@@ -159,8 +173,9 @@ fn credential(identity: &Identity, options: &ClientOptions) -> Result<Arc<dyn To
         TokenSource::ClientSecret => client_secret(identity, options),
         TokenSource::ManagedIdentity => managed(identity, options),
         TokenSource::WorkloadIdentity => workload(identity, options),
-        TokenSource::Default if known(identity.token_file.is_some(), "AZURE_FEDERATED_TOKEN_FILE")
-            && identity.client_secret.is_none() =>
+        TokenSource::Default
+            if known(identity.token_file.is_some(), "AZURE_FEDERATED_TOKEN_FILE")
+                && identity.client_secret.is_none() =>
         {
             workload(identity, options)
         }
@@ -169,7 +184,7 @@ fn credential(identity: &Identity, options: &ClientOptions) -> Result<Arc<dyn To
         }
         TokenSource::Default => {
             let links = vec![managed(identity, options)?, cli(identity)?];
-            Ok(Arc::new(Chain { links }))
+            Ok(Arc::new(Chain { links, answered: OnceLock::new() }))
         }
     }
 }
@@ -213,10 +228,11 @@ fn cli(identity: &Identity) -> Result<Arc<dyn TokenCredential>> {
     Ok(AzureCliCredential::new(Some(options)).map_err(|error| invalid("az.tenant.id", chain(&error)))?)
 }
 
-/// The first that answers. Which one did is not kept: tokens are asked for once an hour.
+/// The first that answers; from then on, that one alone.
 #[derive(Debug)]
 struct Chain {
     links: Vec<Arc<dyn TokenCredential>>,
+    answered: OnceLock<usize>,
 }
 
 #[async_trait]
@@ -226,10 +242,16 @@ impl TokenCredential for Chain {
         scopes: &[&str],
         options: Option<TokenRequestOptions<'_>>,
     ) -> azure_core::Result<AccessToken> {
+        if let Some(link) = self.answered.get().and_then(|&at| self.links.get(at)) {
+            return link.get_token(scopes, options).await;
+        }
         let mut flaws = Vec::new();
-        for link in &self.links {
+        for (at, link) in self.links.iter().enumerate() {
             match link.get_token(scopes, options.clone()).await {
-                Ok(token) => return Ok(token),
+                Ok(token) => {
+                    let _ = self.answered.set(at);
+                    return Ok(token);
+                }
                 Err(error) => flaws.push(chain(&error)),
             }
         }

@@ -89,7 +89,8 @@ async fn attempt(client: &Client, names: &[String]) -> std::result::Result<Failu
     for place in 0..names.len() {
         let found = parts.iter().position(|part| part.place == Some(place));
         let part = found.map(|found| parts.swap_remove(found));
-        let part = part.ok_or_else(|| unclear(&format!("it says nothing of {} of {}", place + 1, names.len())))?;
+        let part =
+            part.ok_or_else(|| unclear(&format!("it says nothing of {} of {}", place + 1, names.len())))?;
         if (200..300).contains(&part.status) {
             continue;
         }
@@ -196,7 +197,9 @@ mod tests {
         assert_eq!((parts[0].place, parts[0].status, parts[0].code.as_str()), (Some(1), 404, "BlobNotFound"));
         assert_eq!(parts[0].message.as_deref(), Some("None.\nTime"));
         assert_eq!((parts[1].place, parts[1].status, parts[1].code.as_str()), (Some(0), 202, ""));
-        for torn in [&text[..60], "--b_1\r\nContent-ID: x\r\n\r\nHTTP/1.1 ab\r\n", "", "--b_1--", "HTTP/1.1 202 A"] {
+        for torn in
+            [&text[..60], "--b_1\r\nContent-ID: x\r\n\r\nHTTP/1.1 ab\r\n", "", "--b_1--", "HTTP/1.1 202 A"]
+        {
             assert!(read(torn, "b_1").is_empty(), "{torn}");
         }
         assert_eq!(boundary_of("multipart/mixed; boundary=b_1"), Some("b_1"));

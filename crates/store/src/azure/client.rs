@@ -27,6 +27,8 @@ use crate::settings::invalid;
 const VERSION: &str = "2026-04-06";
 /// Idle connections are given up before the store does so, lest a request meets a closing one.
 const POOL_IDLE: Duration = Duration::from_secs(15);
+/// Where machines of Azure ask who they are: nobody else may be in between.
+const METADATA_SERVICE: &str = "169.254.169.254";
 /// Of an answer that is an error, what is read.
 const ERROR_BYTES: usize = 64 << 10;
 
@@ -51,8 +53,9 @@ impl Client {
         let pipeline = Pipeline::new(name, version, options.clone(), Vec::new(), Vec::new(), None);
         let container_options =
             BlobContainerClientOptions { client_options: options.clone(), version: VERSION.to_owned() };
-        let container_client = BlobContainerClient::new(config.container.clone(), None, Some(container_options))
-            .map_err(|error| invalid("az.endpoint.url", chain(&error)))?;
+        let container_client =
+            BlobContainerClient::new(config.container.clone(), None, Some(container_options))
+                .map_err(|error| invalid("az.endpoint.url", chain(&error)))?;
         Ok(Self { container: config.container.clone(), container_client, options, pipeline, access })
     }
 
@@ -73,8 +76,7 @@ impl Client {
     }
 
     pub(super) fn blob(&self, name: &str, version: Option<&str>) -> std::result::Result<BlobClient, Failure> {
-        let options =
-            BlobClientOptions { client_options: self.options.clone(), version: VERSION.to_owned() };
+        let options = BlobClientOptions { client_options: self.options.clone(), version: VERSION.to_owned() };
         let client = BlobClient::new(self.blob_url(name), None, Some(options)).map_err(failure::of)?;
         match version {
             None => Ok(client),
@@ -124,7 +126,8 @@ fn http_client(config: &Config) -> Result<reqwest::Client> {
         .no_proxy();
     if let Some(proxy) = &config.proxy {
         let proxy = reqwest::Proxy::all(proxy.reveal())
-            .map_err(|error| invalid("az.proxy.url", chain(&error.without_url())))?;
+            .map_err(|error| invalid("az.proxy.url", chain(&error.without_url())))?
+            .no_proxy(reqwest::NoProxy::from_string(METADATA_SERVICE));
         builder = builder.proxy(proxy);
     }
     if let Some(path) = &config.ca_file {

@@ -169,7 +169,10 @@ fn parse_access(values: &Values<'_>) -> Result<Access> {
         .filter(|name| values.text(name).is_some())
         .collect();
     if let [first, second, ..] = given[..] {
-        return Err(invalid(second, format!("authorizes requests, and so does {first}: one of them too many")));
+        return Err(invalid(
+            second,
+            format!("authorizes requests, and so does {first}: one of them too many"),
+        ));
     }
     let Some(&name) = given.first() else { return parse_identity(values).map(Access::Token) };
     if let Some(other) = TOKEN_SETTINGS.into_iter().find(|name| values.text(name).is_some()) {
@@ -258,7 +261,10 @@ mod tests {
         assert_eq!((config.container_name.as_str(), config.prefix.as_str()), ("some-container", "a/b/"));
         let endpoint = ("az.endpoint.url", "http://127.0.0.1:10000/account1/");
         let config = parse("az://account1/box", &[endpoint, ("az.account.key", "aGk=")]).unwrap();
-        assert_eq!((config.container.as_str(), config.prefix.as_str()), ("http://127.0.0.1:10000/account1/box", ""));
+        assert_eq!(
+            (config.container.as_str(), config.prefix.as_str()),
+            ("http://127.0.0.1:10000/account1/box", "")
+        );
         for (url, word) in [
             ("az:///box", "no account"),
             ("az://account1", "no container"),
@@ -294,10 +300,16 @@ mod tests {
             (vec![("az.authority.host", "http://login")], vec!["az.authority.host", "https://"]),
             (vec![("az.endpoint.url", "http://there")], vec!["az.endpoint.url", "plain http"]),
             (vec![key, ("az.endpoint.url", "http://me:hush@there")], vec!["az.endpoint.url", "password"]),
-            (vec![sas, ("az.endpoint.url", "http://there?sig=hush")], vec!["az.endpoint.url", "az.sas.token"]),
+            (
+                vec![sas, ("az.endpoint.url", "http://there?sig=hush")],
+                vec!["az.endpoint.url", "az.sas.token"],
+            ),
         ] {
             let text = parse("az://account1/box", &pairs).unwrap_err();
-            assert!(words.iter().all(|word| text.contains(word)) && !text.contains("hush"), "{pairs:?}: {text}");
+            assert!(
+                words.iter().all(|word| text.contains(word)) && !text.contains("hush"),
+                "{pairs:?}: {text}"
+            );
         }
     }
 
@@ -309,7 +321,10 @@ mod tests {
             [("az.client.secret", "hush"), ("az.client.id", "c")],
         ] {
             let text = format!("{:?}", parse("az://account1/box", &pairs).unwrap());
-            assert!(!text.contains("hush") && !text.contains("aHVzaA") && text.contains("[hidden]"), "{text}");
+            assert!(
+                !text.contains("hush") && !text.contains("aHVzaA") && text.contains("[hidden]"),
+                "{text}"
+            );
         }
     }
 }

@@ -63,7 +63,13 @@ impl Source {
     }
 }
 
-async fn whole(inner: &Inner, source: &Source, to: &Key, options: &PutOptions, at: &At) -> Result<ObjectMeta> {
+async fn whole(
+    inner: &Inner,
+    source: &Source,
+    to: &Key,
+    options: &PutOptions,
+    at: &At,
+) -> Result<ObjectMeta> {
     let (full, id, size_bytes) = (inner.full(to, at)?, new_id(), source.meta.size_bytes);
     let request = || async {
         let mut request = inner.client.request(Method::Put, inner.client.blob_url(&full));

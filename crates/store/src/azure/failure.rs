@@ -1,5 +1,7 @@
 //! What Azure's answers mean.
 
+use std::error::Error as StdError;
+
 use azure_core::error::ErrorKind;
 use azure_core::http::RawResponse;
 use azure_core::http::headers::HeaderName;
@@ -24,16 +26,31 @@ pub(super) fn of(error: azure_core::Error) -> Failure {
         ErrorKind::Connection | ErrorKind::Io => {
             Failure::broken_way(hide_signatures(&chain(&error)), "az.tls.ca.file")
         }
-        // A metadata service that is slow or away is cured by asking again; whether it is that, is in words only.
         ErrorKind::Credential => {
-            let detail = format!("no credentials: {}", hide_signatures(&chain(&error)));
-            Failure::new(Kind::Denied, Passing::Transient, false, detail)
+            let text: String = chain(&error).chars().take(2 * MESSAGE_CHARS).collect();
+            let passing = if may_pass(&error) { Passing::Transient } else { Passing::Never };
+            Failure::new(Kind::Denied, passing, false, format!("no credentials: {}", hide_signatures(&text)))
         }
         ErrorKind::DataConversion => {
             Failure::new(Kind::Unavailable, Passing::Transient, true, hide_signatures(&chain(&error)))
         }
         _ => Failure::new(Kind::Other, Passing::Never, true, hide_signatures(&chain(&error))),
     }
+}
+
+/// Whether whoever gives tokens is slow or away, rather than that it gives none.
+fn may_pass(error: &azure_core::Error) -> bool {
+    let mut next: Option<&(dyn StdError + 'static)> = Some(error);
+    while let Some(current) = next {
+        match current.downcast_ref::<azure_core::Error>().map(azure_core::Error::kind) {
+            Some(ErrorKind::Io | ErrorKind::Connection) => return true,
+            Some(ErrorKind::HttpResponse { status, .. }) => {
+                return meaning_of_status(u16::from(*status)).1 != Passing::Never;
+            }
+            _ => next = current.source(),
+        }
+    }
+    false
 }
 
 fn answered(status: u16, code: &str, answer: Option<&RawResponse>) -> Failure {
@@ -158,7 +175,8 @@ mod tests {
     fn signatures_are_hidden_and_messages_short() {
         let message = format!("of https://x/y?sig=hu%2Bsh=&sv=1 and sig=hush\n{}", "x".repeat(1000));
         let failure = said(403, "AuthenticationFailed", Some(&message), Some("R42"));
-        let expected = "403 AuthenticationFailed: of https://x/y?sig=[hidden]&sv=1 and sig=[hidden] [request R42]";
+        let expected =
+            "403 AuthenticationFailed: of https://x/y?sig=[hidden]&sv=1 and sig=[hidden] [request R42]";
         assert_eq!(failure.detail, expected);
         assert_eq!(element("<E><Code>A</Code><Message>b", "Code"), Some("A"));
         assert_eq!(element("<E><Code>A</Code><Message>b", "Message"), Some("b"));

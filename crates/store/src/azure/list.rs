@@ -41,7 +41,12 @@ pub(super) struct Answer {
 
 impl From {
     /// `None` where nothing of the prefix follows `start_after`.
-    pub(super) fn new(inner: &Inner, prefix: &str, start_after: Option<&Key>, versions: bool) -> Option<Self> {
+    pub(super) fn new(
+        inner: &Inner,
+        prefix: &str,
+        start_after: Option<&Key>,
+        versions: bool,
+    ) -> Option<Self> {
         let own = &inner.config.prefix;
         let after = match start_after.map(Key::as_str) {
             Some(after) if after > prefix && !after.starts_with(prefix) => return None,
@@ -65,7 +70,8 @@ impl From {
         let mut items = Vec::with_capacity(answer.blob_items.len());
         for item in answer.blob_items {
             let Some(name) = item.name.as_deref() else { continue };
-            let in_order = self.last.as_deref().is_none_or(|last| last < name || (self.versions && last == name));
+            let in_order =
+                self.last.as_deref().is_none_or(|last| last < name || (self.versions && last == name));
             if !in_order {
                 let detail = format!("{name:?} is listed behind {:?}: not in the order of bytes", self.last);
                 return Err(at.error(Kind::Unsupported, detail));
@@ -161,7 +167,7 @@ pub(super) fn meta(inner: &Inner, item: &BlobItem) -> Option<ObjectMeta> {
     Some(ObjectMeta {
         key: key_of(inner, item)?,
         size_bytes: properties.content_length.unwrap_or(0),
-        etag: properties.etag.as_ref().map(|etag| quoted(&etag.to_string())),
+        etag: properties.etag.as_ref().map(|etag| quoted(etag.as_ref())),
         version: item.version_id.clone(),
         last_modified_ms: modified.and_then(|time| i64::try_from(time).ok()).unwrap_or(0),
         storage_class: properties.access_tier.as_ref().map(ToString::to_string),

@@ -76,7 +76,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "az.proxy.url",
         SettingKind::Url,
         None,
-        "HTTP proxy for all requests, those for tokens too; may hold a user and a password. Default: none, whatever the environment says.",
+        "HTTP proxy for all requests, those for tokens too (but not those of a managed identity); may hold a user and a password. Default: none, whatever the environment says.",
     )
     .secret(),
     Setting::new(

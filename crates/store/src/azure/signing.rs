@@ -57,7 +57,8 @@ impl AccountKey {
         let resource = format!("/blob/{}/{container}/{name}", self.account);
         // Permissions, start, expiry, resource, identifier, addresses, protocol, version, kind (b: a blob), snapshot,
         // encryption scope, and five headers of the answer.
-        let text = ["r", "", expiry, &resource, "", "", "", VERSION, "b", "", "", "", "", "", "", ""].join("\n");
+        let text =
+            ["r", "", expiry, &resource, "", "", "", VERSION, "b", "", "", "", "", "", "", ""].join("\n");
         let signature = encode(&self.sign(&text));
         format!("sv={VERSION}&sr=b&sp=r&se={}&sig={signature}", encode(expiry))
     }
@@ -144,12 +145,23 @@ mod tests {
     #[test]
     fn the_signed_text_is_microsofts() {
         // The example of Microsoft's documentation of Shared Key: Get Container Metadata.
-        let url = "http://myaccount.blob.core.windows.net/mycontainer?restype=container&comp=metadata&timeout=20";
+        let url =
+            "http://myaccount.blob.core.windows.net/mycontainer?restype=container&comp=metadata&timeout=20";
         let headers = [("x-ms-version", "2014-02-14"), ("x-ms-date", "Fri, 26 Jun 2015 23:39:12 GMT")];
         let text = text_of_request("myaccount", &request(Method::Get, url, &headers));
         let expected = "GET\n\n\n\n\n\n\n\n\n\n\n\nx-ms-date:Fri, 26 Jun 2015 23:39:12 GMT\nx-ms-version:2014-02-14\n\
             /myaccount/mycontainer\ncomp:metadata\nrestype:container\ntimeout:20";
         assert_eq!(text, expected);
+        let expected = "SharedKey devstoreaccount1:ptM+ecjw5YQ3tBxAoRzu6V8i45YUXsPZwjY+D5uqY1s=";
+        assert_eq!(key().authorization(&request(Method::Get, url, &headers)), expected);
+    }
+
+    /// The signatures here and above were made by another implementation (Python's `hmac`).
+    #[test]
+    fn the_signature_of_an_address_is_for_one_blob() {
+        let expected = "sv=2022-11-02&sr=b&sp=r&se=2026-01-02T03%3A04%3A05Z&\
+            sig=FNaSnkLexuON3OAPW%2FLzp227nLFOptelr5zGtO2rtuw%3D";
+        assert_eq!(key().read_blob("box", "a+b/c", "2026-01-02T03:04:05Z"), expected);
     }
 
     #[test]

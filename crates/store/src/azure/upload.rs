@@ -78,7 +78,11 @@ impl AzureUpload {
         format!("{}-{number:05}", self.write_id).into_bytes()
     }
 
-    async fn commit(&self, size_bytes: u64, blocks: Vec<Vec<u8>>) -> std::result::Result<ObjectMeta, Failure> {
+    async fn commit(
+        &self,
+        size_bytes: u64,
+        blocks: Vec<Vec<u8>>,
+    ) -> std::result::Result<ObjectMeta, Failure> {
         let if_absent = self.options.create == Create::IfAbsent;
         let options = BlockBlobClientCommitBlockListOptions {
             if_none_match: if_absent.then(|| Etag::from("*")),
@@ -136,7 +140,10 @@ impl AzureUpload {
 
 impl fmt::Debug for AzureUpload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AzureUpload").field("key", &self.key).field("id", &self.write_id).finish_non_exhaustive()
+        f.debug_struct("AzureUpload")
+            .field("key", &self.key)
+            .field("id", &self.write_id)
+            .finish_non_exhaustive()
     }
 }
 

@@ -84,7 +84,14 @@ impl OldestFirst {
                 let last = self.newest.as_ref().or(self.oldest.last());
                 let last_modified_ms = last.map_or(0, |version| version.last_modified_ms);
                 let (id, delete_marker) = (MARKER.to_owned(), true);
-                Version { id, delete_marker, size_bytes: 0, etag: None, last_modified_ms, storage_class: None }
+                Version {
+                    id,
+                    delete_marker,
+                    size_bytes: 0,
+                    etag: None,
+                    last_modified_ms,
+                    storage_class: None,
+                }
             }
         };
         let versions = self.oldest.into_iter().chain([last]).collect();
@@ -114,9 +121,12 @@ impl Versions for AzureVersions {
             return Ok(VersionPage::default());
         };
         let (mut page, mut open) = (VersionPage::default(), None::<OldestFirst>);
+        // One more than is wanted: only the next key tells that a key has no further version. Keys of many versions,
+        // and one to be passed over, take more, by large pages.
+        let mut entries = (max_keys + 1).min(PAGE_MAX);
         loop {
-            // Versions of a key to be passed over come too: no page is asked for that is too small for them.
-            let answer = from.next(inner, PAGE_MAX, &at).await?;
+            let answer = from.next(inner, entries, &at).await?;
+            entries = PAGE_MAX;
             for (key, version, is_current) in answer.items.iter().filter_map(|item| version_of(inner, item)) {
                 match &mut open {
                     Some(same) if same.key == key => same.push(version, is_current),

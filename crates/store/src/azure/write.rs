@@ -48,7 +48,8 @@ impl Inner {
         headers: &azure_core::http::headers::Headers,
     ) -> ObjectMeta {
         let meta = self.meta(key, size_bytes, headers);
-        let last_modified_ms = if text(headers, "last-modified").is_some() { meta.last_modified_ms } else { now_ms() };
+        let last_modified_ms =
+            if text(headers, "last-modified").is_some() { meta.last_modified_ms } else { now_ms() };
         ObjectMeta { last_modified_ms, storage_class: self.access_tier(options), ..meta }
     }
 
