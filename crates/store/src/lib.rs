@@ -1,5 +1,7 @@
 //! Object stores behind one contract.
 
+#[cfg(feature = "azure")]
+mod azure;
 mod body;
 pub mod conformance;
 mod contract;
@@ -23,6 +25,8 @@ mod settings;
 mod throttle;
 mod versions;
 
+#[cfg(feature = "azure")]
+pub use azure::AzureStore;
 pub use contract::{
     Create, GetRange, GetResult, Limits, ListPage, ObjectMeta, PendingUpload, PutOptions, Result,
     SharedStore, Store, Upload, delete,
