@@ -14,9 +14,15 @@ const ARROWS: [(&str, &[&str]); 10] = [
     ("varve-archive", &["varve-format", "varve-store"]),
     ("varve-kafka", &["varve-format"]),
     ("varve-cluster", &["varve-archive", "varve-format", "varve-kafka"]),
-    ("varve-archiver", &["varve-archive", "varve-cluster", "varve-format", "varve-kafka", "varve-store"]),
-    ("varve-restore", &["varve-archive", "varve-cluster", "varve-format", "varve-kafka", "varve-store"]),
-    ("varve-rsm", &["varve-archive", "varve-format", "varve-store"]),
+    (
+        "varve-archiver",
+        &["varve-archive", "varve-cluster", "varve-format", "varve-kafka", "varve-keys", "varve-store"],
+    ),
+    (
+        "varve-restore",
+        &["varve-archive", "varve-cluster", "varve-format", "varve-kafka", "varve-keys", "varve-store"],
+    ),
+    ("varve-rsm", &["varve-archive", "varve-format", "varve-keys", "varve-store"]),
     (
         "varve-cli",
         &[
@@ -25,6 +31,7 @@ const ARROWS: [(&str, &[&str]); 10] = [
             "varve-cluster",
             "varve-format",
             "varve-kafka",
+            "varve-keys",
             "varve-restore",
             "varve-store",
         ],

@@ -41,6 +41,6 @@ pub use open::{check, open};
 pub use operation::Operation;
 pub use s3::S3Store;
 pub use setting::{Setting, SettingKind, nearest, parse_bytes, parse_duration};
-pub use settings::{is_setting, settings, store_of};
+pub use settings::{STORES_WITH_SETTINGS, is_setting, settings, store_of};
 pub use throttle::{Rate, ThrottledStore};
 pub use versions::{KEY_VERSIONS_MAX, KeyVersions, Version, VersionPage, Versions};

@@ -22,6 +22,10 @@ const STORES: &[(&str, &[Setting])] = &[
 static SETTINGS: LazyLock<Vec<Setting>> =
     LazyLock::new(|| STORES.iter().flat_map(|(_, settings)| settings.iter().copied()).collect());
 
+/// Schemes of the stores that have settings, and what people call these stores.
+pub const STORES_WITH_SETTINGS: &[(&str, &str)] =
+    &[("az", "Azure Blob Storage"), ("gs", "Google Cloud Storage"), ("s3", "S3")];
+
 /// All settings of all stores, sorted by name.
 pub fn settings() -> &'static [Setting] {
     &SETTINGS

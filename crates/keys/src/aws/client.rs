@@ -72,7 +72,10 @@ impl Connector {
         }
         let shared = loader.load().await;
         let timeouts = TimeoutConfig::builder().connect_timeout(self.connect_timeout).build();
-        let mut builder = aws_sdk_kms::config::Builder::from(&shared)
+        // An endpoint in the environment or a profile may be another service's, and plain: only the setting's counts.
+        let mut builder = aws_sdk_kms::config::Builder::from(&shared);
+        builder.set_endpoint_url(None);
+        let mut builder = builder
             // Attempts are ours.
             .retry_config(RetryConfig::disabled())
             .timeout_config(timeouts)

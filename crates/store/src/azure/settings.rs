@@ -21,7 +21,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "az.auth",
         SettingKind::Choice(&["default", "cli", "client-secret", "managed-identity", "workload-identity"]),
         Some("default"),
-        "Where tokens come from, if neither a key nor a SAS is given. `default` takes a client secret, then a workload identity, from settings or environment (`AZURE_CLIENT_SECRET`, `AZURE_FEDERATED_TOKEN_FILE` …), else the first that answers of managed identity and Azure CLI.",
+        "Where tokens come from, if neither a key nor a SAS is given. `default` takes a workload identity, then a client secret, from settings or environment (`AZURE_CLIENT_SECRET`, `AZURE_FEDERATED_TOKEN_FILE` …), else the first that answers of managed identity and Azure CLI.",
     ),
     Setting::new(
         "az.authority.host",
