@@ -12,9 +12,9 @@ use crate::memory::MemoryStore;
 use crate::s3::S3Store;
 use crate::settings::Values;
 
-const SCHEMES: &str = "file:///directory, s3://bucket/prefix, memory://name";
+const SCHEMES: &str = "file:///directory, s3://bucket/prefix, gs://bucket/prefix, memory://name";
 
-/// Opens `memory://name`, `file:///directory` or `s3://bucket/prefix`. `given` are the store's own settings
+/// Opens `memory://name`, `file:///directory`, `s3://bucket/prefix` or `gs://bucket/prefix`. `given` are the store's own settings
 /// (see [`settings`](crate::settings)); an unknown one, or a wrong value, is [`Kind::Invalid`]. Nothing is sent
 /// yet: whether the store answers shows with the first call.
 pub async fn open(url: &str, given: &BTreeMap<String, String>) -> Result<SharedStore> {
@@ -35,6 +35,8 @@ pub async fn open(url: &str, given: &BTreeMap<String, String>) -> Result<SharedS
             }
         }
         "s3" => Ok(Arc::new(S3Store::open(&parsed, &values("s3")?).await?)),
+        #[cfg(feature = "gcs")]
+        "gs" => Ok(Arc::new(crate::gcs::GcsStore::open(&parsed, &values("gs")?).await?)),
         other => Err(unknown_scheme(url, other)),
     }
 }
@@ -45,16 +47,22 @@ pub fn check(url: &str, given: &BTreeMap<String, String>) -> Vec<Error> {
         Ok(parsed) => parsed,
         Err(flaw) => return vec![flaw],
     };
-    if !["memory", "file", "s3"].contains(&parsed.scheme()) {
+    if !is_known(parsed.scheme()) {
         return vec![unknown_scheme(url, parsed.scheme())];
     }
     let (values, mut flaws) = Values::examine(parsed.scheme(), given);
     match parsed.scheme() {
         "file" if parsed.to_file_path().is_err() => flaws.push(no_directory(url)),
         "s3" => flaws.extend(S3Store::check(&parsed, &values)),
+        #[cfg(feature = "gcs")]
+        "gs" => flaws.extend(crate::gcs::GcsStore::check(&parsed, &values)),
         _ => {}
     }
     flaws
+}
+
+fn is_known(scheme: &str) -> bool {
+    matches!(scheme, "memory" | "file" | "s3") || (cfg!(feature = "gcs") && scheme == "gs")
 }
 
 fn parse_url(url: &str) -> Result<Url> {

@@ -13,7 +13,11 @@ pub(crate) const TEXT: SettingKind = SettingKind::Text("text");
 pub(crate) const MINUTES_10_MS: u64 = 600_000;
 
 /// The stores that have settings: the scheme of their URLs, with which the names of their settings begin.
-const STORES: &[(&str, &[Setting])] = &[("s3", crate::s3::SETTINGS)];
+const STORES: &[(&str, &[Setting])] = &[
+    #[cfg(feature = "gcs")]
+    ("gs", crate::gcs::SETTINGS),
+    ("s3", crate::s3::SETTINGS),
+];
 
 static SETTINGS: LazyLock<Vec<Setting>> =
     LazyLock::new(|| STORES.iter().flat_map(|(_, settings)| settings.iter().copied()).collect());
