@@ -128,3 +128,15 @@ async fn gcs() {
         check_but(store, scratch, BEYOND_FAKE_GCS).await;
     }
 }
+
+/// Its tokens name keys: a listing of versions does not get past a key with more of them than a page holds.
+#[cfg(feature = "gcs")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn gcs_with_versions() {
+    let Some(server) = fake_gcs::start("unused").await else { return };
+    fake_gcs::make_bucket(&server, "versions", true).await;
+    let store = open("gs://versions/deep/prefix", &server.settings()).await.unwrap();
+    assert!(store.versions().await.unwrap().is_some());
+    let beyond = [BEYOND_FAKE_GCS, &["version_pages", "version_many"]].concat();
+    check_but(store, "scratch/", &beyond).await;
+}

@@ -7,14 +7,14 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use google_cloud_auth::credentials::Credentials;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use reqwest::{Certificate, Method, Proxy, RequestBuilder, Response, redirect, retry, tls};
 use serde::de::DeserializeOwned;
 use url::Url;
 
 use super::config::Config;
-use super::{credentials, failure};
+use super::credentials::Signer;
+use super::failure;
 use crate::contract::Result;
 use crate::error::Kind;
 use crate::failure::{Failure, Passing, chain};
@@ -27,12 +27,12 @@ const ANSWER_BYTES_MAX: usize = 32 << 20;
 
 pub(super) struct Client {
     http: reqwest::Client,
-    credentials: Option<Credentials>,
+    signer: Option<Signer>,
 }
 
 impl Client {
     pub(super) fn connect(config: &Config) -> Result<Self> {
-        Ok(Self { http: http_client(config)?, credentials: credentials::connect(config)? })
+        Ok(Self { http: http_client(config)?, signer: Signer::new(config)? })
     }
 
     pub(super) fn request(&self, method: Method, url: Url) -> RequestBuilder {
@@ -49,8 +49,8 @@ impl Client {
 
     /// An answer that is a success.
     pub(super) async fn send(&self, request: RequestBuilder) -> std::result::Result<Response, Failure> {
-        let request = match &self.credentials {
-            Some(credentials) => request.headers(credentials::headers(credentials).await?),
+        let request = match &self.signer {
+            Some(signer) => request.headers(signer.headers().await?),
             None => request,
         };
         let response = self.send_unsigned(request).await?;

@@ -1,5 +1,7 @@
 //! Who we are: Google's own crate fetches tokens and renews them before they expire.
 
+use std::time::Duration;
+
 use google_cloud_auth::build_errors::Error as BuildError;
 use google_cloud_auth::credentials::service_account::AccessSpecifier;
 use google_cloud_auth::credentials::{
@@ -8,7 +10,9 @@ use google_cloud_auth::credentials::{
 use google_cloud_auth::errors::CredentialsError;
 use hyper::HeaderMap;
 use hyper::http::Extensions;
+use parking_lot::Mutex;
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::config::Config;
 use crate::contract::Result;
@@ -20,14 +24,78 @@ const SCOPES: [&str; 1] = ["https://www.googleapis.com/auth/devstorage.read_writ
 /// Of what a token server says.
 const SAID_BYTES_MAX: usize = 500;
 
-/// `None` where requests carry no token. Nothing is sent yet.
-pub(super) fn connect(config: &Config) -> Result<Option<Credentials>> {
-    if config.anonymous {
-        return Ok(None);
+/// A refusal is asked about again after so long, a failure that may pass much sooner.
+const REFUSED: Duration = Duration::from_secs(30);
+const FAILED: Duration = Duration::from_secs(1);
+
+/// What requests are signed by. Google's crate renews tokens on its own, but after a refusal it never asks again, after
+/// a failure it says the same for ten seconds, and a token server that hangs it waits for without end: so credentials
+/// are begun anew then, from what the file or the environment says by that time.
+pub(super) struct Signer {
+    file: Option<String>,
+    patience: Duration,
+    current: Mutex<Current>,
+}
+
+struct Current {
+    credentials: Credentials,
+    /// When they were begun anew.
+    renewed: Option<Instant>,
+}
+
+impl Signer {
+    /// `None` where requests carry no token. Nothing is sent yet.
+    pub(super) fn new(config: &Config) -> Result<Option<Self>> {
+        if config.anonymous {
+            return Ok(None);
+        }
+        let file = config.credentials_file.clone();
+        let current = Mutex::new(Current { credentials: build(file.as_deref())?, renewed: None });
+        // Before the attempt that waits for it is given up.
+        Ok(Some(Self { file, patience: config.timeout * 9 / 10, current }))
     }
-    let Some(path) = &config.credentials_file else {
+
+    /// The headers that a request goes with.
+    pub(super) async fn headers(&self) -> std::result::Result<HeaderMap, Failure> {
+        let credentials = self.current.lock().credentials.clone();
+        match tokio::time::timeout(self.patience, credentials.headers(Extensions::new())).await {
+            Ok(Ok(CacheableResource::New { data, .. })) => Ok(data),
+            Ok(Ok(CacheableResource::NotModified)) => Err(Failure::new(
+                Kind::Other,
+                Passing::Never,
+                false,
+                "no credentials, although none were there",
+            )),
+            Ok(Err(error)) => {
+                self.renew(if error.is_transient() { FAILED } else { REFUSED });
+                Err(denied(&error))
+            }
+            Err(_) => {
+                self.renew(FAILED);
+                let detail = format!("no credentials: no token within {} ms", self.patience.as_millis());
+                Err(Failure::new(Kind::Denied, Passing::Transient, false, detail))
+            }
+        }
+    }
+
+    /// Unless this was done a moment ago.
+    fn renew(&self, pause: Duration) {
+        let mut current = self.current.lock();
+        if current.renewed.is_some_and(|renewed| renewed.elapsed() < pause) {
+            return;
+        }
+        current.renewed = Some(Instant::now());
+        match build(self.file.as_deref()) {
+            Ok(credentials) => current.credentials = credentials,
+            Err(error) => tracing::debug!(%error, "credentials were not begun anew"),
+        }
+    }
+}
+
+fn build(file: Option<&str>) -> Result<Credentials> {
+    let Some(path) = file else {
         let found = Builder::default().with_scopes(SCOPES).build();
-        return found.map(Some).map_err(|error| invalid("gs.auth", why(&error)));
+        return found.map_err(|error| invalid("gs.auth", why(&error)));
     };
     let refuse = |flaw: String| invalid("gs.credentials.file", format!("{path:?}: {flaw}"));
     let text = std::fs::read_to_string(path).map_err(|error| refuse(error.to_string()))?;
@@ -45,23 +113,12 @@ pub(super) fn connect(config: &Config) -> Result<Option<Credentials>> {
             return Err(refuse(format!("its type is none of {known}")));
         }
     };
-    built.map(Some).map_err(|error| refuse(why(&error)))
+    built.map_err(|error| refuse(why(&error)))
 }
 
 fn why(error: &BuildError) -> String {
     // What could not be parsed may be a key, and the error may quote it.
     if error.is_parsing() { "the file is not as its type has it".to_owned() } else { chain(error) }
-}
-
-/// The headers that a request goes with.
-pub(super) async fn headers(credentials: &Credentials) -> std::result::Result<HeaderMap, Failure> {
-    match credentials.headers(Extensions::new()).await {
-        Ok(CacheableResource::New { data, .. }) => Ok(data),
-        Ok(CacheableResource::NotModified) => {
-            Err(Failure::new(Kind::Other, Passing::Never, false, "no credentials, although none were there"))
-        }
-        Err(error) => Err(denied(&error)),
-    }
 }
 
 fn denied(error: &CredentialsError) -> Failure {

@@ -5,6 +5,7 @@ use reqwest::Method;
 use super::Inner;
 use super::resource::{FIELDS, Object, Page};
 use crate::contract::{ListPage, Result};
+use crate::error::Kind;
 use crate::key::Key;
 
 pub(super) const PAGE_MAX: usize = 1000;
@@ -56,6 +57,9 @@ impl Inner {
         let request = || async { self.client.ask(self.client.request(Method::GET, url.clone())).await };
         let mut page: Page = self.retry.run(&at, 0, request).await?;
         page.next_page_token = page.next_page_token.filter(|token| !token.is_empty());
+        if page.next_page_token.is_some() && page.next_page_token == from.token {
+            return Err(at.error(Kind::Other, "the listing goes round in a circle"));
+        }
         Ok(page)
     }
 
