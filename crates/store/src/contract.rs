@@ -162,8 +162,11 @@ pub struct Limits {
     pub preferred_parallel_parts: usize,
     /// Whether [`Store::list_uploads`] finds uploads that were left behind. Where not, the store itself forgets them.
     pub lists_uploads: bool,
-    /// Of an upload that must create, parts that arrive before their turn: so many are held in memory, further ones
-    /// wait. `None` where parts go to the store as they come.
+    /// Of an upload that must create, where the store takes an object's bytes in order only, parts that arrive before
+    /// their turn: so many are held in memory, further ones wait until the parts before them have come. So a caller
+    /// that awaits some parts before it sends others must begin them in the order of their numbers; one that has all
+    /// of them under way at once may begin them in any. A store that knows no other uploads does so with each.
+    /// `None` where parts go to the store as they come.
     pub creates_hold_parts: Option<usize>,
 }
 
@@ -213,7 +216,9 @@ pub trait Store: Send + Sync + fmt::Debug {
 /// An upload under way. Parts may be sent from many tasks at once.
 #[async_trait]
 pub trait Upload: Send + Sync + fmt::Debug {
-    /// Part `number`, from 1. Sending a number again replaces it.
+    /// Part `number`, from 1. Sending a number again replaces it; where parts go in order
+    /// ([`Limits::creates_hold_parts`]), one that went is replaced by the same bytes only, by others is
+    /// [`Kind::Unsupported`].
     async fn put_part(&self, number: u32, body: Bytes) -> Result<()>;
 
     /// Makes the object visible. All numbers from 1 to the highest were sent, else [`Kind::Invalid`].

@@ -11,6 +11,8 @@ mod error;
 mod failure;
 mod fault;
 mod filesystem;
+#[cfg(feature = "gcs")]
+mod gcs;
 mod key;
 mod memory;
 mod open;
@@ -35,6 +37,8 @@ pub use count::{CountingStore, Counts, LATENCY_BUCKETS_SECONDS, OperationCount};
 pub use error::{Error, Kind};
 pub use fault::{Event, Fault, Faults, FaultyStore, Rule, When};
 pub use filesystem::FilesystemStore;
+#[cfg(feature = "gcs")]
+pub use gcs::GcsStore;
 pub use key::Key;
 pub use memory::MemoryStore;
 pub use open::{check, open};

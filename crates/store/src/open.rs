@@ -14,9 +14,10 @@ use crate::memory::MemoryStore;
 use crate::s3::S3Store;
 use crate::settings::Values;
 
-const SCHEMES: &str = "file:///directory, s3://bucket/prefix, az://account/container/prefix, memory://name";
+const SCHEMES: &str =
+    "s3://bucket/prefix, gs://bucket/prefix, az://account/container/prefix, file:///directory, memory://name";
 
-/// Opens `memory://name`, `file:///directory`, `s3://bucket/prefix` or `az://account/container/prefix`. `given` are the store's own settings
+/// Opens a store by its URL, which is one of these. `given` are the store's own settings
 /// (see [`settings`](crate::settings)); an unknown one, or a wrong value, is [`Kind::Invalid`]. Nothing is sent
 /// yet: whether the store answers shows with the first call.
 pub async fn open(url: &str, given: &BTreeMap<String, String>) -> Result<SharedStore> {
@@ -39,6 +40,8 @@ pub async fn open(url: &str, given: &BTreeMap<String, String>) -> Result<SharedS
         "s3" => Ok(Arc::new(S3Store::open(&parsed, &values("s3")?).await?)),
         #[cfg(feature = "azure")]
         "az" => Ok(Arc::new(AzureStore::open(&parsed, &values("az")?)?)),
+        #[cfg(feature = "gcs")]
+        "gs" => Ok(Arc::new(crate::gcs::GcsStore::open(&parsed, &values("gs")?).await?)),
         other => Err(unknown_scheme(url, other)),
     }
 }
@@ -49,8 +52,7 @@ pub fn check(url: &str, given: &BTreeMap<String, String>) -> Vec<Error> {
         Ok(parsed) => parsed,
         Err(flaw) => return vec![flaw],
     };
-    let azure = cfg!(feature = "azure") && parsed.scheme() == "az";
-    if !azure && !["memory", "file", "s3"].contains(&parsed.scheme()) {
+    if !is_known(parsed.scheme()) {
         return vec![unknown_scheme(url, parsed.scheme())];
     }
     let (values, mut flaws) = Values::examine(parsed.scheme(), given);
@@ -59,9 +61,20 @@ pub fn check(url: &str, given: &BTreeMap<String, String>) -> Vec<Error> {
         "s3" => flaws.extend(S3Store::check(&parsed, &values)),
         #[cfg(feature = "azure")]
         "az" => flaws.extend(AzureStore::check(&parsed, &values)),
+        #[cfg(feature = "gcs")]
+        "gs" => flaws.extend(crate::gcs::GcsStore::check(&parsed, &values)),
         _ => {}
     }
     flaws
+}
+
+fn is_known(scheme: &str) -> bool {
+    match scheme {
+        "memory" | "file" | "s3" => true,
+        "az" => cfg!(feature = "azure"),
+        "gs" => cfg!(feature = "gcs"),
+        _ => false,
+    }
 }
 
 fn parse_url(url: &str) -> Result<Url> {

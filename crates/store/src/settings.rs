@@ -16,6 +16,8 @@ pub(crate) const MINUTES_10_MS: u64 = 600_000;
 const STORES: &[(&str, &[Setting])] = &[
     #[cfg(feature = "azure")]
     ("az", crate::azure::SETTINGS),
+    #[cfg(feature = "gcs")]
+    ("gs", crate::gcs::SETTINGS),
     ("s3", crate::s3::SETTINGS),
 ];
 

@@ -59,7 +59,8 @@ pub trait Versions: Send + Sync + fmt::Debug {
 
     async fn head(&self, key: &Key, version: &str) -> Result<ObjectMeta>;
 
-    /// Removes one version, or a delete marker, for good; absent is no error. One that a lock holds is
+    /// Removes one version, or a delete marker, for good; absent is no error. Where it was the current one, the one
+    /// before may become current (S3) or not (GCS, Azure, where markers are but told). One that a lock holds is
     /// [`Kind::Denied`](crate::Kind::Denied) or, on some servers, [`Kind::Invalid`](crate::Kind::Invalid).
     async fn delete(&self, key: &Key, version: &str) -> Result<()>;
 }

@@ -57,6 +57,11 @@ pub(super) async fn replaced_part(room: Room) -> Checked {
     let (key, upload, part_bytes) = begin(&room, "replaced", &PutOptions::default()).await?;
     let body = pattern(3, part_bytes + 100);
     upload.put_part(1, pattern(4, part_bytes)).await?;
+    if room.store.limits().creates_hold_parts.is_some() {
+        let again = upload.put_part(1, part(&body, part_bytes, 1)).await;
+        upload.abort().await?;
+        return expect_kind("another body for a part that was sent on", Kind::Unsupported, again);
+    }
     upload.put_part(2, pattern(5, 5000)).await?;
     upload.put_part(2, part(&body, part_bytes, 2)).await?;
     upload.put_part(1, part(&body, part_bytes, 1)).await?;

@@ -1,0 +1,160 @@
+//! Requests, one at a time: whoever calls decides whether to send them again.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use reqwest::{Certificate, Method, Proxy, RequestBuilder, Response, redirect, retry, tls};
+use serde::de::DeserializeOwned;
+use url::Url;
+
+use super::config::Config;
+use super::credentials::Signer;
+use super::failure;
+use crate::contract::Result;
+use crate::error::Kind;
+use crate::failure::{Failure, Passing, chain};
+use crate::settings::invalid;
+
+/// Idle connections are given up before the store does so, lest a request meets a closing one.
+const POOL_IDLE: Duration = Duration::from_secs(30);
+/// A page of a listing is some 2 MiB.
+const ANSWER_BYTES_MAX: usize = 32 << 20;
+
+pub(super) struct Client {
+    http: reqwest::Client,
+    signer: Option<Signer>,
+}
+
+impl Client {
+    pub(super) fn connect(config: &Config) -> Result<Self> {
+        Ok(Self { http: http_client(config)?, signer: Signer::new(config)? })
+    }
+
+    pub(super) fn request(&self, method: Method, url: Url) -> RequestBuilder {
+        self.http.request(method, url)
+    }
+
+    /// Any answer at all, to a request without a token.
+    pub(super) async fn send_unsigned(
+        &self,
+        request: RequestBuilder,
+    ) -> std::result::Result<Response, Failure> {
+        request.send().await.map_err(failure::unsent)
+    }
+
+    /// An answer that is a success.
+    pub(super) async fn send(&self, request: RequestBuilder) -> std::result::Result<Response, Failure> {
+        let request = match &self.signer {
+            Some(signer) => request.headers(signer.headers().await?),
+            None => request,
+        };
+        let response = self.send_unsigned(request).await?;
+        if response.status().is_success() { Ok(response) } else { Err(failure::answered(response).await) }
+    }
+
+    pub(super) async fn ask<T: DeserializeOwned>(
+        &self,
+        request: RequestBuilder,
+    ) -> std::result::Result<T, Failure> {
+        read_json(self.send(request).await?).await
+    }
+}
+
+pub(super) async fn read_json<T: DeserializeOwned>(response: Response) -> std::result::Result<T, Failure> {
+    let body = read_within(response, ANSWER_BYTES_MAX).await?;
+    serde_json::from_slice(&body).map_err(|error| {
+        let detail = format!("the answer can't be read: {error}");
+        Failure::new(Kind::Unavailable, Passing::Transient, true, detail)
+    })
+}
+
+/// The whole body, or its first `most` bytes.
+pub(super) async fn read_within(
+    mut response: Response,
+    most: usize,
+) -> std::result::Result<Vec<u8>, Failure> {
+    let mut body = Vec::new();
+    while let Some(piece) = response.chunk().await.map_err(failure::unsent)? {
+        let room = most - body.len();
+        body.extend_from_slice(piece.get(..room).unwrap_or(&piece));
+        if piece.len() >= room {
+            break;
+        }
+    }
+    Ok(body)
+}
+
+fn http_client(config: &Config) -> Result<reqwest::Client> {
+    let mut builder = reqwest::Client::builder()
+        .user_agent(concat!("varve/", env!("CARGO_PKG_VERSION")))
+        // What redirects a request is not the store.
+        .redirect(redirect::Policy::none())
+        .retry(retry::never())
+        .referer(false)
+        .tls_version_min(tls::Version::TLS_1_2)
+        .connect_timeout(config.connect_timeout)
+        .pool_idle_timeout(POOL_IDLE);
+    if let Some(path) = &config.ca_file {
+        let refuse = |flaw: String| invalid("gs.tls.ca.file", flaw);
+        let pem = std::fs::read(path).map_err(|error| refuse(format!("reading {path:?}: {error}")))?;
+        let certificates = Certificate::from_pem_bundle(&pem).unwrap_or_default();
+        if certificates.is_empty() {
+            return Err(refuse(format!("{path:?} holds no PEM certificate")));
+        }
+        builder = builder.tls_certs_merge(certificates);
+    }
+    if let Some(proxy) = &config.proxy {
+        // The error would show the address, and a password in it.
+        let proxy =
+            Proxy::all(proxy.reveal()).map_err(|_| invalid("gs.proxy.url", "is no proxy's address"))?;
+        builder = builder.proxy(proxy);
+    }
+    builder
+        .build()
+        .map_err(|error| invalid("gs.tls.ca.file", format!("TLS does not start: {}", chain(&error))))
+}
+
+/// A body of several pieces, none of them copied.
+pub(super) struct Pieces {
+    pieces: VecDeque<Bytes>,
+    left: u64,
+}
+
+impl Pieces {
+    pub(super) fn new(pieces: impl IntoIterator<Item = Bytes>) -> Self {
+        let pieces: VecDeque<Bytes> = pieces.into_iter().filter(|piece| !piece.is_empty()).collect();
+        let left = pieces.iter().map(|piece| piece.len() as u64).sum();
+        Self { pieces, left }
+    }
+
+    pub(super) fn into_body(self) -> reqwest::Body {
+        reqwest::Body::wrap(self)
+    }
+}
+
+impl HttpBody for Pieces {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<std::result::Result<Frame<Bytes>, Infallible>>> {
+        let next = self.pieces.pop_front();
+        self.left -= next.as_ref().map_or(0, |piece| piece.len() as u64);
+        Poll::Ready(next.map(|piece| Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left)
+    }
+}

@@ -1,0 +1,993 @@
+//! Cloud Storage when things go wrong, against a server that does as it is told.
+
+#![cfg(feature = "gcs")]
+#![allow(clippy::unwrap_used, reason = "a failure here fails the test")]
+
+mod script;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::future::{join_all, try_join_all};
+use parking_lot::Mutex;
+use script::{Answer, Request, Server};
+use varve_store::{Create, GetRange, Key, Kind, ObjectMeta, PutOptions, SharedStore, Upload, delete, open};
+
+const SECRET: &str = "hush-hush-hush";
+const QUANTUM: usize = 256 << 10;
+
+fn settings(endpoint: &str, more: &[(&str, &str)]) -> BTreeMap<String, String> {
+    let common = [
+        ("gs.endpoint.url", endpoint),
+        ("gs.auth", "anonymous"),
+        ("gs.max.attempts", "3"),
+        ("gs.timeout.ms", "400"),
+        ("gs.connect.timeout.ms", "400"),
+    ];
+    common.iter().chain(more).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+async fn store_at(endpoint: &str, more: &[(&str, &str)]) -> SharedStore {
+    open("gs://bucket/some/prefix", &settings(endpoint, more)).await.unwrap()
+}
+
+fn key() -> Key {
+    Key::new("the/object").unwrap()
+}
+
+fn if_absent() -> PutOptions {
+    PutOptions { create: Create::IfAbsent, ..PutOptions::default() }
+}
+
+fn error_json(status: u16, reason: &str) -> Answer {
+    let error = format!(r#"{{"message":"as told","errors":[{{"domain":"global","reason":"{reason}"}}]}}"#);
+    Answer::new(status).body(format!(r#"{{"error":{error}}}"#))
+}
+
+fn crc32c(body: &[u8]) -> String {
+    let crc = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, body) as u32;
+    STANDARD.encode(crc.to_be_bytes())
+}
+
+/// An object of `body`, made by the write `id`.
+fn object_json(body: &[u8], id: &str) -> String {
+    let (size, crc) = (body.len(), crc32c(body));
+    format!(
+        r#"{{"name":"some/prefix/the/object","size":"{size}","generation":"7","crc32c":"{crc}",
+        "timeCreated":"2026-01-02T03:04:05Z","metadata":{{"varve-write":"{id}"}}}}"#
+    )
+}
+
+fn object(body: &[u8]) -> Answer {
+    Answer::new(200).body(object_json(body, "?"))
+}
+
+/// The id of the write that a request carries.
+fn id_of(request: &Request) -> Option<String> {
+    let text = String::from_utf8_lossy(&request.body).into_owned();
+    let rest = text.split_once(r#""varve-write":""#)?.1;
+    Some(rest.split_once('"')?.0.to_owned())
+}
+
+fn methods(server: &Server) -> Vec<String> {
+    server.seen().iter().map(|request| request.method.clone()).collect()
+}
+
+#[tokio::test]
+async fn throttling_is_waited_out() {
+    let tries = AtomicUsize::new(0);
+    let server = Server::start(move |_| match tries.fetch_add(1, Ordering::Relaxed) {
+        0 => error_json(503, "backendError"),
+        1 => error_json(403, "userRateLimitExceeded"),
+        _ => object(b"hello"),
+    })
+    .await;
+    let store = store_at(&server.endpoint, &[]).await;
+    let meta = store.put(&key(), Bytes::from_static(b"hello"), &PutOptions::default()).await.unwrap();
+    assert_eq!((meta.size_bytes, meta.etag.as_deref(), meta.version), (5, Some("7"), None));
+    assert_eq!(server.seen().len(), 3);
+}
+
+#[tokio::test]
+async fn attempts_are_bounded_and_counted() {
+    let server = Server::start(|_| error_json(500, "internalError")).await;
+    let store = store_at(&server.endpoint, &[]).await;
+    let error = store.head(&key()).await.unwrap_err();
+    assert_eq!(error.kind, Kind::Unavailable);
+    let text = error.to_string();
+    assert!(text.contains("gs://bucket/some/prefix/the/object"), "{text}");
+    assert!(text.contains("after 3 attempts"), "{text}");
+    assert_eq!(server.seen().len(), 3);
+}
+
+#[tokio::test]
+async fn refusals_are_final_and_say_why() {
+    for (status, reason, kind) in [
+        (401, "authError", Kind::Denied),
+        (403, "forbidden", Kind::Denied),
+        (400, "invalid", Kind::Invalid),
+        (400, "userProjectMissing", Kind::Invalid),
+        (501, "notImplemented", Kind::Unsupported),
+        (404, "notFound", Kind::NotFound),
+        (507, "full", Kind::NoSpace),
+    ] {
+        let server = Server::start(move |_| error_json(status, reason)).await;
+        let store = store_at(&server.endpoint, &[]).await;
+        let error = store.put(&key(), Bytes::from_static(b"x"), &PutOptions::default()).await.unwrap_err();
+        let text = error.to_string();
+        assert_eq!(error.kind, kind, "{text}");
+        assert!(text.contains(reason) && text.contains(&status.to_string()), "{text}");
+        assert_eq!(server.seen().len(), 1, "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_put_is_one_request_with_its_checksum() {
+    let server = Server::start(|_| object(b"123456789")).await;
+    let more = [("gs.storage.class", "NEARLINE"), ("gs.kms.key.name", "a/b"), ("gs.user.project", "payer")];
+    let store = store_at(&server.endpoint, &more).await;
+    store.put(&key(), Bytes::from_static(b"123456789"), &if_absent()).await.unwrap();
+    let request = &server.seen()[0];
+    assert_eq!(
+        (request.method.as_str(), request.path.as_str()),
+        (
+            "POST",
+            "/upload/storage/v1/b/bucket/o?uploadType=multipart&ifGenerationMatch=0&kmsKeyName=a%2Fb&userProject=payer"
+        )
+    );
+    let body = String::from_utf8(request.body.clone()).unwrap();
+    // The CRC32C of "123456789" is e3069283.
+    for words in
+        [r#""crc32c":"4waSgw==""#, r#""name":"some/prefix/the/object""#, "NEARLINE", "\r\n\r\n123456789\r\n"]
+    {
+        assert!(body.contains(words), "{words}: {body}");
+    }
+    assert_eq!(request.header("accept-encoding"), None);
+    assert_eq!(request.header("authorization"), None);
+}
+
+#[tokio::test]
+async fn a_body_altered_on_its_way_is_sent_again() {
+    let tries = AtomicUsize::new(0);
+    let server = Server::start(move |_| match tries.fetch_add(1, Ordering::Relaxed) {
+        0 => Answer::new(400)
+            .body(r#"{"error":{"message":"Provided CRC32C \"x\" doesn't match calculated CRC32C \"y\"."}}"#),
+        _ => object(b"hello"),
+    })
+    .await;
+    let store = store_at(&server.endpoint, &[]).await;
+    store.put(&key(), Bytes::from_static(b"hello"), &PutOptions::default()).await.unwrap();
+    assert_eq!(server.seen().len(), 2);
+}
+
+fn bytes_of(size: usize) -> Vec<u8> {
+    (0..size).map(|n| (n % 251) as u8).collect()
+}
+
+/// Serves `size` bytes, but breaks each answer off after `at_once`.
+fn breaking(size: usize, at_once: usize) -> impl Fn(&Request) -> Answer + Send + Sync + 'static {
+    move |request| {
+        let body = bytes_of(size);
+        let start = request.header("range").map_or(0, |range| {
+            assert!(request.path.contains("ifGenerationMatch=7"), "{}", request.path);
+            range.strip_prefix("bytes=").unwrap().split('-').next().unwrap().parse().unwrap()
+        });
+        let answer = Answer::new(if start == 0 { 200 } else { 206 })
+            .header("x-goog-generation", "7")
+            .header("x-goog-stored-content-length", &size.to_string())
+            .header("x-goog-hash", "md5=unknown")
+            .header("x-goog-hash", &format!("crc32c={}", crc32c(&body)))
+            .header("content-range", &format!("bytes {start}-{}/{size}", size - 1));
+        let answer = if start == 0 { answer.without("content-range") } else { answer };
+        answer.body(body[start..].to_vec()).break_after(at_once)
+    }
+}
+
+async fn read(store: &SharedStore) -> varve_store::Result<Bytes> {
+    store.get(&key(), GetRange::Full).await?.bytes().await
+}
+
+#[tokio::test]
+async fn a_body_that_breaks_is_read_on() {
+    let server = Server::start(breaking(10_000, 4_000)).await;
+    let store = store_at(&server.endpoint, &[]).await;
+    assert_eq!(read(&store).await.unwrap(), bytes_of(10_000));
+    let ranges: Vec<_> = server.seen().iter().map(|r| r.header("range").map(str::to_owned)).collect();
+    assert_eq!(ranges, [None, Some("bytes=4000-9999".to_owned()), Some("bytes=8000-9999".to_owned())]);
+}
+
+#[tokio::test]
+async fn a_body_that_breaks_for_ever_is_an_error() {
+    let server = Server::start(breaking(10_000, 10)).await;
+    let store = store_at(&server.endpoint, &[]).await;
+    let error = read(&store).await.unwrap_err();
+    assert_eq!(error.kind, Kind::Unavailable, "{error}");
+    assert!(error.to_string().contains("expected 10000"), "{error}");
+    assert_eq!(server.seen().len(), 3);
+}
+
+#[tokio::test]
+async fn a_body_that_falls_silent_is_read_on() {
+    let tries = AtomicUsize::new(0);
+    let server = Server::start(move |request| {
+        let answer = breaking(10_000, 4_000)(request);
+        match tries.fetch_add(1, Ordering::Relaxed) {
+            0 => answer.then_silent(),
+            _ => answer.break_after(usize::MAX),
+        }
+    })
+    .await;
+    let store = store_at(&server.endpoint, &[]).await;
+    assert_eq!(read(&store).await.unwrap().len(), 10_000);
+    assert_eq!(server.seen().len(), 2);
+}
+
+#[tokio::test]
+async fn an_object_replaced_while_read_is_no_mixture() {
+    let server = Server::start(|request| match request.header("range") {
+        None => breaking(10_000, 4_000)(request),
+        Some(_) => error_json(412, "conditionNotMet"),
+    })
+    .await;
+    let error = read(&store_at(&server.endpoint, &[]).await).await.unwrap_err();
+    assert_eq!(error.kind, Kind::Truncated);
+    assert!(error.to_string().contains("replaced"), "{error}");
+}
+
+#[tokio::test]
+async fn whole_objects_are_checked_and_ranges_are_not() {
+    let wrong = |request: &Request| {
+        let answer = Answer::new(if request.header("range").is_some() { 206 } else { 200 })
+            .header("x-goog-generation", "7")
+            .header("x-goog-hash", "crc32c=AAAAAA==,md5=x");
+        match request.header("range") {
+            Some("bytes=8-") => answer.header("content-range", "bytes 8-9/10").body("89"),
+            Some(_) => answer.header("content-range", "bytes 4-9/10").body("456789"),
+            None => answer.body("0123456789").break_after(4),
+        }
+    };
+    let server = Server::start(wrong).await;
+    let store = store_at(&server.endpoint, &[]).await;
+    // Over two answers, of which only the first says the checksum of the whole.
+    let mut body = store.get(&key(), GetRange::Full).await.unwrap().body;
+    assert_eq!(body.next().await.unwrap().unwrap(), "0123");
+    let error = body.next().await.unwrap().unwrap_err();
+    assert!(error.kind == Kind::Truncated && error.to_string().contains("CRC32C"), "{error}");
+    assert!(body.next().await.is_none());
+    let range = store.get(&key(), GetRange::From(8)).await.unwrap();
+    assert_eq!(range.bytes().await.unwrap(), "89");
+    // A body of one piece is not handed out before it was checked.
+    let server = Server::start(|_| Answer::new(200).header("x-goog-hash", "crc32c=AAAAAA==").body("x")).await;
+    assert_eq!(read(&store_at(&server.endpoint, &[]).await).await.unwrap_err().kind, Kind::Truncated);
+}
+
+#[tokio::test]
+async fn answers_of_another_length_are_refused() {
+    let server =
+        Server::start(|_| Answer::new(200).header("x-goog-generation", "7").body("0123456789")).await;
+    let error = store_at(&server.endpoint, &[]).await.get(&key(), GetRange::From(5)).await.unwrap_err();
+    assert!(error.to_string().contains("does not obey Range"), "{error}");
+    let server =
+        Server::start(|_| Answer::new(200).header("x-goog-stored-content-length", "11").body("0123456789"))
+            .await;
+    let error = read(&store_at(&server.endpoint, &[]).await).await.unwrap_err();
+    assert!(error.to_string().contains("the store has 11"), "{error}");
+    let server = Server::start(|_| object(b"hell")).await;
+    let store = store_at(&server.endpoint, &[]).await;
+    let error = store.put(&key(), Bytes::from_static(b"hello"), &PutOptions::default()).await.unwrap_err();
+    assert!(error.kind == Kind::Truncated && error.to_string().contains("the store has 4"), "{error}");
+}
+
+#[tokio::test]
+async fn what_is_decompressed_on_its_way_is_refused() {
+    let server = Server::start(|_| {
+        Answer::new(200).header("x-goog-stored-content-encoding", "gzip").body("0123456789")
+    })
+    .await;
+    let error = read(&store_at(&server.endpoint, &[]).await).await.unwrap_err();
+    assert!(error.kind == Kind::Unsupported && error.to_string().contains("gzip"), "{error}");
+}
+
+#[tokio::test]
+async fn silence_and_refused_connections_end_in_time() {
+    let server = Server::start(|_| Answer::hang()).await;
+    let store = store_at(&server.endpoint, &[]).await;
+    let started = Instant::now();
+    let error = store.head(&key()).await.unwrap_err();
+    assert_eq!(error.kind, Kind::Unavailable, "{error}");
+    assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
+    assert_eq!(server.seen().len(), 3);
+
+    let endpoint = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        format!("http://{}", listener.local_addr().unwrap())
+    };
+    let store = store_at(&endpoint, &[]).await;
+    let error = store.put(&key(), Bytes::from_static(b"x"), &if_absent()).await.unwrap_err();
+    assert_eq!(error.kind, Kind::Unavailable, "{error}");
+}
+
+/// A create whose answer is lost: `mine` says who made what is there then.
+async fn lost_create(mine: bool) -> (varve_store::Result<ObjectMeta>, Vec<String>) {
+    let server = Server::start_with_log(move |request, log| match request.method.as_str() {
+        "POST" => Answer::reset(),
+        _ => {
+            let written = if mine { id_of(&log[0]).unwrap() } else { "another".to_owned() };
+            Answer::new(200).body(object_json(b"hello", &written))
+        }
+    })
+    .await;
+    let store = store_at(&server.endpoint, &[]).await;
+    let outcome = store.put(&key(), Bytes::from_static(b"hello"), &if_absent()).await;
+    (outcome, methods(&server))
+}
+
+#[tokio::test]
+async fn a_lost_answer_to_a_create_is_asked_for() {
+    let (outcome, methods) = lost_create(true).await;
+    assert_eq!(outcome.unwrap().size_bytes, 5);
+    assert_eq!(methods, ["POST", "GET"]);
+    let (outcome, methods) = lost_create(false).await;
+    assert_eq!(outcome.unwrap_err().kind, Kind::AlreadyExists);
+    assert_eq!(methods, ["POST", "GET"]);
+}
+
+/// What a resumable upload is to the store.
+#[derive(Default)]
+struct Session {
+    bytes: Vec<u8>,
+    id: String,
+    chunks: usize,
+    done: bool,
+}
+
+impl Session {
+    fn state(&self) -> Answer {
+        match (self.done, self.bytes.len()) {
+            (true, _) => Answer::new(200).body(object_json(&self.bytes, &self.id)),
+            (false, 0) => Answer::new(308),
+            (false, len) => Answer::new(308).header("range", &format!("bytes=0-{}", len - 1)),
+        }
+    }
+
+    /// Takes up to `most` bytes of a chunk.
+    fn take(&mut self, request: &Request, most: usize) -> Answer {
+        let (range, total) =
+            request.header("content-range").unwrap().strip_prefix("bytes ").unwrap().split_once('/').unwrap();
+        if let Some((first, _)) = range.split_once('-') {
+            assert_eq!(first.parse::<usize>().unwrap(), self.bytes.len(), "a chunk that does not follow");
+            assert!(total != "*" || request.body.len().is_multiple_of(QUANTUM), "{}", request.body.len());
+            self.chunks += 1;
+            self.bytes.extend_from_slice(&request.body[..request.body.len().min(most)]);
+        }
+        self.done |= total.parse() == Ok(self.bytes.len());
+        self.state()
+    }
+
+    /// All of a session as the store does it.
+    fn serve(&mut self, request: &Request) -> Answer {
+        match request.method.as_str() {
+            "POST" => self.begin(request),
+            "PUT" => self.take(request, usize::MAX),
+            "DELETE" => Answer::new(499),
+            _ if self.done => Answer::new(200).body(object_json(&self.bytes, &self.id)),
+            _ => error_json(404, "notFound"),
+        }
+    }
+
+    fn begin(&mut self, request: &Request) -> Answer {
+        self.id = id_of(request).unwrap();
+        let host = request.header("host").unwrap();
+        Answer::new(200).header("location", &format!("http://{host}/upload/s?upload_id={SECRET}"))
+    }
+}
+
+/// A server of one session; `first` sees each request before the session does, and what the session answered.
+async fn session_server(
+    first: impl Fn(&Request, &mut Session) -> Option<Answer> + Send + Sync + 'static,
+) -> (Server, Arc<Mutex<Session>>) {
+    let session = Arc::new(Mutex::new(Session::default()));
+    let shared = Arc::clone(&session);
+    let server = Server::start(move |request| {
+        let mut session = shared.lock();
+        first(request, &mut session).unwrap_or_else(|| session.serve(request))
+    })
+    .await;
+    (server, session)
+}
+
+async fn begin(server: &Server, options: &PutOptions) -> Arc<dyn Upload> {
+    store_at(&server.endpoint, &[]).await.upload(&key(), QUANTUM as u64, None, options).await.unwrap()
+}
+
+fn part(number: u32) -> Bytes {
+    Bytes::from(vec![number as u8; QUANTUM])
+}
+
+fn parts(count: u32) -> Vec<u8> {
+    (1..=count).flat_map(|number| part(number).to_vec()).collect()
+}
+
+#[tokio::test]
+async fn a_lost_answer_to_a_chunk_is_asked_for() {
+    for arrived in [true, false] {
+        let (server, session) = session_server(move |request, session| {
+            (request.method == "PUT" && session.chunks == 1 && !request.body.is_empty()).then(|| {
+                match arrived {
+                    true => _ = session.take(request, usize::MAX),
+                    false => session.chunks += 1,
+                }
+                Answer::reset()
+            })
+        })
+        .await;
+        let upload = begin(&server, &PutOptions::default()).await;
+        for number in 1..=3 {
+            upload.put_part(number, part(number)).await.unwrap();
+        }
+        assert_eq!(upload.complete().await.unwrap().size_bytes, 3 * QUANTUM as u64);
+        assert_eq!(session.lock().bytes, parts(3));
+        let ranges: Vec<_> =
+            server.seen().iter().filter_map(|r| r.header("content-range").map(str::to_owned)).collect();
+        let again = (!arrived).then_some("bytes 262144-524287/*");
+        let head = ["bytes 0-262143/*", "bytes 262144-524287/*", "bytes */*"];
+        let expected: Vec<_> =
+            head.into_iter().chain(again).chain(["bytes 524288-786431/*", "bytes */786432"]).collect();
+        assert_eq!(ranges, expected);
+    }
+}
+
+#[tokio::test]
+async fn a_chunk_taken_in_pieces_goes_on_where_the_store_says() {
+    let (server, session) =
+        session_server(|request, session| (request.method == "PUT").then(|| session.take(request, QUANTUM)))
+            .await;
+    let store = store_at(&server.endpoint, &[]).await;
+    let upload = store.upload(&key(), 8 * QUANTUM as u64, None, &PutOptions::default()).await.unwrap();
+    upload.put_part(1, parts(8).into()).await.unwrap();
+    upload.complete().await.unwrap();
+    let session = session.lock();
+    assert_eq!((session.bytes.len(), session.chunks), (8 * QUANTUM, 8));
+}
+
+#[tokio::test]
+async fn parts_of_any_size_go_in_whole_quanta() {
+    let (server, session) = session_server(|_, _| None).await;
+    let store = store_at(&server.endpoint, &[]).await;
+    let body = bytes_of(4 * 300_000 + 1000);
+    let upload = store.upload(&key(), 300_000, None, &PutOptions::default()).await.unwrap();
+    for (number, part) in (1..).zip(body.chunks(300_000)) {
+        upload.put_part(number, Bytes::copy_from_slice(part)).await.unwrap();
+    }
+    upload.complete().await.unwrap();
+    assert!(session.lock().bytes == body);
+    let end = server.seen().pop().unwrap();
+    assert_eq!(end.header("x-goog-hash"), Some(format!("crc32c={}", crc32c(&body)).as_str()));
+    assert_eq!(end.header("authorization"), None);
+}
+
+#[tokio::test]
+async fn a_lost_answer_to_the_end_is_asked_for() {
+    for (number, lost) in [Answer::reset, || error_json(503, "backendError")].into_iter().enumerate() {
+        let lost_once = AtomicUsize::new(0);
+        let (server, _) = session_server(move |request, session| {
+            let ends = request.header("content-range").is_some_and(|range| !range.ends_with("/*"));
+            (ends && lost_once.fetch_add(1, Ordering::Relaxed) == 0).then(|| {
+                session.take(request, usize::MAX);
+                lost()
+            })
+        })
+        .await;
+        let upload = begin(&server, &if_absent()).await;
+        upload.put_part(1, Bytes::from_static(b"hello")).await.unwrap();
+        assert_eq!(upload.complete().await.unwrap().size_bytes, 5, "{number}");
+        assert_eq!(upload.complete().await.unwrap().size_bytes, 5);
+        assert_eq!(methods(&server), ["POST", "PUT", "PUT"]);
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_is_gone_may_have_ended_by_our_success() {
+    for (found, expected) in
+        [("ours", Ok(5)), ("another", Err(Kind::AlreadyExists)), ("nothing", Err(Kind::NotFound))]
+    {
+        let (server, _) = session_server(move |request, session| match request.method.as_str() {
+            "PUT" => Some(error_json(410, "gone")),
+            "GET" if found == "nothing" => Some(error_json(404, "notFound")),
+            "GET" => {
+                let id = if found == "ours" { session.id.clone() } else { found.to_owned() };
+                Some(Answer::new(200).body(object_json(b"hello", &id)))
+            }
+            _ => None,
+        })
+        .await;
+        let upload = begin(&server, &if_absent()).await;
+        upload.put_part(1, Bytes::from_static(b"hello")).await.unwrap();
+        let outcome = upload.complete().await.map(|meta| meta.size_bytes).map_err(|error| error.kind);
+        assert_eq!(outcome, expected, "{found}");
+        assert_eq!(methods(&server), ["POST", "PUT", "GET"]);
+    }
+}
+
+#[tokio::test]
+async fn an_upload_refused_when_it_begins_is_told_at_its_end() {
+    let server = Server::start(|_| error_json(412, "conditionNotMet")).await;
+    let upload = begin(&server, &if_absent()).await;
+    for number in [2, 1] {
+        upload.put_part(number, part(number)).await.unwrap();
+    }
+    assert_eq!(upload.complete().await.unwrap_err().kind, Kind::AlreadyExists);
+    upload.abort().await.unwrap();
+    assert_eq!(server.seen().len(), 1);
+}
+
+#[tokio::test]
+async fn an_object_made_wrongly_does_not_stay() {
+    let (server, _) = session_server(|request, session| {
+        if request.method == "DELETE" {
+            return Some(Answer::new(204));
+        }
+        let ends = request.header("content-range").is_some_and(|range| !range.ends_with("/*"));
+        ends.then(|| Answer::new(200).body(object_json(b"jello", &session.id)))
+    })
+    .await;
+    let upload = begin(&server, &PutOptions::default()).await;
+    upload.put_part(1, Bytes::from_static(b"hello")).await.unwrap();
+    let error = upload.complete().await.unwrap_err();
+    assert!(error.kind == Kind::Truncated && error.to_string().contains("removed"), "{error}");
+    let last = server.seen().pop().unwrap();
+    assert_eq!(last.method, "DELETE");
+    assert!(last.path.ends_with("/o/some%2Fprefix%2Fthe%2Fobject?generation=7"), "{}", last.path);
+}
+
+/// More parts than are held, the last ones first: those that find no room wait for those before them.
+#[tokio::test]
+async fn parts_in_any_order_wait_and_arrive() {
+    let (server, session) = session_server(|_, _| None).await;
+    let upload = begin(&server, &PutOptions::default()).await;
+    let backwards = (1..=40).rev().map(|number| upload.put_part(number, part(number)));
+    let sent = try_join_all(backwards);
+    tokio::time::timeout(Duration::from_secs(60), sent).await.expect("parts wait for ever").unwrap();
+    upload.complete().await.unwrap();
+    assert!(session.lock().bytes == parts(40));
+}
+
+#[tokio::test]
+async fn parts_before_their_turn_are_held_and_no_more_than_said() {
+    let (server, session) = session_server(|_, _| None).await;
+    let store = store_at(&server.endpoint, &[]).await;
+    let held = store.limits().creates_hold_parts.unwrap() as u32;
+    let upload = store.upload(&key(), QUANTUM as u64, None, &PutOptions::default()).await.unwrap();
+    for number in 2..2 + held {
+        upload.put_part(number, part(number)).await.unwrap();
+    }
+    let last = held + 2;
+    let beyond = upload.put_part(last, part(last));
+    assert!(tokio::time::timeout(Duration::from_millis(200), beyond).await.is_err(), "it waits");
+    assert_eq!(session.lock().bytes.len(), 0);
+    upload.put_part(1, part(1)).await.unwrap();
+    upload.put_part(last, part(last)).await.unwrap();
+    upload.complete().await.unwrap();
+    assert!(session.lock().bytes == parts(last));
+}
+
+#[tokio::test]
+async fn an_abort_ends_the_waiting_of_parts() {
+    let (server, _) = session_server(|_, _| None).await;
+    let upload = begin(&server, &PutOptions::default()).await;
+    let early = join_all((2..30).map(|number| upload.put_part(number, part(number))));
+    let abort = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        upload.abort().await.unwrap();
+    };
+    let (outcomes, ()) = tokio::time::timeout(Duration::from_secs(10), futures::future::join(early, abort))
+        .await
+        .expect("parts wait for ever");
+    assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 16);
+    assert_eq!(upload.complete().await.unwrap_err().kind, Kind::NotFound);
+    assert_eq!(methods(&server), ["POST", "DELETE"]);
+}
+
+/// A part whose future is dropped while it is on its way goes on from where the store is.
+#[tokio::test]
+async fn a_part_that_is_dropped_leaves_nothing_twice() {
+    let slow = AtomicUsize::new(0);
+    let (server, session) = session_server(move |request, session| {
+        (request.method == "PUT" && slow.fetch_add(1, Ordering::Relaxed) == 0).then(|| {
+            session.take(request, usize::MAX);
+            Answer::hang()
+        })
+    })
+    .await;
+    let upload = begin(&server, &PutOptions::default()).await;
+    let dropped = tokio::time::timeout(Duration::from_millis(200), upload.put_part(1, part(1))).await;
+    assert!(dropped.is_err());
+    let other = upload.put_part(1, part(9)).await.unwrap_err();
+    assert_eq!(other.kind, Kind::Unsupported, "{other}");
+    upload.put_part(1, part(1)).await.unwrap();
+    upload.put_part(2, part(2)).await.unwrap();
+    upload.complete().await.unwrap();
+    assert!(session.lock().bytes == parts(2));
+}
+
+/// The answer to a batch: a status for each number.
+fn batch_answer(statuses: &[(usize, u16)]) -> Answer {
+    let part = |(number, status): &(usize, u16)| {
+        let body = match status {
+            204 => String::new(),
+            _ => format!(r#"{{"error":{{"message":"no","errors":[{{"reason":"r{status}"}}]}}}}"#),
+        };
+        format!(
+            "--b\r\nContent-Type: application/http\r\nContent-ID: <response-x+{number}>\r\n\r\n\
+             HTTP/1.1 {status} Told\r\nContent-Length: {}\r\n\r\n{body}\r\n",
+            body.len()
+        )
+    };
+    let body = format!("{}--b--\r\n", statuses.iter().map(part).collect::<String>());
+    Answer::new(200).header("content-type", "multipart/mixed; boundary=b").body(body)
+}
+
+#[tokio::test]
+async fn a_batch_tells_each_keys_outcome() {
+    let tries = AtomicUsize::new(0);
+    let server = Server::start(move |request| {
+        assert_eq!(request.path, "/batch/storage/v1");
+        match tries.fetch_add(1, Ordering::Relaxed) {
+            // One that may pass, and one without an answer: all of it is repeated.
+            0 => batch_answer(&[(0, 204), (1, 503), (2, 204)]),
+            1 => batch_answer(&[(0, 204), (2, 204)]),
+            _ => batch_answer(&[(2, 404), (0, 204), (1, 403)]),
+        }
+    })
+    .await;
+    let store = store_at(&server.endpoint, &[]).await;
+    let keys = ["a", "b", "c"].map(|name| Key::new(name).unwrap());
+    let outcomes = store.delete_many(&keys).await.unwrap();
+    assert!(outcomes[0].is_ok() && outcomes[2].is_ok());
+    let error = outcomes[1].as_ref().unwrap_err();
+    assert!(error.kind == Kind::Denied && error.object.ends_with("/b"), "{error}");
+    assert_eq!(server.seen().len(), 3);
+    let body = String::from_utf8(server.seen()[0].body.clone()).unwrap();
+    assert!(body.contains("DELETE /storage/v1/b/bucket/o/some%2Fprefix%2Fa HTTP/1.1\r\n"), "{body}");
+}
+
+#[tokio::test]
+async fn without_batches_keys_are_deleted_one_by_one() {
+    let server = Server::start(|request| match request.method.as_str() {
+        "POST" => Answer::new(404).body("404 page not found"),
+        _ if request.path.ends_with("b") => error_json(404, "notFound"),
+        _ if request.path.ends_with("c") => error_json(403, "forbidden"),
+        _ => Answer::new(204),
+    })
+    .await;
+    let store = store_at(&server.endpoint, &[]).await;
+    let keys = ["a", "b", "c"].map(|name| Key::new(name).unwrap());
+    for _ in 0..2 {
+        let outcomes = store.delete_many(&keys).await.unwrap();
+        assert!(outcomes[0].is_ok() && outcomes[1].is_ok());
+        assert_eq!(outcomes[2].as_ref().unwrap_err().kind, Kind::Denied);
+    }
+    let posts = methods(&server).iter().filter(|method| *method == "POST").count();
+    assert_eq!((posts, server.seen().len()), (1, 7), "it is remembered");
+}
+
+#[tokio::test]
+async fn a_bucket_that_is_absent_is_no_absent_object() {
+    let server = Server::start(|_| {
+        Answer::new(404).body(r#"{"error":{"message":"The specified bucket does not exist.","errors":[{"reason":"notFound"}]}}"#)
+    })
+    .await;
+    let store = store_at(&server.endpoint, &[]).await;
+    assert_eq!(delete(&*store, &key()).await.unwrap_err().kind, Kind::NotFound);
+}
+
+/// A copy of three steps, the last of which goes as `last` says.
+async fn stepwise(
+    options: &PutOptions,
+    last: impl Fn(usize) -> Answer + Send + Sync + 'static,
+) -> (varve_store::Result<u64>, Vec<Request>) {
+    let lasts = AtomicUsize::new(0);
+    let server = Server::start_with_log(move |request, log| {
+        let written = log.iter().find_map(id_of).unwrap_or_default();
+        let more = |token: &str| {
+            Answer::new(200)
+                .body(format!(r#"{{"done":false,"rewriteToken":"{token}","totalBytesRewritten":"1"}}"#))
+        };
+        match request.method.as_str() {
+            "GET" if request.path.contains("copied") => {
+                Answer::new(200).body(object_json(b"hello", &written))
+            }
+            "GET" => object(b"hello"),
+            _ if request.path.contains("rewriteToken=T2") => last(lasts.fetch_add(1, Ordering::Relaxed)),
+            _ if request.path.contains("rewriteToken=T1") => more("T2"),
+            _ => more("T1"),
+        }
+    })
+    .await;
+    let store = store_at(&server.endpoint, &[]).await;
+    let outcome = store.copy(&key(), &Key::new("copied").unwrap(), options).await;
+    (outcome.map(|meta| meta.size_bytes), server.seen())
+}
+
+fn copied() -> Answer {
+    Answer::new(200).body(format!(r#"{{"done":true,"resource":{}}}"#, object_json(b"hello", "?")))
+}
+
+#[tokio::test]
+async fn a_copy_goes_in_as_many_steps_as_the_store_wants() {
+    let (outcome, seen) = stepwise(&PutOptions::default(), |_| copied()).await;
+    assert_eq!((outcome.unwrap(), seen.len()), (5, 4));
+    assert_eq!(
+        seen[3].path,
+        "/storage/v1/b/bucket/o/some%2Fprefix%2Fthe%2Fobject/rewriteTo/b/bucket/o/some%2Fprefix%2Fcopied\
+         ?sourceGeneration=7&rewriteToken=T2"
+    );
+    // Only the step that failed is repeated.
+    let throttled = |tries| if tries == 0 { error_json(429, "rateLimitExceeded") } else { copied() };
+    let (outcome, seen) = stepwise(&PutOptions::default(), throttled).await;
+    assert_eq!((outcome.unwrap(), seen.len()), (5, 5));
+    // A creating copy whose last answer is lost is looked at.
+    let (outcome, seen) = stepwise(&if_absent(), |_| Answer::reset()).await;
+    assert_eq!((outcome.unwrap(), seen.len()), (5, 5));
+    assert!(seen[3].path.contains("ifGenerationMatch=0"));
+    let (outcome, _) = stepwise(&if_absent(), |_| error_json(412, "conditionNotMet")).await;
+    assert_eq!(outcome.unwrap_err().kind, Kind::AlreadyExists);
+    let (outcome, _) = stepwise(&PutOptions::default(), |_| error_json(404, "notFound")).await;
+    assert_eq!(outcome.unwrap_err().kind, Kind::Truncated, "the source was there, and is gone");
+}
+
+#[tokio::test]
+async fn listings_pass_over_what_is_no_key() {
+    let server = Server::start(|request| {
+        let body = match request.path.contains("pageToken=T") {
+            true => r#"{"items":[{"name":"some/prefix/b","size":"1","generation":"2"}]}"#,
+            false => r#"{"items":[{"name":"some/prefix/a","size":"1"},{"name":"some/prefix/a//x"}],"nextPageToken":"T"}"#,
+        };
+        Answer::new(200).body(body)
+    })
+    .await;
+    let store = store_at(&server.endpoint, &[]).await;
+    let page = store.list("", Some(&Key::new("a").unwrap()), 10).await.unwrap();
+    assert_eq!((page.objects.len(), page.more, page.objects[0].key.as_str()), (1, false, "b"));
+    let first = &server.seen()[0].path;
+    assert!(
+        first.contains("prefix=some%2Fprefix%2F&startOffset=some%2Fprefix%2Fa%21&maxResults=10"),
+        "{first}"
+    );
+}
+
+#[tokio::test]
+async fn versions_are_told_with_what_hides_them() {
+    let server = Server::start(|request| {
+        if request.path.starts_with("/storage/v1/b/bucket?") {
+            return Answer::new(200).body(r#"{"versioning":{"enabled":true}}"#);
+        }
+        assert!(request.path.contains("versions=true"), "{}", request.path);
+        let (first, last) = (request.path.contains("maxResults=3"), request.path.contains("pageToken=T"));
+        let item = |name: &str, generation: u32, more: &str| {
+            format!(r#"{{"name":"some/prefix/{name}","size":"{generation}","generation":"{generation}","timeCreated":"2026-01-01T00:00:0{generation}Z"{more}}}"#)
+        };
+        let hidden = item("a", 1, r#","timeDeleted":"2026-01-01T00:00:05Z""#);
+        let items = if first || last { vec![hidden, item("b", 2, "")] } else { vec![hidden] };
+        let token = if first || last { "" } else { r#","nextPageToken":"T""# };
+        Answer::new(200).body(format!(r#"{{"items":[{}]{token}}}"#, items.join(",")))
+    })
+    .await;
+    let store = store_at(&server.endpoint, &[]).await;
+    let versions = store.versions().await.unwrap().unwrap();
+    for max_keys in [2, 10] {
+        let page = versions.list("", None, max_keys).await.unwrap();
+        let keys: Vec<_> = page.keys.iter().map(|found| (found.key.as_str(), found.is_hidden())).collect();
+        assert_eq!(keys, [("a", true), ("b", false)], "{max_keys}");
+        assert_eq!(page.keys[0].oldest().unwrap().id, "1");
+        let marker = &page.keys[0].current().unwrap().id;
+        assert_eq!(versions.head(&Key::new("a").unwrap(), marker).await.unwrap_err().kind, Kind::NotFound);
+    }
+    let server = Server::start(|_| error_json(403, "forbidden")).await;
+    let error = store_at(&server.endpoint, &[]).await.versions().await.unwrap_err();
+    assert!(error.kind == Kind::Denied && error.to_string().contains("storage.buckets.get"), "{error}");
+}
+
+#[tokio::test]
+async fn redirects_are_not_followed() {
+    let elsewhere = Server::start(|_| object(b"hello")).await;
+    let target = format!("{}/there", elsewhere.endpoint);
+    let server = Server::start(move |_| Answer::new(302).header("location", &target)).await;
+    let store = store_at(&server.endpoint, &[]).await;
+    assert_eq!(store.head(&key()).await.unwrap_err().kind, Kind::Invalid);
+    assert!(read(&store).await.is_err());
+    assert!(elsewhere.seen().is_empty());
+}
+
+/// The address of an upload is used on the store's endpoint, whatever host it names.
+#[tokio::test]
+async fn an_upload_stays_on_the_endpoint() {
+    let elsewhere = Server::start(|_| object(b"hello")).await;
+    let target = format!("{}/upload/s?upload_id=1", elsewhere.endpoint);
+    let server = Server::start(move |request| match request.method.as_str() {
+        "POST" => Answer::new(200).header("location", &target),
+        _ => object(b"hello"),
+    })
+    .await;
+    let upload = begin(&server, &PutOptions::default()).await;
+    upload.put_part(1, Bytes::from_static(b"hello")).await.unwrap();
+    upload.complete().await.unwrap();
+    assert!(elsewhere.seen().is_empty());
+    assert_eq!(server.seen()[1].path, "/upload/s?upload_id=1");
+}
+
+#[tokio::test]
+async fn long_errors_are_cut() {
+    let server = Server::start(|_| Answer::new(400).body("x\n".repeat(5 << 20))).await;
+    let error = store_at(&server.endpoint, &[]).await.head(&key()).await.unwrap_err();
+    let text = error.to_string();
+    assert!(error.kind == Kind::Invalid && text.len() < 2000, "{}", text.len());
+    // What can't be read is no object.
+    let server = Server::start(|_| Answer::new(200).body("{".repeat(100))).await;
+    let error = store_at(&server.endpoint, &[]).await.head(&key()).await.unwrap_err();
+    assert!(error.kind == Kind::Unavailable && error.to_string().contains("can't be read"), "{error}");
+}
+
+#[tokio::test]
+async fn the_id_of_an_upload_is_in_no_message() {
+    for answer in [Answer::reset, || error_json(500, "internalError"), || error_json(403, "forbidden")] {
+        let (server, _) = session_server(move |request, _| (request.method == "PUT").then(answer)).await;
+        let upload = begin(&server, &PutOptions::default()).await;
+        let error = upload.put_part(1, part(1)).await.unwrap_err();
+        let text = format!("{error} {error:?} {upload:?}");
+        assert!(!text.contains(SECRET), "{text}");
+    }
+}
+
+/// A store whose token comes from `token`, by an external account.
+async fn federated(
+    folder: &tempfile::TempDir,
+    store: &Server,
+    token: &Server,
+) -> varve_store::Result<SharedStore> {
+    let (subject, account) = (folder.path().join("subject"), folder.path().join("account.json"));
+    std::fs::write(&subject, SECRET).unwrap();
+    let json = format!(
+        r#"{{"type":"external_account","audience":"a","subject_token_type":"urn:ietf:params:oauth:token-type:jwt",
+        "token_url":"{}/token","credential_source":{{"file":"{}"}}}}"#,
+        token.endpoint,
+        subject.display()
+    );
+    std::fs::write(&account, json).unwrap();
+    let file = account.to_str().unwrap();
+    let more = [("gs.auth", "default"), ("gs.credentials.file", file), ("gs.timeout.ms", "2000")];
+    open("gs://bucket/some/prefix", &settings(&store.endpoint, &more)).await
+}
+
+#[tokio::test]
+async fn tokens_are_fetched_and_sent() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(|_| object(b"hello")).await;
+    let tries = AtomicUsize::new(0);
+    let token = Server::start(move |_| match tries.fetch_add(1, Ordering::Relaxed) {
+        0 => Answer::new(503),
+        _ => Answer::new(200).header("content-type", "application/json").body(
+            r#"{"access_token":"T0KEN","issued_token_type":"x","token_type":"Bearer","expires_in":3600}"#,
+        ),
+    })
+    .await;
+    let store = federated(&folder, &server, &token).await.unwrap();
+    store.head(&key()).await.unwrap();
+    store.head(&key()).await.unwrap();
+    assert!(server.seen().iter().all(|request| request.header("authorization") == Some("Bearer T0KEN")));
+    assert_eq!((server.seen().len(), token.seen().len()), (2, 2), "one token for both, at the second try");
+    assert!(!format!("{store:?}").contains("T0KEN"));
+}
+
+/// Google's crate would say so for ever: credentials begin anew, so that what was mended is seen.
+#[tokio::test]
+async fn a_token_that_was_refused_is_asked_for_again_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(|_| object(b"hello")).await;
+    let tries = AtomicUsize::new(0);
+    let token = Server::start(move |_| match tries.fetch_add(1, Ordering::Relaxed) {
+        0 => Answer::new(400).body(r#"{"error":"invalid_grant"}"#),
+        1 => Answer::hang(),
+        _ => Answer::new(200).header("content-type", "application/json").body(
+            r#"{"access_token":"T0KEN","issued_token_type":"x","token_type":"Bearer","expires_in":3600}"#,
+        ),
+    })
+    .await;
+    let store = federated(&folder, &server, &token).await.unwrap();
+    assert_eq!(store.head(&key()).await.unwrap_err().kind, Kind::Denied);
+    let started = Instant::now();
+    store.head(&key()).await.unwrap();
+    assert!(started.elapsed() < Duration::from_secs(8), "a token server that hangs is given up");
+    assert_eq!((server.seen().len(), token.seen().len()), (1, 3));
+}
+
+#[tokio::test]
+async fn a_token_that_is_refused_is_final() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(|_| object(b"hello")).await;
+    let token = Server::start(|_| Answer::new(400).body(r#"{"error":"invalid_grant"}"#)).await;
+    let store = federated(&folder, &server, &token).await.unwrap();
+    let error = store.head(&key()).await.unwrap_err();
+    let text = format!("{error} {error:?} {store:?}");
+    assert!(error.kind == Kind::Denied && text.contains("invalid_grant"), "{text}");
+    assert!(!text.contains(SECRET), "{text}");
+    assert_eq!((server.seen().len(), token.seen().len()), (0, 1));
+}
+
+#[tokio::test]
+async fn an_expired_token_is_denied_and_not_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(|_| error_json(401, "authError")).await;
+    let token = Server::start(|_| {
+        let body = format!(
+            r#"{{"access_token":"{SECRET}","issued_token_type":"x","token_type":"Bearer","expires_in":3600}}"#
+        );
+        Answer::new(200).header("content-type", "application/json").body(body)
+    })
+    .await;
+    let store = federated(&folder, &server, &token).await.unwrap();
+    let error = store.head(&key()).await.unwrap_err();
+    let text = format!("{error} {error:?} {store:?}");
+    assert!(error.kind == Kind::Denied && !text.contains(SECRET), "{text}");
+    assert_eq!(server.seen().len(), 1);
+}
+
+#[tokio::test]
+async fn a_proxy_is_used_and_its_password_not_told() {
+    let proxy = Server::start(|_| object(b"hello")).await;
+    let url = proxy.endpoint.replace("http://", &format!("http://me:{SECRET}@"));
+    let store = store_at("http://store.invalid", &[("gs.proxy.url", &url)]).await;
+    store.head(&key()).await.unwrap();
+    let request = &proxy.seen()[0];
+    assert!(request.path.starts_with("http://store.invalid/storage/v1/b/bucket/o/"), "{}", request.path);
+    assert!(request.header("proxy-authorization").is_some());
+    assert!(!format!("{store:?}").contains(SECRET));
+    let store = store_at("http://store.invalid", &[("gs.proxy.url", "http://me:hush@127.0.0.1:1")]).await;
+    let text = format!("{:?}", store.head(&key()).await.unwrap_err());
+    assert!(!text.contains("hush"), "{text}");
+}
+
+#[tokio::test]
+async fn configuration_errors_name_the_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let odd = file("odd.json", r#"{"type":"hush"}"#);
+    let junk = file("junk.json", r#"{"private_key": hush"#);
+    let keyless = file("keyless.json", r#"{"type":"service_account","private_key":5,"hush":1}"#);
+    for (url, settings, words) in [
+        ("gs:///prefix", vec![], vec!["no bucket"]),
+        ("gs://bucket:9000/x", vec![], vec!["gs.endpoint.url"]),
+        ("gs://buc%20ket/x", vec![], vec!["bucket"]),
+        ("gs://bucket/x", vec![("gs.auth", "maybe")], vec!["gs.auth", "anonymous"]),
+        ("gs://bucket/x", vec![("gs.endpoint.url", "http://10.0.0.1")], vec!["gs.endpoint.url", "clear"]),
+        (
+            "gs://bucket/x",
+            vec![("gs.auth", "anonymous"), ("gs.credentials.file", "/x")],
+            vec!["gs.credentials.file", "anonymous"],
+        ),
+        ("gs://bucket/x", vec![("gs.credentials.file", "/nowhere")], vec!["gs.credentials.file", "/nowhere"]),
+        ("gs://bucket/x", vec![("gs.credentials.file", &odd)], vec!["service_account"]),
+        ("gs://bucket/x", vec![("gs.credentials.file", &junk)], vec!["is no JSON"]),
+        ("gs://bucket/x", vec![("gs.credentials.file", &keyless)], vec!["gs.credentials.file"]),
+        ("gs://bucket/x", vec![("gs.tls.ca.file", &odd)], vec!["gs.tls.ca.file", "PEM"]),
+        ("gs://bucket/x", vec![("gs.part.size.bytes", "300000")], vec!["multiple of 262144"]),
+        ("gs://bucket/x", vec![("gs.proxy.url", "hush")], vec!["gs.proxy.url"]),
+        ("gs://bucket/x", vec![("s3.region", "x")], vec!["s3.region", "gs://"]),
+    ] {
+        let given = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let error = open(url, &given).await.unwrap_err();
+        let text = error.to_string();
+        assert_eq!(error.kind, Kind::Invalid, "{text}");
+        assert!(words.iter().all(|word| text.contains(word)) && !text.contains("hush"), "{url}: {text}");
+    }
+}
