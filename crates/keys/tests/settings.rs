@@ -55,7 +55,6 @@ fn settings_that_need_one_another_are_told() {
             "kms.vault.token",
             "belongs to",
         ),
-        (&[("kms.vault.hosts", "a:1,b/c")], "kms.vault.hosts", "host:port"),
         (&[("kms.vault.auth.mount", "../sys")], "kms.vault.auth.mount", "expected"),
         (&[("kms.gcp.endpoint.url", "http://kms.example")], "kms.gcp.endpoint.url", "loopback"),
         (&[("kms.aws.endpoint.url", "http://kms.example")], "kms.aws.endpoint.url", "loopback"),
