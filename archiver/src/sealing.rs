@@ -100,12 +100,16 @@ impl Sealing {
         }
     }
 
+    pub(crate) fn seals(&self, topic: &str) -> bool {
+        self.config.seals(topic)
+    }
+
     /// Whatever goes wrong elsewhere: nothing of a topic that is to be sealed is written plain.
     ///
     /// # Errors
     /// [`Error::Unexpected`].
     pub(crate) fn check(&self, topic: &str, seal: Option<&Encryption>) -> Result<()> {
-        if self.config.seals(topic) && seal.is_none() {
+        if self.seals(topic) && seal.is_none() {
             return Err(Error::unexpected(topic, "a key to seal it with", "none"));
         }
         Ok(())

@@ -108,6 +108,11 @@ impl Standing {
         }
     }
 
+    /// Whether the chain's end is.
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.last.as_ref().is_some_and(|last| last.footer.encryption.is_some())
+    }
+
     /// Where the lineage begins.
     pub(crate) fn begins_at(&self) -> i64 {
         let record = |number: u32| self.records.iter().find(|r| r.branch == number);

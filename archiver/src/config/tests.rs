@@ -364,6 +364,10 @@ fn the_examples_are_right() {
     assert_eq!(secured.archive.store_settings["s3.secret.access.key"], "s");
     assert_eq!(secured.schema_registry.unwrap().url.host_str(), Some("registry.example.com"));
     assert!(secured.snapshots.signing_key_file.is_some());
+
+    let sealed = example(include_str!("../../../examples/archive-sealed.yaml")).encryption;
+    assert!(sealed.seals("customers-eu") && sealed.seals("payments.eu.in") && !sealed.seals("payments.in"));
+    assert!(sealed.key_of("payments.eu.in").is_some_and(|key| key.to_string().ends_with("/payments")));
 }
 
 #[test]
