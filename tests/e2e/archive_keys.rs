@@ -108,7 +108,7 @@ fn journal_alone(cluster: &Cluster, archive: &ArchiveDir, scratch: &Scratch, ord
     let logs = TopicLogs::read(&plain_client(&cluster.bootstrap())?, &SECRET)?;
     nothing_in_the_clear(archive, &logs)?;
     running.kill();
-    kafka.delete_records("secret-orders", 0, produced.last + 1)?;
+    kafka.delete_records("secret-orders", 0, u64::try_from(produced.last + 1)?)?;
     kafka.produce("secret-orders", &Produce { count: 7, seed: 78, ..Produce::default() })?;
     archive.run_once(&[])?;
     let footers = footers(archive, orders)?;

@@ -1,9 +1,7 @@
 use varve_archive::{Archive, Commit, HashAlgorithm};
 use varve_format::{Compression, DigestAlgorithm, EncryptionInfo, key_record_name, tombstone_name};
 use varve_keys::KeyPeriod;
-use varve_store::{
-    Create, Fault, Faults, FaultyStore, GetRange, Key, MemoryStore, PutOptions, Rule, Store as _, When,
-};
+use varve_store::{Create, Fault, Faults, FaultyStore, GetRange, Key, MemoryStore, PutOptions, Rule, When};
 
 use super::*;
 use crate::config::TopicPattern;
