@@ -190,8 +190,8 @@ impl Sealing {
         Ok(Some(keys.for_read(&footer.info.cluster_id, footer.info.topic_id, info).await?))
     }
 
-    /// Opens an object if it is sealed. `false` where nobody can, or none of our keys is meant to: its data key was
-    /// destroyed on purpose, or no key is configured at all.
+    /// Opens an object if it is sealed. `false` where it is to stay so: its data key was destroyed on purpose, or no
+    /// key is configured at all.
     ///
     /// # Errors
     /// [`Error::Keys`]: it can't be had, and why. Of the store; altered bytes.

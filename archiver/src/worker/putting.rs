@@ -134,6 +134,10 @@ impl Worker {
     pub(super) async fn sealed(&mut self, key: Key, generation: u64, purpose: Purpose, outcome: Result<()>) {
         let Some(tail) = self.tails.get_mut(&key).filter(|t| t.generation == generation) else { return };
         tail.sealing = false;
+        if tail.phase == Phase::Full && !tail.is_attached() {
+            // It can't be committed as it is, and no commit will have it read on.
+            tail.phase = Phase::Reading;
+        }
         match (outcome, purpose) {
             (Ok(()), Purpose::Segment) => Box::pin(self.close(key)).await,
             // By now it may be as much as a segment.
