@@ -153,10 +153,10 @@ pub(crate) struct KeyArgs {
     #[arg(long = "kek", value_name = "URL", env = "VARVE_KEKS", value_delimiter = ',', value_parser = key_url)]
     keks: Vec<KeyUrl>,
     /// A setting of the key service, as for the plug-in: kms.vault.token.file, kms.timeout.ms … May be repeated.
-    #[arg(long = "key-config", value_name = "KEY=VALUE", value_parser = key_value)]
+    #[arg(id = "key_settings", long = "key-config", value_name = "KEY=VALUE", value_parser = key_value)]
     settings: Vec<(String, String)>,
     /// A file of KEY=VALUE lines: the place for tokens and passwords.
-    #[arg(long = "key-config-file", value_name = "FILE", env = "VARVE_KEY_CONFIG_FILE")]
+    #[arg(id = "key_settings_file", long = "key-config-file", value_name = "FILE", env = "VARVE_KEY_CONFIG_FILE")]
     settings_file: Option<PathBuf>,
 }
 
