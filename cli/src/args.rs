@@ -375,7 +375,7 @@ impl KeyArgs {
 
 /// What was given is not shown where it is refused: it may be a secret in the wrong place.
 fn key_url(text: &str) -> Result<KeyUrl, String> {
-    KeyUrl::parse(text).map_err(|e| e.to_string())
+    KeyUrl::configured(text).map_err(|e| e.to_string())
 }
 
 pub(crate) fn properties_file(path: &std::path::Path) -> anyhow::Result<Vec<(String, String)>> {

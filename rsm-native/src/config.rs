@@ -287,7 +287,7 @@ impl<'a> Values<'a> {
 
 /// The flaw without the value, which may be a secret that was pasted here.
 fn key(name: &str, url: &str) -> Result<KeyUrl> {
-    KeyUrl::parse(url).map_err(|e| Error::new(Kind::Config, format!("{name}: {e}")))
+    KeyUrl::configured(url).map_err(|e| Error::new(Kind::Config, format!("{name}: {e}")))
 }
 
 #[cfg(test)]

@@ -126,6 +126,8 @@ impl Job {
         let mut output = Output::new(&self, plain_bytes)?;
         if encoder.is_identity() {
             self.pass_log(&source, &mut encoder, &mut output)?;
+        } else if let Some(tag_bytes) = encoder.seals_in_place() {
+            self.seal_log(&source, &mut encoder, &mut output, tag_bytes)?;
         } else {
             let (file, bytes) = &source.log;
             self.encode(&mut encoder, &mut output, *bytes, |at, buffer| {
@@ -190,6 +192,41 @@ impl Job {
             }
             buffer.advance(taken);
             at += taken as u64;
+        }
+        Ok(())
+    }
+
+    /// The log encrypted: read straight into the part's buffer, and sealed there. A frame that would reach into the
+    /// next part is sealed beside.
+    fn seal_log(
+        &self,
+        source: &Source,
+        encoder: &mut Encoder,
+        output: &mut Output<'_>,
+        tag_bytes: usize,
+    ) -> Result<()> {
+        let (file, log_bytes) = &source.log;
+        let mut beside = vec![0; self.options.frame_bytes as usize + tag_bytes];
+        let mut at = 0;
+        while at < *log_bytes {
+            self.cancel.check(WHAT)?;
+            let n = encoder.next_frame_bytes();
+            let n = n.ok_or_else(|| Error::internal(WHAT, format!("no frame at {at} of {log_bytes}")))?;
+            let (place, stored) = (output.place, n + tag_bytes);
+            let mut seal = |frame: &mut [u8]| {
+                read_exact(file, &self.request.log, at, frame.get_mut(..n).unwrap_or_default())?;
+                encoder.seal(frame).map_err(|e| Error::format(place, e))
+            };
+            let buffer = output.buffer()?;
+            if buffer.free_bytes() >= stored {
+                seal(buffer.free(stored))?;
+                buffer.advance(stored);
+            } else {
+                let frame = beside.get_mut(..stored).unwrap_or_default();
+                seal(frame)?;
+                output.push(frame)?;
+            }
+            at += n as u64;
         }
         Ok(())
     }

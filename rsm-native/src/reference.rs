@@ -61,8 +61,13 @@ pub fn config() -> String {
         let rows = group.settings.iter().map(setting_row).collect::<Vec<_>>();
         section(&mut page, group.title, &["key", "default", "allowed", "by topic", "what it does"], &rows);
     }
-    let stores = varve_store::settings().iter().map(|s| setting_page::row(PREFIX, s)).collect::<Vec<_>>();
-    section(&mut page, "S3", setting_page::HEAD, &stores);
+    let row = |s: &Setting| setting_page::row(PREFIX, s);
+    let services = varve_keys::settings().iter().map(row).collect::<Vec<_>>();
+    section(&mut page, "Key services", setting_page::HEAD, &services);
+    for (scheme, title) in varve_store::STORES_WITH_SETTINGS {
+        let theirs = varve_store::settings().iter().filter(|s| varve_store::store_of(s.name) == Some(scheme));
+        section(&mut page, title, setting_page::HEAD, &theirs.map(row).collect::<Vec<_>>());
+    }
     let keys = BY_TOPIC.iter().map(|key| code(key)).collect::<Vec<_>>().join(", ");
     let _ = write!(page, "\n{RULES}\n```properties\n{RULES_EXAMPLE}```\n{RULES_OUTCOME}{keys}.\n");
     page
@@ -137,8 +142,10 @@ mod tests {
     #[test]
     fn each_key_has_its_row() {
         let page = config();
-        let keys =
-            crate::settings::all().map(|s| s.name).chain(varve_store::settings().iter().map(|s| s.name));
+        let keys = crate::settings::all()
+            .chain(varve_store::settings())
+            .chain(varve_keys::settings())
+            .map(|s| s.name);
         for key in keys {
             assert_eq!(page.matches(&format!("\n| `rsm.config.{key}` |")).count(), 1, "{key}");
         }

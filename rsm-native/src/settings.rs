@@ -39,7 +39,9 @@ pub const GROUPS: &[Group] = &[
 const REQUIRED: &[Setting] = &[
     required(
         "store.url",
-        SettingKind::Text("a URL: file:///dir or s3://bucket/prefix"),
+        SettingKind::Text(
+            "a URL: s3://bucket/prefix, gs://bucket/prefix, az://account/container/prefix or file:///dir",
+        ),
         "Where segments go. All brokers of a cluster use the same.",
     ),
     required(

@@ -11,11 +11,13 @@ mod archive_once;
 mod archive_secured;
 mod archive_service;
 mod archive_versions;
+mod canaries;
 mod cluster_state;
 mod faults_filesystem;
 mod faults_s3;
 mod kafka_admin;
 mod kafka_client;
+mod keys;
 mod last_snapshots;
 mod replica;
 mod restore;
@@ -54,11 +56,13 @@ const SUITES: &[Named] = &[
     ("archive_secured", archive_secured::suite),
     ("archive_service", archive_service::suite),
     ("archive_versions", archive_versions::suite),
+    ("canaries", canaries::suite),
     ("cluster_state", cluster_state::suite),
     ("faults_filesystem", faults_filesystem::suite),
     ("faults_s3", faults_s3::suite),
     ("kafka_admin", kafka_admin::suite),
     ("kafka_client", kafka_client::suite),
+    ("keys", keys::suite),
     ("last_snapshots", last_snapshots::suite),
     ("replica", replica::suite),
     ("restore", restore::suite),

@@ -458,6 +458,11 @@ pub fn runtime() -> Result<tokio::runtime::Runtime> {
 pub struct Running(pub(crate) Process);
 
 impl Running {
+    /// `command`, until it is stopped.
+    pub fn begin(command: Command, log: &Path) -> Result<Self> {
+        Ok(Self(Process::start("varve archive run", command, log)?))
+    }
+
     /// As kill -9 does.
     pub fn kill(self) {
         drop(self);

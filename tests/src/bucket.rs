@@ -30,11 +30,15 @@ pub struct Bucket {
 impl Bucket {
     /// Of a server on loopback.
     pub(crate) fn at(port: u16, name: &str) -> Self {
+        Self::with_password(port, name, PASSWORD)
+    }
+
+    pub(crate) fn with_password(port: u16, name: &str, password: &str) -> Self {
         let config = aws_sdk_s3::Config::builder()
             .behavior_version(BehaviorVersion::latest())
             .region(Region::new(REGION))
             .endpoint_url(format!("http://127.0.0.1:{port}"))
-            .credentials_provider(Credentials::new(USER, PASSWORD, None, None, "tests"))
+            .credentials_provider(Credentials::new(USER, password, None, None, "tests"))
             .force_path_style(true)
             .build();
         Self { name: name.to_owned(), client: Client::from_conf(config) }

@@ -8,13 +8,18 @@ use anyhow::{Context, Result, bail};
 
 /// Sends `body` as JSON and returns the answer's body; any status but 2xx is an error.
 pub(crate) fn request(method: &str, port: u16, path: &str, body: &str) -> Result<String> {
+    request_with(method, port, path, "Content-Type: application/json\r\n", body)
+}
+
+/// The same with other headers, each with its line's end.
+pub(crate) fn request_with(method: &str, port: u16, path: &str, headers: &str, body: &str) -> Result<String> {
     let limit = Duration::from_secs(5);
     let mut stream = TcpStream::connect_timeout(&SocketAddr::from(([127, 0, 0, 1], port)), limit)?;
     stream.set_read_timeout(Some(limit))?;
     let length = body.len();
     write!(
         stream,
-        "{method} {path} HTTP/1.0\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+        "{method} {path} HTTP/1.0\r\nHost: 127.0.0.1:{port}\r\n{headers}Content-Length: {length}\r\n\r\n{body}"
     )?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;

@@ -37,6 +37,7 @@ mod tier;
 mod tls;
 mod toxiproxy;
 mod traffic;
+mod vault;
 mod wait;
 
 pub use archive::{
@@ -60,6 +61,7 @@ pub use permissions::{
     Permission, ResourceName, documented_permissions, documented_producer_permissions,
     documented_restore_permissions,
 };
+pub use ports::free_port;
 pub use reference::reference_pages;
 pub use registry::{Import, Registry};
 pub use restored::{same_logs, writers_go_on};
@@ -75,6 +77,7 @@ pub use tier::Tier;
 pub use tls::Certificates;
 pub use toxiproxy::{Proxy, Toxiproxy};
 pub use traffic::while_producing;
+pub use vault::{Vault, VaultMood};
 pub use wait::{Look, eventually};
 
 /// Broker versions that are supported, oldest first.

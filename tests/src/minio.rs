@@ -66,6 +66,13 @@ impl Minio {
         Ok(bucket)
     }
 
+    /// The same of a server that was resumed with this password.
+    pub fn bucket_with_password(&self, name: &str, password: &str) -> Result<Bucket> {
+        let bucket = Bucket::with_password(self.port, name, password);
+        bucket.create()?;
+        Ok(bucket)
+    }
+
     /// A bucket that keeps versions.
     pub fn versioned_bucket(&self, name: &str) -> Result<Bucket> {
         let bucket = self.bucket(name)?;

@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::bucket::Bucket;
 use crate::ports::free_port;
@@ -29,6 +29,15 @@ impl Moto {
             http::request("GET", port, "/moto-api/data.json", "").is_ok()
         })?;
         Ok(Self { port, _process: process, _scratch: scratch })
+    }
+
+    /// The ARN of a key of its KMS.
+    pub fn kms_key(&self) -> Result<String> {
+        let headers = "X-Amz-Target: TrentService.CreateKey\r\nAuthorization: AWS4-HMAC-SHA256 Credential=tests/20260101/us-east-1/kms/aws4_request, SignedHeaders=host, Signature=none\r\n";
+        let answer = http::request_with("POST", self.port, "/", headers, "{}")?;
+        let answer: serde_json::Value = serde_json::from_str(&answer)?;
+        let arn = answer["KeyMetadata"]["Arn"].as_str().context("no ARN")?;
+        Ok(arn.to_owned())
     }
 
     pub fn bucket(&self, name: &str) -> Result<Bucket> {

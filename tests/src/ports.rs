@@ -13,7 +13,7 @@ use rand::Rng;
 static TAKEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
 
 /// A port that nobody listens on and that this program hasn't been given before.
-pub(crate) fn free_port() -> Result<u16> {
+pub fn free_port() -> Result<u16> {
     let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
     for _ in 0..1000 {
         let port = rand::rng().random_range(20_000..32_000);

@@ -7,15 +7,22 @@ use serde_json::Value;
 
 /// Each crate and which of ours it may depend on. A crate that is not in this list fails the test:
 /// a new room comes with its arrows.
-const ARROWS: [(&str, &[&str]); 9] = [
+const ARROWS: [(&str, &[&str]); 10] = [
     ("varve-format", &[]),
     ("varve-store", &[]),
+    ("varve-keys", &["varve-format", "varve-store"]),
     ("varve-archive", &["varve-format", "varve-store"]),
     ("varve-kafka", &["varve-format"]),
     ("varve-cluster", &["varve-archive", "varve-format", "varve-kafka"]),
-    ("varve-archiver", &["varve-archive", "varve-cluster", "varve-format", "varve-kafka", "varve-store"]),
-    ("varve-restore", &["varve-archive", "varve-cluster", "varve-format", "varve-kafka", "varve-store"]),
-    ("varve-rsm", &["varve-archive", "varve-format", "varve-store"]),
+    (
+        "varve-archiver",
+        &["varve-archive", "varve-cluster", "varve-format", "varve-kafka", "varve-keys", "varve-store"],
+    ),
+    (
+        "varve-restore",
+        &["varve-archive", "varve-cluster", "varve-format", "varve-kafka", "varve-keys", "varve-store"],
+    ),
+    ("varve-rsm", &["varve-archive", "varve-format", "varve-keys", "varve-store"]),
     (
         "varve-cli",
         &[
@@ -24,6 +31,7 @@ const ARROWS: [(&str, &[&str]); 9] = [
             "varve-cluster",
             "varve-format",
             "varve-kafka",
+            "varve-keys",
             "varve-restore",
             "varve-store",
         ],

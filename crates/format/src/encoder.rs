@@ -6,7 +6,7 @@
 
 #![allow(clippy::arithmetic_side_effects)] // Counts bytes that the caller brought, within the plan's bounds.
 
-use crate::crypt::{ObjectKey, frame_nonce};
+use crate::crypt::{ObjectKey, TAG_BYTES, frame_nonce};
 use crate::custom_metadata::{ArchiveReference, CustomMetadata};
 use crate::digest::{Digest, Hasher};
 use crate::error::{Error, Flaw, Result};
@@ -153,8 +153,35 @@ impl Encoder {
         if !self.is_identity() {
             return Err(Error::invalid("call", "pass", "only where bytes are stored as they are"));
         }
-        self.check_frame(plain)?;
-        self.take(plain, plain.len(), crate::crc32c(plain));
+        self.check_frame(plain.len())?;
+        self.hash(plain);
+        self.take(plain.len(), plain.len(), crate::crc32c(plain));
+        Ok(())
+    }
+
+    /// How much longer than a frame its stored bytes are, where they can be made in place: they are encrypted, and not
+    /// compressed.
+    pub fn seals_in_place(&self) -> Option<usize> {
+        (self.key.is_some() && self.zstd.is_none()).then_some(TAG_BYTES)
+    }
+
+    /// Takes the next frame: of `bytes` the first [`Encoder::next_frame_bytes`] are plain, and
+    /// [`Encoder::seals_in_place`] more are room. All of them are stored bytes then.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for another length, or where frames can't be sealed in place.
+    pub fn seal(&mut self, bytes: &mut [u8]) -> Result<()> {
+        let (stored_bytes, room) = (bytes.len(), self.seals_in_place().unwrap_or(usize::MAX));
+        self.check_frame(stored_bytes.wrapping_sub(room))?;
+        let Some((plain, last)) = bytes.split_last_chunk_mut::<TAG_BYTES>() else {
+            return Err(Error::invalid("frame", stored_bytes, "a frame with room for its tag"));
+        };
+        self.hash(plain);
+        let Some(key) = &self.key else { return Err(Error::invalid("call", "seal", "only with a key")) };
+        let aad = key.frame_aad(self.frames, if self.streamed { 0 } else { self.frame_count });
+        *last = key.seal(frame_nonce(self.frames), &aad, plain)?;
+        let (plain_bytes, crc) = (plain.len(), crate::crc32c(bytes));
+        self.take(plain_bytes, stored_bytes, crc);
         Ok(())
     }
 
@@ -163,7 +190,7 @@ impl Encoder {
     /// # Errors
     /// [`Error::Invalid`] for another length.
     pub fn frame(&mut self, plain: &[u8], out: &mut Vec<u8>) -> Result<()> {
-        self.check_frame(plain)?;
+        self.check_frame(plain.len())?;
         let start = out.len();
         self.compress(plain, out)?;
         if let Some(key) = &self.key {
@@ -173,7 +200,8 @@ impl Encoder {
         }
         let stored = out.get(start..).unwrap_or_default();
         let (bytes, crc) = (stored.len(), crate::crc32c(stored));
-        self.take(plain, bytes, crc);
+        self.hash(plain);
+        self.take(plain.len(), bytes, crc);
         Ok(())
     }
 
@@ -246,11 +274,11 @@ impl Encoder {
         Ok(Finished { footer, trailer, footer_digest: Digest(*hasher.finalize().as_bytes()) })
     }
 
-    fn check_frame(&self, plain: &[u8]) -> Result<()> {
-        if self.next_frame_bytes() == Some(plain.len()) {
+    fn check_frame(&self, plain_bytes: usize) -> Result<()> {
+        if self.next_frame_bytes() == Some(plain_bytes) {
             return Ok(());
         }
-        Err(Error::invalid("frame", plain.len(), format!("{:?}", self.next_frame_bytes())))
+        Err(Error::invalid("frame", plain_bytes, format!("{:?}", self.next_frame_bytes())))
     }
 
     fn compress(&mut self, plain: &[u8], out: &mut Vec<u8>) -> Result<()> {
@@ -281,11 +309,14 @@ impl Encoder {
         Ok(())
     }
 
-    /// Records a frame of `stored_bytes` and moves on.
-    fn take(&mut self, plain: &[u8], stored_bytes: usize, crc: u32) {
+    fn hash(&mut self, plain: &[u8]) {
         if let Some(hasher) = &mut self.hasher {
             hasher.update(plain);
         }
+    }
+
+    /// Records a frame and moves on.
+    fn take(&mut self, plain_bytes: usize, stored_bytes: usize, crc: u32) {
         if let Some(extent) = self.extents.last_mut() {
             extent.crcs.push(crc);
             extent.stored_bytes += stored_bytes as u64;
@@ -296,7 +327,7 @@ impl Encoder {
         }
         self.stored += stored_bytes as u64;
         self.frames += 1;
-        self.taken += plain.len() as u64;
+        self.taken += plain_bytes as u64;
         if self.next_frame_bytes().is_none() {
             self.end_extent();
             self.begin_extents();

@@ -20,7 +20,7 @@ use crate::text::check_printable;
 /// A longer key record is refused before it is parsed.
 pub const KEY_RECORD_MAX_BYTES: usize = 64 * 1024;
 /// A longer wrapped key is refused.
-const WRAPPED_MAX_BYTES: usize = 16 * 1024;
+const WRAPPED_MAX_BYTES: usize = 8 * 1024;
 
 /// A data key, wrapped. Stored as JSON.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -263,7 +263,7 @@ fn decode_2(bytes: &[u8]) -> Result<KeyRecord> {
     check_period(&json.period).map_err(|flaw| flaw.corrupt(0))?;
     cluster_id_flaw(&json.cluster_id).map_err(|flaw| flaw.corrupt(0))?;
     check_printable("algorithm", &json.algorithm, 64).map_err(|flaw| flaw.corrupt(0))?;
-    check_printable("key-encryption key", &json.wrapped_by, 1024).map_err(|flaw| flaw.corrupt(0))?;
+    check_printable("key-encryption key", &json.wrapped_by, 512).map_err(|flaw| flaw.corrupt(0))?;
     let wrapped = base64(&json.wrapped, "the wrapped key in base64")?;
     let of_ring = json.wrapped_by.starts_with(RING);
     if of_ring && (wrapped.len() != RING_WRAPPED_BYTES || json.algorithm != ALGORITHM) {
@@ -271,7 +271,7 @@ fn decode_2(bytes: &[u8]) -> Result<KeyRecord> {
         return Err(bad("60 wrapped bytes by AES-256-GCM", &found));
     }
     if wrapped.is_empty() || wrapped.len() > WRAPPED_MAX_BYTES {
-        return Err(bad("1 to 16,384 wrapped bytes", &wrapped.len()));
+        return Err(bad("1 to 8,192 wrapped bytes", &wrapped.len()));
     }
     Ok(KeyRecord {
         id: id(&json.id)?,

@@ -194,9 +194,11 @@ fn golden_key_record_is_kept_by_rewrapping() {
 fn golden_key_record_2() {
     let record = KeyRecord::decode(&bytes("key-record-2.json")).unwrap();
     let found = (record.cluster_id.as_deref(), record.wrapping.wrapped_by.as_str());
-    assert_eq!(found, (Some("lkc-golden"), "ring:2026"));
+    assert_eq!(found, (Some("MkU3OEVBNTcwNTJENDM2Qg"), "ring:2026"));
     assert_eq!(record.encode().unwrap(), bytes("key-record-2.json"));
-    assert!(open(&bytes("encrypted.varve"), Some(&record.unwrap(&ring()).unwrap())).is_ok());
+    let (footer, _) = open(&bytes("encrypted.varve"), Some(&record.unwrap(&ring()).unwrap())).unwrap();
+    let (info, sealed) = (&footer.info, footer.encryption.as_ref().unwrap());
+    assert_eq!(record.check_is(sealed.data_key_id, &info.cluster_id, info.topic_id, &sealed.period), Ok(()));
 }
 
 /// The fuzz target's function over changed golden bytes, bounded and with a seed, in every test run.
@@ -239,7 +241,8 @@ fn write_golden_files() {
     }
     if !later("key-record-2") {
         let (topic, at_ms) = (golden::topic_id(), 1_767_225_600_000);
-        let record = KeyRecord::wrap(&ring(), &key, "lkc-golden", topic, "2026-01", at_ms, [8; 12]);
+        let record =
+            KeyRecord::wrap(&ring(), &key, "MkU3OEVBNTcwNTJENDM2Qg", topic, "2026-01", at_ms, [8; 12]);
         new_file("key-record-2.json", &record.unwrap().encode().unwrap());
     }
     for (n, name) in NAMES.into_iter().enumerate().filter(|(_, name)| !later(name)) {

@@ -355,3 +355,38 @@ fn plans_that_no_footer_describes_are_refused_before_the_first_byte() {
     let period = Some(Encryption { period: "../2026".into(), ..support::encryption() });
     assert!(Encoder::new(WriteOptions { encryption: period, ..options }, plan).is_err());
 }
+
+/// What is sealed in place is what is sealed beside, byte for byte.
+#[test]
+fn sealing_in_place_makes_the_same_object() {
+    let log: Vec<u8> = (0..300_000_u32).map(|n| (n / 7) as u8).collect();
+    for digest in [DigestAlgorithm::Blake3, DigestAlgorithm::None] {
+        let options = support::options(Compression::None, true, digest);
+        let made = |in_place: bool| {
+            let plan = Plan::new(log.len() as u64, options.chunk_bytes, &[]).unwrap();
+            let mut encoder = Encoder::new(options.clone(), plan).unwrap();
+            let (mut out, mut at) = (Vec::new(), 0);
+            while let Some(n) = encoder.next_frame_bytes() {
+                let plain = &log[at..at + n];
+                if in_place {
+                    let room = encoder.seals_in_place().unwrap();
+                    assert!(encoder.seal(&mut vec![0; n + room - 1]).is_err());
+                    let mut frame = [plain, &vec![0; room]].concat();
+                    encoder.seal(&mut frame).unwrap();
+                    out.extend(frame);
+                } else {
+                    encoder.frame(plain, &mut out).unwrap();
+                }
+                at += n;
+            }
+            encoder.finish(support::info(), &mut out).unwrap();
+            out
+        };
+        assert!(made(true) == made(false), "{digest:?}");
+    }
+    let plain = Encoder::new(
+        support::options(Compression::None, false, DigestAlgorithm::None),
+        Plan::new(5, 8192, &[]).unwrap(),
+    );
+    assert!(plain.unwrap().seal(&mut [0; 21]).is_err());
+}

@@ -139,12 +139,12 @@ impl AzureKms {
     }
 
     async fn decrypt(&self, wrapped: &Wrapped, aad: &[u8]) -> Result<Zeroizing<[u8; 32]>, Failure> {
-        let (iv, tag, sealed) = parts::split_aes(&wrapped.bytes)?;
-        let value = BASE64_URL.encode(sealed);
+        let parts = parts::split_aes(&wrapped.bytes)?;
+        let value = BASE64_URL.encode(parts.sealed);
         let request = Request {
             aad: Some(BASE64_URL.encode(aad)),
-            iv: Some(BASE64_URL.encode(iv)),
-            tag: Some(BASE64_URL.encode(tag)),
+            iv: Some(BASE64_URL.encode(parts.iv)),
+            tag: Some(BASE64_URL.encode(parts.tag)),
             ..Request::new(AES, &value)
         };
         let answer = self.ask(&wrapped.wrapped_by, "decrypt", &request).await?;

@@ -1,6 +1,6 @@
 //! From settings to what the services are made with: every flaw is found here, before anything is asked.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -67,8 +67,6 @@ pub(crate) struct Vault {
     pub(crate) login: VaultLogin,
     pub(crate) mount: String,
     pub(crate) namespace: Option<String>,
-    /// `host:port`, as in key URLs.
-    pub(crate) hosts: BTreeSet<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -232,7 +230,7 @@ fn vault(values: &Values<'_>, flaws: &mut Vec<Error>) -> Vault {
     if namespace.as_ref().is_some_and(|name| !name.bytes().all(|b| b.is_ascii_graphic())) {
         flaws.push(Error::configuration("kms.vault.namespace", "expected printable ASCII characters"));
     }
-    Vault { login, mount: mount.to_owned(), namespace, hosts: vault_hosts(values, flaws) }
+    Vault { login, mount: mount.to_owned(), namespace }
 }
 
 fn vault_token(values: &Values<'_>, flaws: &mut Vec<Error>) -> Option<SecretSource> {
@@ -242,19 +240,4 @@ fn vault_token(values: &Values<'_>, flaws: &mut Vec<Error>) -> Option<SecretSour
         flaws.push(Error::configuration("kms.vault.token.file", "kms.vault.token is given too"));
     }
     token.or(file)
-}
-
-fn vault_hosts(values: &Values<'_>, flaws: &mut Vec<Error>) -> BTreeSet<String> {
-    let mut hosts = BTreeSet::new();
-    let given = values.given("kms.vault.hosts").unwrap_or_default();
-    for host in given.split(',').map(str::trim).filter(|host| !host.is_empty()) {
-        match crate::key_url::vault_authority(host) {
-            Some(authority) => _ = hosts.insert(authority),
-            None => {
-                let flaw = "expected host:port, with commas between";
-                flaws.push(Error::configuration("kms.vault.hosts", flaw));
-            }
-        }
-    }
-    hosts
 }

@@ -22,8 +22,12 @@ use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::retry::{Failure, Passing, chain, meaning_of_status};
 use crate::settings::Secret;
+use crate::wrapped::ANSWER_MAX_BYTES;
 
-const BODY_MAX_BYTES: usize = 64 * 1024;
+/// More than any request has.
+const REQUEST_BYTES: usize = 32 * 1024;
+/// Of a token or the like in a file.
+const SECRET_MAX_BYTES: usize = 16 * 1024;
 const POOL_IDLE: Duration = Duration::from_secs(15);
 
 #[derive(Clone)]
@@ -49,7 +53,7 @@ pub(crate) struct Body(Zeroizing<Vec<u8>>);
 impl Body {
     pub(crate) fn json(value: &impl Serialize) -> Result<Self, Failure> {
         // Grown at once: a buffer that grows leaves its former bytes behind.
-        let mut bytes = Zeroizing::new(Vec::with_capacity(2 * BODY_MAX_BYTES));
+        let mut bytes = Zeroizing::new(Vec::with_capacity(REQUEST_BYTES));
         let written = serde_json::to_writer(&mut *bytes, value);
         written.map_err(|_| Failure::last(Kind::Other, "the request can't be written as JSON"))?;
         Ok(Self(bytes))
@@ -124,14 +128,14 @@ impl Http {
         let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
         let headers =
             response.headers().iter().map(|(name, value)| (name.as_str().to_owned(), text(value))).collect();
-        let mut body = Zeroizing::new(Vec::with_capacity(BODY_MAX_BYTES));
+        let mut body = Zeroizing::new(Vec::with_capacity(ANSWER_MAX_BYTES));
         while let Some(piece) = response.chunk().await.map_err(broken)? {
-            if body.len() + piece.len() > BODY_MAX_BYTES {
+            if body.len() + piece.len() > ANSWER_MAX_BYTES {
                 let (kind, passing) = match meaning_of_status(status) {
                     (_, Passing::Never) => (Kind::Other, Passing::Never),
                     passes => passes,
                 };
-                let detail = format!("status {status}, with a body longer than {BODY_MAX_BYTES} bytes");
+                let detail = format!("status {status}, with a body longer than {ANSWER_MAX_BYTES} bytes");
                 return Err(Failure::new(kind, passing, detail));
             }
             body.extend_from_slice(&piece);
@@ -178,7 +182,7 @@ pub(crate) async fn secret_in(path: &std::path::Path, setting: &str) -> Result<S
     let flaw = |what: String| Failure::last(Kind::Denied, format!("{setting}: {path:?} {what}"));
     let text = tokio::fs::read_to_string(path).await.map_err(|error| flaw(error.kind().to_string()))?;
     let text = Zeroizing::new(text);
-    if text.trim().is_empty() || text.len() > BODY_MAX_BYTES {
+    if text.trim().is_empty() || text.len() > SECRET_MAX_BYTES {
         return Err(flaw(format!("has {} bytes: expected a secret", text.len())));
     }
     Ok(Secret::new(text.trim()))

@@ -110,6 +110,21 @@ impl KeyUrl {
         Ok(Self::of(name.map_err(refuse)?))
     }
 
+    /// Of a configuration, which must say for certain which key is meant.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse); of an alias of AWS, which may come to mean another key.
+    pub fn configured(text: &str) -> Result<Self> {
+        let url = Self::parse(text)?;
+        match &url.name {
+            Name::Aws { id, .. } if id.rsplit(':').next().is_some_and(|id| id.starts_with("alias/")) => {
+                let flaw = "an alias may come to mean another key: name the key itself, by its id or ARN";
+                Err(Error::configuration(url.as_str(), flaw))
+            }
+            _ => Ok(url),
+        }
+    }
+
     pub(crate) fn of(name: Name) -> Self {
         let text = match &name {
             Name::Ring { id } => format!("ring:{id}"),
@@ -400,6 +415,16 @@ mod tests {
             assert_eq!(KeyUrl::parse(url.as_str()).unwrap(), url);
             assert_eq!(url.to_string().parse::<KeyUrl>().unwrap().name(), url.name());
         }
+    }
+
+    #[test]
+    fn a_configuration_names_no_alias() {
+        for alias in ["aws-kms://eu-west-1/alias/a", "arn:aws:kms:eu-west-1:111122223333:alias/a"] {
+            assert!(KeyUrl::parse(alias).is_ok());
+            assert!(KeyUrl::configured(alias).unwrap_err().detail.contains("id or ARN"));
+        }
+        KeyUrl::configured("arn:aws:kms:eu-west-1:111122223333:key/a").unwrap();
+        KeyUrl::configured("ring:alias/a").unwrap();
     }
 
     #[test]

@@ -134,12 +134,6 @@ const SETTINGS: &[Setting] = &[
         "Path that the login method is mounted at. Default: its name.",
     ),
     Setting::new(
-        "kms.vault.hosts",
-        TEXT,
-        None,
-        "Vaults that tokens may be sent to on the word of a key record, as `host:port`, with commas between. The hosts of keys that stand in the configuration are trusted anyway.",
-    ),
-    Setting::new(
         "kms.vault.kubernetes.jwt.file",
         PATH,
         Some("/var/run/secrets/kubernetes.io/serviceaccount/token"),

@@ -1,7 +1,7 @@
 //! HashiCorp Vault's and OpenBao's transit engine.
 //!
 //! A token is worth as much as all that it may do, and a key's URL says where it is sent. So what a record says is
-//! no reason to send it: only hosts of trusted keys, and those of `kms.vault.hosts`, get one to unwrap something.
+//! no reason to send it: only hosts of trusted keys get one to unwrap something.
 //!
 //! A role that may `create` at `MOUNT/encrypt/KEY` makes a key that isn't there; one that may only `update` doesn't:
 //! a mistyped name is then an error.
@@ -72,7 +72,7 @@ impl Vault {
             settings: config.vault.clone(),
             retry: Retry { max_attempts: config.max_attempts, timeout: config.timeout },
             tokens: login::Tokens::default(),
-            trusted: RwLock::new(config.vault.hosts.clone()),
+            trusted: RwLock::default(),
         })
     }
 
@@ -109,10 +109,8 @@ impl Vault {
         if let Name::Vault { authority, .. } = key.name()
             && !self.trusted.read().contains(authority)
         {
-            let detail = format!(
-                "a record names this Vault, but neither a key in the configuration nor kms.vault.hosts does: \
-                 add {authority} to kms.vault.hosts if a token may be sent there"
-            );
+            let detail =
+                format!("a record names the Vault {authority}, but no key in the configuration does");
             return Err(Error::new(Kind::Denied, "unwrap", key, detail));
         }
         let text = std::str::from_utf8(&wrapped.bytes).ok().filter(|text| is_ciphertext(text));

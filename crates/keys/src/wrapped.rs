@@ -8,6 +8,10 @@ pub const WRAPPED_MAX_BYTES: usize = 8 * 1024;
 /// Of what a wrapped key is bound to.
 pub const AAD_MAX_BYTES: usize = 512;
 
+/// A longer answer of a key service is not read.
+#[allow(dead_code, reason = "the file key ring alone needs none")]
+pub(crate) const ANSWER_MAX_BYTES: usize = 64 * 1024;
+
 /// Algorithms, as they stand in [`Wrapped::algorithm`]. What is frozen in records must never change its meaning.
 pub mod algorithm {
     /// By the file key ring: nonce (12 bytes), then the sealed key (48).

@@ -162,6 +162,20 @@ async fn a_key_of_another_length_is_no_key() {
 }
 
 #[tokio::test]
+async fn an_endless_answer_is_cut() {
+    let blob = STANDARD.encode(toy_wrap(&SECRET, AAD));
+    let told = |bytes: usize| {
+        let body = json!({"KeyId": ARN, "CiphertextBlob": blob, "Filler": "x".repeat(bytes)});
+        vec![answer(&body); 3]
+    };
+    let asked = SUITE.start(&told(60_000), &[]).await;
+    asked.services.wrap(&asked.key, &SECRET, AAD).await.unwrap();
+    let asked = SUITE.start(&told(66_000), &[]).await;
+    let error = asked.services.wrap(&asked.key, &SECRET, AAD).await.unwrap_err();
+    assert!(matches!(error.kind, Kind::Other | Kind::Unavailable), "{}", seen_by_people(&error));
+}
+
+#[tokio::test]
 async fn moto_wraps_and_unwraps() {
     let Some(moto) = moto::start().await else { return };
     let services = with_keys(&moto.endpoint, &[]);

@@ -1,5 +1,7 @@
 //! Object stores behind one contract.
 
+#[cfg(feature = "azure")]
+mod azure;
 mod body;
 pub mod conformance;
 mod contract;
@@ -23,6 +25,8 @@ mod settings;
 mod throttle;
 mod versions;
 
+#[cfg(feature = "azure")]
+pub use azure::AzureStore;
 pub use contract::{
     Create, GetRange, GetResult, Limits, ListPage, ObjectMeta, PendingUpload, PutOptions, Result,
     SharedStore, Store, Upload, delete,
@@ -37,6 +41,6 @@ pub use open::{check, open};
 pub use operation::Operation;
 pub use s3::S3Store;
 pub use setting::{Setting, SettingKind, nearest, parse_bytes, parse_duration};
-pub use settings::{is_setting, settings, store_of};
+pub use settings::{STORES_WITH_SETTINGS, is_setting, settings, store_of};
 pub use throttle::{Rate, ThrottledStore};
 pub use versions::{KEY_VERSIONS_MAX, KeyVersions, Version, VersionPage, Versions};

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use url::Url;
 
+#[cfg(feature = "azure")]
+use crate::azure::AzureStore;
 use crate::contract::{Result, SharedStore};
 use crate::error::{Error, Kind};
 use crate::filesystem::FilesystemStore;
@@ -12,9 +14,9 @@ use crate::memory::MemoryStore;
 use crate::s3::S3Store;
 use crate::settings::Values;
 
-const SCHEMES: &str = "file:///directory, s3://bucket/prefix, memory://name";
+const SCHEMES: &str = "file:///directory, s3://bucket/prefix, az://account/container/prefix, memory://name";
 
-/// Opens `memory://name`, `file:///directory` or `s3://bucket/prefix`. `given` are the store's own settings
+/// Opens `memory://name`, `file:///directory`, `s3://bucket/prefix` or `az://account/container/prefix`. `given` are the store's own settings
 /// (see [`settings`](crate::settings)); an unknown one, or a wrong value, is [`Kind::Invalid`]. Nothing is sent
 /// yet: whether the store answers shows with the first call.
 pub async fn open(url: &str, given: &BTreeMap<String, String>) -> Result<SharedStore> {
@@ -35,6 +37,8 @@ pub async fn open(url: &str, given: &BTreeMap<String, String>) -> Result<SharedS
             }
         }
         "s3" => Ok(Arc::new(S3Store::open(&parsed, &values("s3")?).await?)),
+        #[cfg(feature = "azure")]
+        "az" => Ok(Arc::new(AzureStore::open(&parsed, &values("az")?)?)),
         other => Err(unknown_scheme(url, other)),
     }
 }
@@ -45,13 +49,16 @@ pub fn check(url: &str, given: &BTreeMap<String, String>) -> Vec<Error> {
         Ok(parsed) => parsed,
         Err(flaw) => return vec![flaw],
     };
-    if !["memory", "file", "s3"].contains(&parsed.scheme()) {
+    let azure = cfg!(feature = "azure") && parsed.scheme() == "az";
+    if !azure && !["memory", "file", "s3"].contains(&parsed.scheme()) {
         return vec![unknown_scheme(url, parsed.scheme())];
     }
     let (values, mut flaws) = Values::examine(parsed.scheme(), given);
     match parsed.scheme() {
         "file" if parsed.to_file_path().is_err() => flaws.push(no_directory(url)),
         "s3" => flaws.extend(S3Store::check(&parsed, &values)),
+        #[cfg(feature = "azure")]
+        "az" => flaws.extend(AzureStore::check(&parsed, &values)),
         _ => {}
     }
     flaws
@@ -103,5 +110,14 @@ mod tests {
         assert!(check("ftp://there", &[])[0].contains("ftp://"));
         assert!(check("s3://me:hush@bucket", &[]).iter().all(|flaw| !flaw.contains("hush")));
         assert_eq!(check("s3://bucket/a/b", &[("s3.region", "x")]), Vec::<String>::new());
+        #[cfg(feature = "azure")]
+        {
+            let flaws = check("az://account1", &[("az.auht", "cli")]);
+            assert!(
+                flaws.len() == 2 && flaws[0].contains("az.auth?") && flaws[1].contains("container"),
+                "{flaws:?}"
+            );
+            assert_eq!(check("az://account1/box/a", &[("az.auth", "cli")]), Vec::<String>::new());
+        }
     }
 }

@@ -13,10 +13,18 @@ pub(crate) const TEXT: SettingKind = SettingKind::Text("text");
 pub(crate) const MINUTES_10_MS: u64 = 600_000;
 
 /// The stores that have settings: the scheme of their URLs, with which the names of their settings begin.
-const STORES: &[(&str, &[Setting])] = &[("s3", crate::s3::SETTINGS)];
+const STORES: &[(&str, &[Setting])] = &[
+    #[cfg(feature = "azure")]
+    ("az", crate::azure::SETTINGS),
+    ("s3", crate::s3::SETTINGS),
+];
 
 static SETTINGS: LazyLock<Vec<Setting>> =
     LazyLock::new(|| STORES.iter().flat_map(|(_, settings)| settings.iter().copied()).collect());
+
+/// Schemes of the stores that have settings, and what people call these stores.
+pub const STORES_WITH_SETTINGS: &[(&str, &str)] =
+    &[("az", "Azure Blob Storage"), ("gs", "Google Cloud Storage"), ("s3", "S3")];
 
 /// All settings of all stores, sorted by name.
 pub fn settings() -> &'static [Setting] {

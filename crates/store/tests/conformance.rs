@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a failure here fails the test")]
 
+#[cfg(feature = "azure")]
+mod azurite;
 mod minio;
 
 use std::collections::BTreeMap;
@@ -102,5 +104,29 @@ async fn what_a_lock_does_not_stop() {
     assert_eq!(found.oldest().unwrap().id, first);
     let body = versions.get(&key, &first, GetRange::Full).await.unwrap().bytes().await.unwrap();
     assert_eq!(body, "the truth");
-    check(store, "scratch/").await;
+    let results = run(&store, "scratch/").await;
+    let failed: Vec<_> = results.iter().filter(|r| r.outcome != Outcome::Passed).map(|r| r.name).collect();
+    assert_eq!(failed, ["version_removed"], "but for what the lock is there to stop, all holds");
+}
+
+#[cfg(feature = "azure")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn azure() {
+    let Some(server) = azurite::start("conformance").await else { return };
+    for (prefix, scratch) in [("/deep/prefix", "scratch/"), ("", "")] {
+        let store = open(&server.url("conformance", prefix), &server.settings()).await.unwrap();
+        assert!(store.versions().await.unwrap().is_none(), "Azurite keeps none");
+        check(store, scratch).await;
+    }
+}
+
+/// By a signature for the container instead of the account's key, read from a file.
+#[cfg(feature = "azure")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn azure_by_signature() {
+    let Some(server) = azurite::start("shared").await else { return };
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), format!("{}\n", server.container_sas("shared"))).unwrap();
+    let settings = server.settings_with("az.sas.token.file", &file.path().display().to_string());
+    check(open(&server.url("shared", "/some"), &settings).await.unwrap(), "scratch/").await;
 }

@@ -6,15 +6,21 @@ use std::time::Duration;
 use aws_config::BehaviorVersion;
 use aws_credential_types::Credentials;
 use aws_sdk_kms::Client;
+use aws_sdk_kms::config::interceptors::BeforeDeserializationInterceptorContextMut;
 use aws_sdk_kms::config::retry::RetryConfig;
 use aws_sdk_kms::config::timeout::TimeoutConfig;
 use aws_sdk_kms::config::{
-    Region, SharedCredentialsProvider, SharedHttpClient, StalledStreamProtectionConfig,
+    ConfigBag, Intercept, Region, RuntimeComponents, SharedCredentialsProvider, SharedHttpClient,
+    StalledStreamProtectionConfig,
 };
 use aws_smithy_http_client::tls::{self, TlsContext, TrustStore};
+use aws_smithy_runtime_api::box_error::BoxError;
+use aws_smithy_types::body::SdkBody;
+use http_body_util::Limited;
 
 use crate::config::{Aws, Config};
 use crate::error::{Error, Result};
+use crate::wrapped::ANSWER_MAX_BYTES;
 
 /// Idle connections are given up before the service does so, lest a request meets a closing one.
 const POOL_IDLE: Duration = Duration::from_secs(15);
@@ -66,14 +72,40 @@ impl Connector {
         }
         let shared = loader.load().await;
         let timeouts = TimeoutConfig::builder().connect_timeout(self.connect_timeout).build();
-        let mut builder = aws_sdk_kms::config::Builder::from(&shared)
+        // An endpoint in the environment or a profile may be another service's, and plain: only the setting's counts.
+        let mut builder = aws_sdk_kms::config::Builder::from(&shared);
+        builder.set_endpoint_url(None);
+        let mut builder = builder
             // Attempts are ours.
             .retry_config(RetryConfig::disabled())
             .timeout_config(timeouts)
+            .interceptor(Bounded)
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
         if let Some(endpoint) = &self.settings.endpoint {
             builder = builder.endpoint_url(endpoint.as_str());
         }
         Client::from_conf(builder.build())
+    }
+}
+
+/// The SDK keeps whole answers in memory: they are cut where none of this service's would end.
+#[derive(Debug)]
+struct Bounded;
+
+impl Intercept for Bounded {
+    fn name(&self) -> &'static str {
+        "Bounded"
+    }
+
+    fn modify_before_deserialization(
+        &self,
+        context: &mut BeforeDeserializationInterceptorContextMut<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> std::result::Result<(), BoxError> {
+        let body = context.response_mut().body_mut();
+        let whole = std::mem::replace(body, SdkBody::taken());
+        *body = SdkBody::from_body_1_x(Limited::new(whole, ANSWER_MAX_BYTES));
+        Ok(())
     }
 }

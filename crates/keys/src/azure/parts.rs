@@ -46,21 +46,27 @@ pub(super) fn join_aes(iv: &[u8], tag: &[u8], sealed: &[u8]) -> Result<Vec<u8>, 
     Ok([&[short("IV", iv)?], iv, &[short("tag", tag)?], tag, sealed].concat())
 }
 
-pub(super) fn split_aes(bytes: &[u8]) -> Result<(&[u8], &[u8], &[u8]), Failure> {
-    let part = |bytes: &'_ [u8]| -> Option<(usize, usize)> {
-        let length = usize::from(*bytes.first()?);
-        (1..=SHORT_MAX_BYTES).contains(&length).then_some((1, length))
-    };
-    let cut = |bytes| -> Option<(&[u8], &[u8])> {
-        let (head, length) = part(bytes)?;
-        bytes.split_at_checked(head)?.1.split_at_checked(length)
-    };
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct AesParts<'a> {
+    pub(super) iv: &'a [u8],
+    pub(super) tag: &'a [u8],
+    pub(super) sealed: &'a [u8],
+}
+
+/// What the first byte counts, and the rest.
+fn cut(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = bytes.split_first()?;
+    let length = usize::from(*length);
+    (1..=SHORT_MAX_BYTES).contains(&length).then(|| rest.split_at_checked(length))?
+}
+
+pub(super) fn split_aes(bytes: &[u8]) -> Result<AesParts<'_>, Failure> {
     let (iv, rest) = cut(bytes).ok_or_else(misshaped)?;
     let (tag, sealed) = cut(rest).ok_or_else(misshaped)?;
     if sealed.len() != 32 {
         return Err(misshaped());
     }
-    Ok((iv, tag, sealed))
+    Ok(AesParts { iv, tag, sealed })
 }
 
 #[cfg(test)]
@@ -75,7 +81,7 @@ mod tests {
         let short = join_aes(&[1; 12], &[2; 16], &[3; 32]).unwrap();
         assert_eq!(short.len(), 1 + 12 + 1 + 16 + 32);
         let parts = split_aes(&short).unwrap();
-        assert_eq!(parts, ([1; 12].as_slice(), [2; 16].as_slice(), [3; 32].as_slice()));
+        assert_eq!(parts, AesParts { iv: &[1; 12], tag: &[2; 16], sealed: &[3; 32] });
         for at in 0..joined.len() {
             assert!(split_rsa(&joined[..at]).is_err(), "{at}");
         }

@@ -141,7 +141,7 @@ impl Suite {
     async fn what_may_pass_is_repeated(&self) {
         let broken = Answer::json(200, &serde_json::json!({"x": "y".repeat(100)})).break_after(20);
         for fault in [Answer::new(429), Answer::new(500), Answer::new(503), Answer::reset(), broken] {
-            for outcome in self.try_both(&[fault.clone()], &[]).await {
+            for outcome in self.try_both(std::slice::from_ref(&fault), &[]).await {
                 assert_eq!(outcome, (Ok(()), 2));
             }
         }

@@ -117,7 +117,11 @@ pub(super) async fn abort_after_complete(room: Room) -> Checked {
     room.expect_body(&key, &body).await
 }
 
+/// A store that forgets them by itself lists none, and has nothing to prove.
 pub(super) async fn listed(room: Room) -> Checked {
+    if !room.store.limits().lists_uploads {
+        return Ok(());
+    }
     // A long key, as those of deep archives are.
     let long = format!("pending/{}/{}", "k".repeat(200), "l".repeat(200));
     let (key, upload, part_bytes) = begin(&room, &long, &PutOptions::default()).await?;

@@ -1,0 +1,263 @@
+//! What lets a request in: the account's key, a shared access signature, or a token of Microsoft Entra.
+
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use azure_core::cloud::{CloudConfiguration, CustomConfiguration};
+use azure_core::credentials::{AccessToken, Secret as CoreSecret, TokenCredential, TokenRequestOptions};
+use azure_core::error::ErrorKind;
+use azure_core::http::policies::{Policy, PolicyResult};
+use azure_core::http::{ClientOptions, Context, Request};
+use azure_core::time::{OffsetDateTime, to_rfc7231};
+use azure_identity::{
+    AzureCliCredential, AzureCliCredentialOptions, ClientAssertionCredentialOptions, ClientSecretCredential,
+    ClientSecretCredentialOptions, ManagedIdentityCredential, ManagedIdentityCredentialOptions,
+    UserAssignedId, WorkloadIdentityCredential, WorkloadIdentityCredentialOptions,
+};
+use tokio::sync::Mutex;
+
+use super::config::{Access as Configured, Config, Identity, TokenSource, parse_sas};
+use super::signing::AccountKey;
+use crate::contract::Result;
+use crate::failure::chain;
+use crate::settings::{Secret, invalid};
+
+const SCOPE: &str = "https://storage.azure.com/.default";
+/// A token that ends sooner is not used any more.
+const TOKEN_MARGIN: Duration = Duration::from_secs(300);
+const SAS_FILE_AGE: Duration = Duration::from_secs(60);
+/// A store that copies reads the source for no longer.
+const SOURCE_VALID: Duration = Duration::from_secs(24 * 3600);
+
+/// Authorizes requests; the last policy of the pipeline, as signatures are over all headers.
+#[derive(Debug)]
+pub(super) enum Access {
+    Key(Box<AccountKey>),
+    Sas(Secret),
+    SasFile { path: String, read: Mutex<Option<(Instant, Secret)>> },
+    Token { credential: Arc<dyn TokenCredential>, held: Mutex<Option<AccessToken>> },
+}
+
+impl Access {
+    pub(super) fn new(config: &Config, options: &ClientOptions) -> Result<Self> {
+        Ok(match &config.access {
+            Configured::Key(key) => Self::Key(Box::new(AccountKey::new(&config.account, &key.0))),
+            Configured::Sas(sas) => Self::Sas(sas.clone()),
+            Configured::SasFile(path) => Self::SasFile { path: path.clone(), read: Mutex::default() },
+            Configured::Token(identity) => {
+                Self::Token { credential: credential(identity, options)?, held: Mutex::default() }
+            }
+        })
+    }
+
+    /// Completes a request by the date and what authorizes it.
+    pub(super) async fn authorize(&self, request: &mut Request) -> azure_core::Result<()> {
+        request.insert_header("x-ms-date", to_rfc7231(&OffsetDateTime::now_utc()));
+        match self {
+            Self::Key(key) => {
+                let authorization = key.authorization(request);
+                request.insert_header("authorization", authorization);
+            }
+            Self::Sas(_) | Self::SasFile { .. } => {
+                let sas = self.sas().await?;
+                append_query(request.url_mut(), &sas);
+            }
+            Self::Token { .. } => {
+                let bearer = self.bearer().await?;
+                request.insert_header("authorization", bearer);
+            }
+        }
+        Ok(())
+    }
+
+    /// What lets the store itself read the blob of this address, to copy it: what its address must hold besides,
+    /// and the value of `x-ms-copy-source-authorization`.
+    pub(super) async fn of_source(
+        &self,
+        container: &str,
+        name: &str,
+    ) -> azure_core::Result<(Option<String>, Option<String>)> {
+        Ok(match self {
+            Self::Key(key) => {
+                let expiry = OffsetDateTime::now_utc() + SOURCE_VALID;
+                let (date, time) = (expiry.date(), expiry.time());
+                let expiry = format!("{date}T{:02}:{:02}:{:02}Z", time.hour(), time.minute(), time.second());
+                (Some(key.read_blob(container, name, &expiry)), None)
+            }
+            Self::Sas(_) | Self::SasFile { .. } => (Some(self.sas().await?), None),
+            Self::Token { .. } => (None, Some(self.bearer().await?)),
+        })
+    }
+
+    async fn sas(&self) -> azure_core::Result<String> {
+        let (path, read) = match self {
+            Self::SasFile { path, read } => (path, read),
+            Self::Sas(sas) => return Ok(sas.reveal().to_owned()),
+            _ => return Err(no_credentials("no shared access signature")),
+        };
+        let mut read = read.lock().await;
+        if let Some((when, sas)) = &*read
+            && when.elapsed() < SAS_FILE_AGE
+        {
+            return Ok(sas.reveal().to_owned());
+        }
+        let fail = |flaw: &str| no_credentials(&format!("az.sas.token.file: {path:?} {flaw}"));
+        let text = tokio::fs::read_to_string(path).await.map_err(|error| fail(&error.to_string()))?;
+        let sas = parse_sas(&text).map_err(fail)?;
+        let revealed = sas.reveal().to_owned();
+        *read = Some((Instant::now(), sas));
+        Ok(revealed)
+    }
+
+    async fn bearer(&self) -> azure_core::Result<String> {
+        let Self::Token { credential, held } = self else { return Err(no_credentials("no token")) };
+        let mut held = held.lock().await;
+        let lasts = |margin: Duration| {
+            held.clone().filter(|token| token.expires_on > OffsetDateTime::now_utc() + margin)
+        };
+        let token = match lasts(TOKEN_MARGIN) {
+            Some(token) => token,
+            None => match (credential.get_token(&[SCOPE], None).await, lasts(Duration::ZERO)) {
+                (Ok(token), _) | (Err(_), Some(token)) => token,
+                (Err(error), None) => return Err(as_credential(error)),
+            },
+        };
+        let bearer = format!("Bearer {}", token.token.secret());
+        *held = Some(token);
+        Ok(bearer)
+    }
+}
+
+fn no_credentials(flaw: &str) -> azure_core::Error {
+    azure_core::Error::with_message(ErrorKind::Credential, flaw.to_owned())
+}
+
+/// So that it is told from a failure of the store itself.
+fn as_credential(error: azure_core::Error) -> azure_core::Error {
+    match error.kind() {
+        ErrorKind::Credential => error,
+        _ => azure_core::Error::with_error(ErrorKind::Credential, error, "no token"),
+    }
+}
+
+pub(super) fn append_query(url: &mut url::Url, pairs: &str) {
+    let query = match url.query() {
+        Some(query) if !query.is_empty() => format!("{query}&{pairs}"),
+        _ => pairs.to_owned(),
+    };
+    url.set_query(Some(&query));
+}
+
+#[async_trait]
+impl Policy for Access {
+    async fn send(&self, ctx: &Context, request: &mut Request, next: &[Arc<dyn Policy>]) -> PolicyResult {
+        self.authorize(request).await?;
+        match next {
+            [first, rest @ ..] => first.send(ctx, request, rest).await,
+            [] => Err(azure_core::Error::with_message(ErrorKind::Other, "the pipeline has no transport")),
+        }
+    }
+}
+
+fn credential(identity: &Identity, options: &ClientOptions) -> Result<Arc<dyn TokenCredential>> {
+    let mut options = options.clone();
+    if let Some(host) = &identity.authority_host {
+        let mut cloud = CustomConfiguration::default();
+        cloud.authority_host = host.trim_end_matches('/').to_owned();
+        options.cloud = Some(Arc::new(CloudConfiguration::from(cloud)));
+    }
+    let known = |given: bool, variable: &str| given || std::env::var_os(variable).is_some();
+    match identity.source {
+        TokenSource::Cli => cli(identity),
+        TokenSource::ClientSecret => client_secret(identity, options),
+        TokenSource::ManagedIdentity => managed(identity, options),
+        TokenSource::WorkloadIdentity => workload(identity, options),
+        TokenSource::Default
+            if known(identity.token_file.is_some(), "AZURE_FEDERATED_TOKEN_FILE")
+                && identity.client_secret.is_none() =>
+        {
+            workload(identity, options)
+        }
+        TokenSource::Default if known(identity.client_secret.is_some(), "AZURE_CLIENT_SECRET") => {
+            client_secret(identity, options)
+        }
+        TokenSource::Default => {
+            let links = vec![managed(identity, options)?, cli(identity)?];
+            Ok(Arc::new(Chain { links, answered: OnceLock::new() }))
+        }
+    }
+}
+
+/// A setting, else the environment's variable.
+fn needed(name: &str, given: Option<&str>, variable: &str) -> Result<String> {
+    let value = given.map(str::to_owned).or_else(|| std::env::var(variable).ok().filter(|v| !v.is_empty()));
+    value.ok_or_else(|| invalid(name, format!("missing, and {variable} is not set")))
+}
+
+fn client_secret(identity: &Identity, client_options: ClientOptions) -> Result<Arc<dyn TokenCredential>> {
+    let tenant = needed("az.tenant.id", identity.tenant_id.as_deref(), "AZURE_TENANT_ID")?;
+    let client = needed("az.client.id", identity.client_id.as_deref(), "AZURE_CLIENT_ID")?;
+    let given = identity.client_secret.as_ref().map(Secret::reveal);
+    let secret = CoreSecret::new(needed("az.client.secret", given, "AZURE_CLIENT_SECRET")?);
+    let options = ClientSecretCredentialOptions { client_options };
+    let made = ClientSecretCredential::new(&tenant, client, secret, Some(options));
+    Ok(made.map_err(|error| invalid("az.tenant.id", chain(&error)))?)
+}
+
+fn workload(identity: &Identity, client_options: ClientOptions) -> Result<Arc<dyn TokenCredential>> {
+    let options = WorkloadIdentityCredentialOptions {
+        credential_options: ClientAssertionCredentialOptions { client_options },
+        client_id: identity.client_id.clone(),
+        tenant_id: identity.tenant_id.clone(),
+        token_file_path: identity.token_file.as_ref().map(Into::into),
+    };
+    let made = WorkloadIdentityCredential::new(Some(options));
+    Ok(made.map_err(|error| invalid("az.federated.token.file", chain(&error)))?)
+}
+
+fn managed(identity: &Identity, client_options: ClientOptions) -> Result<Arc<dyn TokenCredential>> {
+    let user_assigned_id = identity.client_id.clone().map(UserAssignedId::ClientId);
+    let options = ManagedIdentityCredentialOptions { user_assigned_id, client_options };
+    let made = ManagedIdentityCredential::new(Some(options));
+    Ok(made.map_err(|error| invalid("az.auth", chain(&error)))?)
+}
+
+fn cli(identity: &Identity) -> Result<Arc<dyn TokenCredential>> {
+    let options = AzureCliCredentialOptions { tenant_id: identity.tenant_id.clone(), ..Default::default() };
+    Ok(AzureCliCredential::new(Some(options)).map_err(|error| invalid("az.tenant.id", chain(&error)))?)
+}
+
+/// The first that answers; from then on, that one alone.
+#[derive(Debug)]
+struct Chain {
+    links: Vec<Arc<dyn TokenCredential>>,
+    answered: OnceLock<usize>,
+}
+
+#[async_trait]
+impl TokenCredential for Chain {
+    async fn get_token(
+        &self,
+        scopes: &[&str],
+        options: Option<TokenRequestOptions<'_>>,
+    ) -> azure_core::Result<AccessToken> {
+        if let Some(link) = self.answered.get().and_then(|&at| self.links.get(at)) {
+            return link.get_token(scopes, options).await;
+        }
+        let mut flaws = Vec::new();
+        for (at, link) in self.links.iter().enumerate() {
+            match link.get_token(scopes, options.clone()).await {
+                Ok(token) => {
+                    let _ = self.answered.set(at);
+                    return Ok(token);
+                }
+                Err(error) => flaws.push(chain(&error)),
+            }
+        }
+        Err(no_credentials(&format!(
+            "neither az.account.key nor az.sas.token is given, and no identity answers: {}",
+            flaws.join("; ")
+        )))
+    }
+}
