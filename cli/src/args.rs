@@ -156,7 +156,12 @@ pub(crate) struct KeyArgs {
     #[arg(id = "key_settings", long = "key-config", value_name = "KEY=VALUE", value_parser = key_value)]
     settings: Vec<(String, String)>,
     /// A file of KEY=VALUE lines: the place for tokens and passwords.
-    #[arg(id = "key_settings_file", long = "key-config-file", value_name = "FILE", env = "VARVE_KEY_CONFIG_FILE")]
+    #[arg(
+        id = "key_settings_file",
+        long = "key-config-file",
+        value_name = "FILE",
+        env = "VARVE_KEY_CONFIG_FILE"
+    )]
     settings_file: Option<PathBuf>,
 }
 

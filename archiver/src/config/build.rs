@@ -195,7 +195,7 @@ fn keys_by_topic(values: &mut Values) -> Vec<(TopicPattern, KeyUrl)> {
 
 /// What was given is not shown where it is refused: it may be a secret in the wrong place.
 fn key_url(values: &mut Values, key: &'static str, text: &str) -> Option<KeyUrl> {
-    match KeyUrl::parse(text.trim()) {
+    match KeyUrl::configured(text.trim()) {
         Ok(url) => Some(url),
         Err(flaw) => {
             values.refuse("encryption", key, flaw.detail);
