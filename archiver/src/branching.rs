@@ -140,7 +140,8 @@ impl Standing {
                 "offsets are not archived"
             );
         }
-        let (object, _) = GapRecord::new(reason, detail).object(info, style.options())?;
+        // Why offsets are missing is no record of theirs: it is not sealed, and told without a key.
+        let (object, _) = GapRecord::new(reason, detail).object(info, style.options(None))?;
         // Who lost the race looks again, as who won.
         let commit = lane.partition().commit(begin.branch, begin.offset, Bytes::from(object)).await?;
         Ok(matches!(commit, Commit::Committed))

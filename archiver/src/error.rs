@@ -14,6 +14,8 @@ pub enum Error {
     #[error(transparent)]
     Store(#[from] varve_store::Error),
     #[error(transparent)]
+    Keys(#[from] varve_keys::Error),
+    #[error(transparent)]
     Client(#[from] ClientError),
     #[error(transparent)]
     Admin(#[from] AdminError),
@@ -66,6 +68,7 @@ impl Error {
             Error::Store(error) => {
                 matches!(error.kind, varve_store::Kind::Unavailable | varve_store::Kind::Truncated)
             }
+            Error::Keys(error) => error.kind == varve_keys::Kind::Unavailable,
             Error::Client(error) => error.is_retriable() || matches!(error, ClientError::GaveUp { .. }),
             Error::Admin(error) => !error.is_not_authorized(),
             Error::Registry(error) => error.is_retriable(),

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use varve_archive::record::bundle::{BundleEntry, BundleIndex};
 use varve_archive::record::state::JournalEntry;
 use varve_archive::{Archive, BundleBuilder, BundleName, Coverage, Place, names};
-use varve_format::{Encoder, EpochStart, Id, Observed, Plan, SegmentInfo};
+use varve_format::{Encoder, Encryption, EpochStart, Id, Observed, Plan, SegmentInfo};
 use varve_kafka::protocol::Batches;
 
 use crate::clock;
@@ -175,11 +175,12 @@ fn answer(items: Vec<Item>, outcome: Result<BundleIndex, varve_archive::Error>) 
     }
 }
 
-/// A journal's object: the batches from `first_offset` on, each checked, without indexes. Also what the epoch is
-/// behind them.
+/// A journal's object: the batches from `first_offset` on, each checked, without indexes; sealed as a segment of them
+/// would be. Also what the epoch is behind them.
 pub(crate) fn object(
     lane: &Lane,
     style: &Style,
+    seal: Option<Encryption>,
     first_offset: i64,
     epoch_before: Option<EpochStart>,
     observed: Vec<Observed>,
@@ -187,6 +188,7 @@ pub(crate) fn object(
 ) -> Result<(Bytes, Option<EpochStart>)> {
     let batches = |source| Error::Batches { what: lane.to_string(), source };
     let segment = |source| Error::Segment { what: lane.to_string(), source };
+    lane.sealing.check(&lane.topic.name, seal.as_ref())?;
     let (mut end_offset, mut max_timestamp_ms) = (first_offset, -1);
     let mut leader_epochs: Vec<EpochStart> = epoch_before.into_iter().collect();
     for batch in Batches::new(Bytes::copy_from_slice(records), 0) {
@@ -211,7 +213,7 @@ pub(crate) fn object(
         observed,
         ..lane.info(style, first_offset..end_offset)
     };
-    let options = style.options();
+    let options = style.options(seal);
     let plan = Plan::new(records.len() as u64, options.chunk_bytes, &[]).map_err(segment)?;
     let mut encoder = Encoder::new(options, plan).map_err(segment)?;
     let (mut out, mut rest) = (Vec::with_capacity(records.len() + 1024), records);

@@ -23,6 +23,7 @@ mod rescue;
 pub mod resident;
 mod running;
 mod samples;
+mod sealing;
 mod seam;
 mod segment;
 mod service;

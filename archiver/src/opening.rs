@@ -88,6 +88,9 @@ impl Opening<'_> {
             if standing.is_stale(self.leader.epoch) {
                 return Ok(Opened::Stale);
             }
+            if standing.is_sealed() && !self.lane.sealing.seals(&self.lane.topic.name) {
+                tracing::warn!(partition = %self.lane, "what was archived of it is sealed, and what comes won't be");
+            }
             if let Some(what) = &standing.damaged {
                 tracing::warn!(partition = %self.lane, what, "what lies at the chain's end is damaged");
                 let (parent, at) = (Some(standing.branch), standing.end_offset);

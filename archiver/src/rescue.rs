@@ -4,7 +4,7 @@ use bytes::Bytes;
 use varve_archive::record::bundle::BundleEntry;
 use varve_archive::record::state::JournalEntry;
 use varve_archive::{BundleName, ObjectHead};
-use varve_format::{Decoder, Observed};
+use varve_format::{DataKey, Decoder, ObjectKey, Observed};
 use varve_kafka::protocol::Batches;
 
 use crate::error::{Error, Result};
@@ -22,14 +22,15 @@ pub(crate) async fn from_journal(lane: &Lane, style: &Style, standing: &Standing
     let mut writer = SegmentWriter::new(
         lane.clone(),
         std::sync::Arc::new(style.clone()),
+        lane.seal().await?,
         standing.begin(),
         memory.no_room(),
     )?;
     let mut looks = Vec::new();
     for entry in &standing.journal {
-        let Some((head, object)) = journal_object(lane, entry).await? else { return Ok(false) };
-        let kept = behind(lane, &Bytes::from(log(&head, &object)?), writer.end_offset())?;
-        looks.extend(head.footer.info.observed);
+        let Some(found) = Found::of(lane, entry).await? else { return Ok(false) };
+        let kept = behind(lane, &Bytes::from(found.log()?), writer.end_offset())?;
+        looks.extend(found.head.footer.info.observed);
         writer.push(&kept, memory.no_room()).await?;
     }
     writer.observe(looks);
@@ -45,55 +46,90 @@ pub(crate) async fn from_journal(lane: &Lane, style: &Style, standing: &Standing
 pub(crate) async fn looks(lane: &Lane, entries: &[JournalEntry]) -> Result<Vec<Observed>> {
     let mut looks = Vec::new();
     for entry in entries {
-        if let Some((head, _)) = journal_object(lane, entry).await? {
-            looks.extend(head.footer.info.observed);
+        if let Some(found) = Found::of(lane, entry).await? {
+            looks.extend(found.head.footer.info.observed);
         }
     }
     Ok(looks)
 }
 
-/// The batches of an entry of the journal. `None` once it has expired: the chain went on meanwhile.
+/// The batches of an entry of the journal. `None` once it has expired (the chain went on meanwhile), and where its
+/// data key was destroyed.
 pub(crate) async fn journal_log(lane: &Lane, entry: &JournalEntry) -> Result<Option<Bytes>> {
-    match journal_object(lane, entry).await? {
-        Some((head, object)) => Ok(Some(Bytes::from(log(&head, &object)?))),
+    match Found::of(lane, entry).await? {
+        Some(found) => Ok(Some(Bytes::from(found.log()?))),
         None => Ok(None),
     }
 }
 
-async fn journal_object(lane: &Lane, entry: &JournalEntry) -> Result<Option<(ObjectHead, Bytes)>> {
-    let bundle = BundleName { archiver: entry.archiver.clone(), sequence: entry.sequence };
-    let sought = BundleEntry {
-        topic_id: lane.topic.topic_id,
-        partition: lane.partition,
-        branch: entry.branch,
-        first_offset: entry.first_offset,
-        end_offset: entry.end_offset,
-        position: entry.position,
-        bytes: entry.bytes,
-        footer: entry.footer,
-        leader_epochs: entry.leader_epochs.clone(),
-    };
-    Ok(lane.archive.bundle_object(&bundle, &sought).await?)
+/// An entry of the journal, opened.
+struct Found {
+    head: ObjectHead,
+    object: Bytes,
+    key: Option<ObjectKey>,
 }
 
-/// The plain log of an object in memory, each frame checked.
-pub(crate) fn log(head: &ObjectHead, object: &[u8]) -> Result<Vec<u8>> {
-    let fail = |source| Error::Segment { what: head.name.clone(), source };
-    let mut decoder = Decoder::new(&head.footer, None).map_err(fail)?;
-    let mut log = Vec::new();
-    for extent in head.footer.chunks() {
-        for number in extent.first_frame..extent.first_frame + extent.frame_count() {
-            let frame = head.footer.frame(number).map_err(fail)?;
-            let stored = frame.stored.start as usize..frame.stored.end as usize;
-            let stored = object
-                .get(stored)
-                .ok_or_else(|| Error::unexpected(&head.name, "all frames", object.len()))?;
-            let from = log.len();
-            log.resize(from + frame.plain_bytes as usize, 0);
-            decoder.decode(&frame, stored, log.get_mut(from..).unwrap_or_default()).map_err(fail)?;
+impl Found {
+    async fn of(lane: &Lane, entry: &JournalEntry) -> Result<Option<Self>> {
+        let bundle = BundleName { archiver: entry.archiver.clone(), sequence: entry.sequence };
+        let sought = BundleEntry {
+            topic_id: lane.topic.topic_id,
+            partition: lane.partition,
+            branch: entry.branch,
+            first_offset: entry.first_offset,
+            end_offset: entry.end_offset,
+            position: entry.position,
+            bytes: entry.bytes,
+            footer: entry.footer,
+            leader_epochs: entry.leader_epochs.clone(),
+        };
+        let Some((head, object)) = lane.archive.bundle_object(&bundle, &sought).await? else {
+            return Ok(None);
+        };
+        match lane.sealing.key_of(&head.name, &head.footer).await {
+            Ok(key) => Self::open(head, object, key.as_ref()).map(Some),
+            Err(Error::Keys(error)) if error.kind == varve_keys::Kind::Destroyed => {
+                tracing::warn!(partition = %lane, %error, "nothing opens an entry of the journal any more");
+                Ok(None)
+            }
+            Err(error) => Err(error),
         }
     }
-    Ok(log)
+
+    fn open(mut head: ObjectHead, object: Bytes, key: Option<&DataKey>) -> Result<Self> {
+        let fail = |source| Error::Segment { what: head.name.clone(), source };
+        let (Some(info), Some(key)) = (&head.footer.encryption, key) else {
+            return Ok(Self { head, object, key: None });
+        };
+        let key = key.object_key(&info.salt, head.footer.object_id).map_err(fail)?;
+        let (from, bytes) = (head.trailer.footer_offset, u64::from(head.trailer.footer_bytes));
+        let footer = object.get(from as usize..from.saturating_add(bytes) as usize);
+        let footer = footer.ok_or_else(|| Error::unexpected(&head.name, "a whole footer", object.len()))?;
+        let unlocked = head.footer.unlock(footer, &key, from);
+        unlocked.map_err(|source| Error::Segment { what: head.name.clone(), source })?;
+        Ok(Self { head, object, key: Some(key) })
+    }
+
+    /// The plain log, each frame checked.
+    fn log(&self) -> Result<Vec<u8>> {
+        let (head, object) = (&self.head, &self.object);
+        let fail = |source| Error::Segment { what: head.name.clone(), source };
+        let mut decoder = Decoder::new(&head.footer, self.key.as_ref()).map_err(fail)?;
+        let mut log = Vec::new();
+        for extent in head.footer.chunks() {
+            for number in extent.first_frame..extent.first_frame + extent.frame_count() {
+                let frame = head.footer.frame(number).map_err(fail)?;
+                let stored = frame.stored.start as usize..frame.stored.end as usize;
+                let stored = object
+                    .get(stored)
+                    .ok_or_else(|| Error::unexpected(&head.name, "all frames", object.len()))?;
+                let from = log.len();
+                log.resize(from + frame.plain_bytes as usize, 0);
+                decoder.decode(&frame, stored, log.get_mut(from..).unwrap_or_default()).map_err(fail)?;
+            }
+        }
+        Ok(log)
+    }
 }
 
 /// The batches that end behind `offset`.

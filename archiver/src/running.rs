@@ -11,6 +11,7 @@ use varve_kafka::client::FetchLimits;
 use varve_store::SharedStore;
 
 use crate::discovery::Wanted;
+use crate::sealing::Sealing;
 use crate::segment::Lane;
 use crate::sharing::Share;
 use crate::tail::{Key, Tail};
@@ -24,6 +25,7 @@ pub(crate) struct Running {
     pub(crate) shared: Shared,
     pub(crate) archive: Archive,
     pub(crate) store: SharedStore,
+    pub(crate) sealing: Arc<Sealing>,
     pub(crate) notices: mpsc::UnboundedReceiver<Notice>,
     pub(crate) limits: FetchLimits,
     pub(crate) workers: HashMap<i32, Handle>,
@@ -72,6 +74,7 @@ impl Running {
             let lane = Lane {
                 archive: self.archive.clone(),
                 store: Arc::clone(&self.store),
+                sealing: Arc::clone(&self.sealing),
                 topic: Arc::clone(&wanted.topic),
                 partition: wanted.partition,
             };

@@ -3,7 +3,7 @@
 //!
 //! Each partition is compared once in the life of a process, and whenever its leader refuses to go on from the
 //! chain's end: one small fetch and one question. What can't be compared (it is below the log's start, the cleaner
-//! was there, the chain ends with a gap) counts as equal.
+//! was there, the chain ends with a gap, no key opens it any more) counts as equal.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -114,8 +114,8 @@ async fn chain_end(lane: &Lane, standing: &Standing) -> Result<Option<(SeamBatch
         (log, epochs, entry.first_offset)
     } else {
         let Some(head) = standing.last.as_ref().filter(|head| !head.gap) else { return Ok(None) };
-        let object = lane.archive.object(head)?;
-        if object.encryption().is_some() {
+        let mut object = lane.archive.object(head)?;
+        if !lane.sealing.unlock(&mut object).await? {
             return Ok(None);
         }
         let position = object.position(head.footer.info.last_offset).await?;

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use varve_archive::{Archive, Commit};
 use varve_format::{
-    Compression, DigestAlgorithm, Encoder, EpochStart, ExtentKind, Id, Observed, Plan, SegmentInfo,
-    WriteOptions,
+    Compression, DigestAlgorithm, Encoder, Encryption, EpochStart, ExtentKind, Id, Observed, Plan,
+    SegmentInfo, WriteOptions,
 };
 use varve_kafka::protocol::{BuiltSegment, LogState, ProducerExpiry, SegmentBuilder, SegmentRules};
 use varve_store::{Create, PutOptions, SharedStore};
@@ -20,6 +20,7 @@ use varve_store::{Create, PutOptions, SharedStore};
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::memory::Room;
+use crate::sealing::{AtHand, Sealing};
 use crate::tail::Key;
 use crate::transactions::OpenTransactions;
 use crate::upload::Uploading;
@@ -43,6 +44,7 @@ pub(crate) struct Style {
 pub(crate) struct Lane {
     pub(crate) archive: Archive,
     pub(crate) store: SharedStore,
+    pub(crate) sealing: Arc<Sealing>,
     pub(crate) topic: Arc<Topic>,
     pub(crate) partition: i32,
 }
@@ -65,6 +67,16 @@ impl Lane {
 
     pub(crate) fn partition(&self) -> varve_archive::Partition<'_> {
         self.archive.partition(self.topic.topic_id, self.partition)
+    }
+
+    /// What an object that is begun now is sealed with, without waiting.
+    pub(crate) fn seal_at_hand(&self) -> Result<AtHand> {
+        self.sealing.at_hand(&self.topic)
+    }
+
+    /// What an object that is begun now is sealed with, if it is.
+    pub(crate) async fn seal(&self) -> Result<Option<Encryption>> {
+        self.sealing.seal(&self.topic).await
     }
 
     /// What an object of these offsets, made now, says of itself, but for what is in it.
@@ -145,7 +157,14 @@ pub(crate) struct Closing {
 }
 
 impl SegmentWriter {
-    pub(crate) fn new(lane: Lane, style: Arc<Style>, begin: Begin, room: Room) -> Result<Self> {
+    /// Each with a `seal` of its own.
+    pub(crate) fn new(
+        lane: Lane,
+        style: Arc<Style>,
+        seal: Option<Encryption>,
+        begin: Begin,
+        room: Room,
+    ) -> Result<Self> {
         let expiry = ProducerExpiry { now_ms: clock::now_ms(), after_ms: clock::DAY_MS };
         let rules = SegmentRules {
             index_interval_bytes: lane.topic.index_interval_bytes,
@@ -153,7 +172,8 @@ impl SegmentWriter {
         };
         let builder =
             SegmentBuilder::new(begin.offset, begin.state.clone(), rules).map_err(batches(&lane))?;
-        let options = style.options();
+        lane.sealing.check(&lane.topic.name, seal.as_ref())?;
+        let options = style.options(seal);
         let object_id = options.object_id;
         let plan = Plan::open(options.chunk_bytes).map_err(segment(&lane))?;
         let encoder = Encoder::new(options, plan).map_err(segment(&lane))?;
@@ -343,13 +363,14 @@ impl Closing {
 }
 
 impl Style {
-    pub(crate) fn options(&self) -> WriteOptions {
+    /// Of a new object, with what it is sealed with, if it is.
+    pub(crate) fn options(&self, encryption: Option<Encryption>) -> WriteOptions {
         WriteOptions {
             frame_bytes: self.frame_bytes,
             chunk_bytes: self.chunk_bytes,
             compression: self.compression,
             digest: self.digest,
-            encryption: None,
+            encryption,
             object_id: Id(rand::random()),
         }
     }

@@ -27,6 +27,7 @@ use crate::rebalance::{self, Assigned};
 use crate::recovery_point::Pending;
 use crate::resident;
 use crate::running::{LOOK, Running};
+use crate::sealing::Sealing;
 use crate::segment::Style;
 use crate::sharing::{self, Share};
 use crate::signing::read_signer;
@@ -49,6 +50,7 @@ pub struct Archiver {
     pub(crate) config: Config,
     pub(crate) archive: Archive,
     pub(crate) store: SharedStore,
+    pub(crate) sealing: Arc<Sealing>,
     pub(crate) client: Client,
     pub(crate) progress: Arc<Progress>,
     /// What is asked of the store.
@@ -115,13 +117,14 @@ impl Archiver {
     pub(crate) fn over(config: Config, archive: Archive) -> Result<Self> {
         // The archive's own view: what is put counts only where no older version is hidden.
         let store = archive.shelf().shared();
+        let sealing = Sealing::open(&config.encryption, Arc::clone(&store))?;
         let client = Client::new(config.source.clone())?;
         let registry = registry(&config)?;
         let signer = config.snapshots.signing_key_file.as_deref().map(read_signer).transpose()?;
         let parts = parts(&config);
         let progress = Arc::new(Progress::new(config.metrics.topics_max));
         let counts = Arc::default();
-        Ok(Self { config, archive, store, client, progress, counts, parts, registry, signer })
+        Ok(Self { config, archive, store, sealing, client, progress, counts, parts, registry, signer })
     }
 
     pub fn archive(&self) -> &Archive {
@@ -375,6 +378,7 @@ impl Archiver {
             shared,
             archive: self.archive.clone(),
             store: Arc::clone(&self.store),
+            sealing: Arc::clone(&self.sealing),
             notices,
             limits,
             workers: HashMap::new(),

@@ -104,6 +104,7 @@ impl Archiver {
             let lane = Lane {
                 archive: self.archive.clone(),
                 store: Arc::clone(&self.store),
+                sealing: Arc::clone(&self.sealing),
                 topic: Arc::clone(&wanted.topic),
                 partition: wanted.partition,
             };

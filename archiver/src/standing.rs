@@ -76,7 +76,10 @@ impl Standing {
             self.state_is_whole = self.branch == 0;
             return Ok(());
         }
-        let sections: BTreeMap<ExtentKind, Vec<u8>> = lane.archive.sections(head).await?;
+        let sections = match &head.footer.encryption {
+            None => lane.archive.sections(head).await?,
+            Some(_) => sealed_sections(lane, head).await?,
+        };
         let parsed = |source| Error::Batches { what: head.name.clone(), source };
         match (sections.get(&ExtentKind::ProducerSnapshot), sections.get(&ExtentKind::LeaderEpochs)) {
             (Some(producers), Some(epochs)) => {
@@ -105,6 +108,11 @@ impl Standing {
         }
     }
 
+    /// Whether the chain's end is.
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.last.as_ref().is_some_and(|last| last.footer.encryption.is_some())
+    }
+
     /// Where the lineage begins.
     pub(crate) fn begins_at(&self) -> i64 {
         let record = |number: u32| self.records.iter().find(|r| r.branch == number);
@@ -126,6 +134,18 @@ impl Standing {
     pub(crate) async fn all_epochs(&self, lane: &Lane) -> Result<Vec<EpochStart>> {
         Ok(lane.partition().lineage_epochs(&self.records, self.branch, self.end_offset).await?)
     }
+}
+
+/// What a writer goes on with, of a sealed object; nothing where no key opens it any more.
+async fn sealed_sections(lane: &Lane, head: &ObjectHead) -> Result<BTreeMap<ExtentKind, Vec<u8>>> {
+    let mut object = lane.archive.object(head)?;
+    let mut found = BTreeMap::new();
+    if lane.sealing.unlock(&mut object).await? {
+        for kind in [ExtentKind::ProducerSnapshot, ExtentKind::LeaderEpochs] {
+            found.extend(object.section(kind).await?.map(|section| (kind, section)));
+        }
+    }
+    Ok(found)
 }
 
 fn start_of(e: &EpochEntry) -> EpochStart {

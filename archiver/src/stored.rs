@@ -151,6 +151,7 @@ impl Archiver {
         let lane = Lane {
             archive: self.archive.clone(),
             store: Arc::clone(&self.store),
+            sealing: Arc::clone(&self.sealing),
             topic: Arc::new(nameless(key.0)),
             partition: key.1,
         };

@@ -96,6 +96,8 @@ pub(crate) struct Tail {
     pub(crate) saved: Saved,
     /// A part of it is on its way into the journal.
     pub(crate) saving: bool,
+    /// What it is to be sealed with is waited for.
+    pub(crate) sealing: bool,
     /// The first of what is in no segment.
     pub(crate) uncut_since: Option<Instant>,
     /// Read again from the chain's end up to here, to be cut there.
@@ -139,6 +141,7 @@ impl Tail {
             held_since: None,
             saved: Saved::default(),
             saving: false,
+            sealing: false,
             uncut_since: None,
             cut_at: None,
             closing: false,
@@ -152,6 +155,11 @@ impl Tail {
             samples: Samples::default(),
             inherited: Vec::new(),
         }
+    }
+
+    /// Whether something of what is held is on its way, or soon will be.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.closing || self.saving || self.sealing
     }
 
     pub(crate) fn key(&self) -> Key {
@@ -203,6 +211,7 @@ impl Tail {
         self.held_since = None;
         self.closing = false;
         self.saving = false;
+        self.sealing = false;
         self.cut_at = None;
         self.generation += 1;
     }

@@ -70,6 +70,13 @@ pub(crate) enum Notice {
     Stuck(Key),
 }
 
+/// What a partition's key is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    Segment,
+    Journal,
+}
+
 enum Event {
     Opened {
         key: Key,
@@ -89,6 +96,13 @@ enum Event {
         saved: Saved,
         open: Option<OpenTransactions>,
         outcome: Result<JournalEntry, String>,
+    },
+    /// What is held can be sealed now, or why not.
+    Sealed {
+        key: Key,
+        generation: u64,
+        purpose: Purpose,
+        outcome: Result<()>,
     },
     Looked {
         key: Key,
@@ -241,6 +255,9 @@ impl Worker {
             Event::Saved { key, generation, saved, open, outcome } => {
                 self.saved(key, generation, saved, open, outcome).await;
             }
+            Event::Sealed { key, generation, purpose, outcome } => {
+                self.sealed(key, generation, purpose, outcome).await;
+            }
             Event::Looked { key, generation, outcome } => self.looked(key, generation, outcome),
         }
     }
@@ -295,7 +312,7 @@ impl Worker {
 
     /// The largest that is held goes into the store, or out of memory if the journal has it.
     async fn relieve(&mut self) {
-        let held = self.tails.iter().filter(|(_, t)| !t.closing && !t.saving && t.held_bytes() > 0);
+        let held = self.tails.iter().filter(|(_, t)| !t.is_busy() && t.held_bytes() > 0);
         let largest = held.max_by_key(|(_, t)| t.held_bytes()).map(|(key, _)| *key);
         let Some(key) = largest else { return };
         let Some(tail) = self.tails.get_mut(&key) else { return };

@@ -4,6 +4,7 @@
 
 mod archive_faults;
 mod archive_import;
+mod archive_keys;
 mod archive_network;
 mod archive_observed;
 mod archive_once;
@@ -48,6 +49,7 @@ type Named = (&'static str, fn() -> Suite);
 const SUITES: &[Named] = &[
     ("archive_faults", archive_faults::suite),
     ("archive_import", archive_import::suite),
+    ("archive_keys", archive_keys::suite),
     ("archive_network", archive_network::suite),
     ("archive_observed", archive_observed::suite),
     ("archive_once", archive_once::suite),

@@ -8,10 +8,11 @@ use url::Url;
 use varve_archive::HashAlgorithm;
 use varve_format::Compression;
 use varve_kafka::client::{ClientConfig, ClientError, Secret};
+use varve_keys::{KeyPeriod, KeyServices, KeyUrl};
 
 use super::model::{
-    ArchiveConfig, Config, GroupConfig, JournalConfig, LimitsConfig, LogConfig, LogFormat, MetricsConfig,
-    SchemaRegistryConfig, SegmentsConfig, SnapshotsConfig, StateConfig,
+    ArchiveConfig, Config, EncryptionConfig, GroupConfig, JournalConfig, LimitsConfig, LogConfig, LogFormat,
+    MetricsConfig, SchemaRegistryConfig, SegmentsConfig, SnapshotsConfig, StateConfig,
 };
 use super::settings;
 use super::topics::{TopicPattern, TopicPatterns};
@@ -27,6 +28,7 @@ pub(super) fn build(values: &mut Values, host: &str) -> Option<Config> {
     let source = source(values);
     let archive = archive(values);
     let topics = topics(values);
+    let encryption = encryption(values);
     let segments = segments(values);
     let journal = journal(values, host);
     let snapshots = snapshots(values);
@@ -42,6 +44,7 @@ pub(super) fn build(values: &mut Values, host: &str) -> Option<Config> {
         source,
         archive,
         topics,
+        encryption,
         segments,
         journal,
         snapshots,
@@ -111,26 +114,94 @@ fn archive(values: &mut Values) -> ArchiveConfig {
 }
 
 fn topics(values: &mut Values) -> TopicPatterns {
-    let mut patterns = |key: &'static str| {
-        let texts = values.list("topics", key).unwrap_or_default().to_vec();
-        let mut parsed = Vec::with_capacity(texts.len());
-        for text in texts {
-            match TopicPattern::parse(&text) {
-                Ok(pattern) => parsed.push(pattern),
-                Err(problem) => {
-                    values.refuse("topics", key, format!("pattern {:?} {problem}", text.as_str()))
-                }
-            }
-        }
-        parsed
-    };
-    let (include, exclude) = (patterns("include"), patterns("exclude"));
+    let (include, exclude) = (patterns(values, "topics", "include"), patterns(values, "topics", "exclude"));
     if values.list("topics", "include").is_some_and(<[_]>::is_empty)
         && !values.is_refused("topics", "include")
     {
         values.refuse("topics", "include", "is empty: nothing would be archived; [\"*\"] is all topics");
     }
     TopicPatterns::new(include, exclude)
+}
+
+fn patterns(values: &mut Values, section: &'static str, key: &'static str) -> Vec<TopicPattern> {
+    let texts = values.list(section, key).unwrap_or_default().to_vec();
+    let mut parsed = Vec::with_capacity(texts.len());
+    for text in texts {
+        match TopicPattern::parse(&text) {
+            Ok(pattern) => parsed.push(pattern),
+            Err(problem) => values.refuse(section, key, format!("pattern {:?} {problem}", text.as_str())),
+        }
+    }
+    parsed
+}
+
+fn encryption(values: &mut Values) -> EncryptionConfig {
+    const SECTION: &str = "encryption";
+    needs(values, SECTION, "topics", &["key", "keys.by.topic", "key.period"]);
+    let others = values.of_others(SECTION).into_iter();
+    let key_settings: BTreeMap<_, _> =
+        others.map(|(key, text)| (key.to_owned(), text.trim().to_owned())).collect();
+    for flaw in KeyServices::check(&key_settings) {
+        values.refuse(SECTION, &flaw.key, flaw.detail);
+    }
+    let given = values.text(SECTION, "key");
+    let config = EncryptionConfig {
+        topics: patterns(values, SECTION, "topics"),
+        key: given.and_then(|text| key_url(values, "key", &text)),
+        keys_by_topic: keys_by_topic(values),
+        trusted: {
+            let texts = values.list(SECTION, "trusted.keys").unwrap_or_default().to_vec();
+            texts.iter().filter_map(|text| key_url(values, "trusted.keys", text)).collect()
+        },
+        key_ring_file: path(values, SECTION, "key.ring.file"),
+        key_period: values
+            .text(SECTION, "key.period")
+            .and_then(|word| KeyPeriod::parse(&word))
+            .unwrap_or(KeyPeriod::Month),
+        key_cache: values.duration(SECTION, "key.cache"),
+        key_settings,
+    };
+    let is_sound =
+        ["key", "keys.by.topic", "trusted.keys"].iter().all(|key| !values.is_refused(SECTION, key));
+    if is_sound && config.needs_ring() && config.key_ring_file.is_none() {
+        let problem = "missing: keys of a key ring are to be used, since `key` names none of a key service, or names \
+             one of a ring";
+        values.refuse(SECTION, "key.ring.file", problem);
+    }
+    config
+}
+
+fn keys_by_topic(values: &mut Values) -> Vec<(TopicPattern, KeyUrl)> {
+    const KEY: &str = "keys.by.topic";
+    let texts = values.list("encryption", KEY).unwrap_or_default().to_vec();
+    let mut parsed = Vec::with_capacity(texts.len());
+    for text in texts {
+        // No key's URL holds one; a regular expression may.
+        let Some((pattern, url)) = text.rsplit_once('=') else {
+            values.refuse("encryption", KEY, "an entry has no \"=\": expected PATTERN=URL");
+            continue;
+        };
+        let url = key_url(values, KEY, url);
+        match (TopicPattern::parse(pattern.trim()), url) {
+            (Ok(pattern), Some(url)) => parsed.push((pattern, url)),
+            (Err(problem), _) => {
+                values.refuse("encryption", KEY, format!("the pattern of an entry {problem}"));
+            }
+            (Ok(_), None) => {}
+        }
+    }
+    parsed
+}
+
+/// What was given is not shown where it is refused: it may be a secret in the wrong place.
+fn key_url(values: &mut Values, key: &'static str, text: &str) -> Option<KeyUrl> {
+    match KeyUrl::configured(text.trim()) {
+        Ok(url) => Some(url),
+        Err(flaw) => {
+            values.refuse("encryption", key, flaw.detail);
+            None
+        }
+    }
 }
 
 fn segments(values: &Values) -> SegmentsConfig {

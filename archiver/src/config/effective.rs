@@ -54,6 +54,8 @@ impl Effective {
                     ("journal", "name") => archiver_name,
                     // What goes with other stores' URLs holds for none here.
                     ("archive", _) if !goes_with_the_archive(name, values) => return None,
+                    // Most of them are of other services than the one that is used.
+                    ("encryption", name) if name.starts_with("kms.") => return None,
                     _ => setting.default?,
                 };
                 let value = match setting.kind.is_list() {
@@ -65,12 +67,20 @@ impl Effective {
             (section.name, all.collect::<Vec<_>>())
         });
         let mut sections: Vec<_> = sections.collect();
+        if !is_used(values, "encryption") {
+            sections.retain(|(name, _)| *name != "encryption");
+        }
         for idle in [("group", "id"), ("schema.registry", "url"), ("metrics", "listen")] {
             sections.retain(|(name, _)| *name != idle.0 || values.is_given(idle.0, idle.1));
         }
         sections.retain(|(_, all)| !all.is_empty());
         Self { sections }
     }
+}
+
+fn is_used(values: &Values, section: &'static str) -> bool {
+    let all = settings::find(section).map(settings::Section::settings).unwrap_or_default();
+    all.iter().any(|setting| values.is_given(section, setting.name))
 }
 
 /// Whether a setting, if it is a store's, is of the store that the archive is in.

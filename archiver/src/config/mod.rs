@@ -26,8 +26,8 @@ use zeroize::Zeroizing;
 pub use effective::{Effective, EffectiveValue, Origin, Shown};
 pub use error::{ConfigError, Flaw};
 pub use model::{
-    ArchiveConfig, Config, GroupConfig, JournalConfig, LimitsConfig, LogConfig, LogFormat, MetricsConfig,
-    SchemaRegistryConfig, SegmentsConfig, SnapshotsConfig, StateConfig,
+    ArchiveConfig, Config, EncryptionConfig, GroupConfig, JournalConfig, LimitsConfig, LogConfig, LogFormat,
+    MetricsConfig, SchemaRegistryConfig, SegmentsConfig, SnapshotsConfig, StateConfig,
 };
 pub use reference::reference;
 pub use topics::{TopicPattern, TopicPatterns};

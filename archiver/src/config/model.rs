@@ -10,8 +10,9 @@ use url::Url;
 use varve_archive::HashAlgorithm;
 use varve_format::Compression;
 use varve_kafka::client::{ClientConfig, Secret};
+use varve_keys::{KeyPeriod, KeyUrl, Service};
 
-use super::topics::TopicPatterns;
+use super::topics::{TopicPattern, TopicPatterns};
 
 /// Where from, where to, and how.
 #[derive(Clone, Debug)]
@@ -19,6 +20,7 @@ pub struct Config {
     pub source: ClientConfig,
     pub archive: ArchiveConfig,
     pub topics: TopicPatterns,
+    pub encryption: EncryptionConfig,
     pub segments: SegmentsConfig,
     pub journal: JournalConfig,
     pub snapshots: SnapshotsConfig,
@@ -56,6 +58,67 @@ impl fmt::Debug for ArchiveConfig {
             .field("chunk_bytes", &self.chunk_bytes)
             .field("compression", &self.compression)
             .field("storage_class", &self.storage_class)
+            .finish()
+    }
+}
+
+/// What is sealed, and by which keys.
+#[derive(Clone)]
+pub struct EncryptionConfig {
+    /// Topics that are sealed, internal ones too.
+    pub topics: Vec<TopicPattern>,
+    /// `None`: the key ring's active key.
+    pub key: Option<KeyUrl>,
+    /// Other keys for some of them: the first that matches counts.
+    pub keys_by_topic: Vec<(TopicPattern, KeyUrl)>,
+    /// Beside those that seal.
+    pub trusted: Vec<KeyUrl>,
+    pub key_ring_file: Option<PathBuf>,
+    pub key_period: KeyPeriod,
+    /// How long a data key in the clear is used.
+    pub key_cache: Duration,
+    /// For [`varve_keys::KeyServices`], checked by it already; may hold secrets.
+    pub key_settings: BTreeMap<String, String>,
+}
+
+impl EncryptionConfig {
+    /// Whether a topic is sealed.
+    pub fn seals(&self, topic: &str) -> bool {
+        self.topics.iter().any(|pattern| pattern.matches(topic))
+    }
+
+    /// The key that is configured for a topic; `None` is the ring's active one.
+    pub fn key_of(&self, topic: &str) -> Option<&KeyUrl> {
+        let own = self.keys_by_topic.iter().find(|(pattern, _)| pattern.matches(topic));
+        own.map(|(_, key)| key).or(self.key.as_ref())
+    }
+
+    /// All keys that are named.
+    pub fn keys(&self) -> impl Iterator<Item = &KeyUrl> {
+        self.key.iter().chain(self.keys_by_topic.iter().map(|(_, key)| key)).chain(&self.trusted)
+    }
+
+    /// Whether something of it can't be done without a file key ring.
+    pub(super) fn needs_ring(&self) -> bool {
+        let by_default = self.key.is_none() && !self.topics.is_empty();
+        by_default || self.keys().any(|key| key.service() == Service::Ring)
+    }
+}
+
+impl fmt::Debug for EncryptionConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let secret = |name: &str| varve_keys::settings().iter().any(|s| s.name == name && s.secret);
+        let shown = |(name, value): (_, _)| (name, if secret(name) { "[hidden]" } else { value });
+        let pairs = self.key_settings.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        f.debug_struct("EncryptionConfig")
+            .field("topics", &self.topics)
+            .field("key", &self.key)
+            .field("keys_by_topic", &self.keys_by_topic)
+            .field("trusted", &self.trusted)
+            .field("key_ring_file", &self.key_ring_file)
+            .field("key_period", &self.key_period)
+            .field("key_cache", &self.key_cache)
+            .field("key_settings", &pairs.map(shown).collect::<BTreeMap<_, _>>())
             .finish()
     }
 }

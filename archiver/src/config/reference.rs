@@ -51,14 +51,20 @@ pub fn reference() -> String {
     for section in SECTIONS {
         let _ = write!(page, "\n## `{}`\n\n{}\n\n", section.name, section.doc);
         let all = section.settings();
-        // The stores' keys have their table in the plug-in's part of the page.
+        // The stores' and the key services' keys have their tables in the plug-in's part of the page.
         let shown: Vec<Setting> = match section.name {
-            "archive" => section.own().to_vec(),
+            "archive" | "encryption" => section.own().to_vec(),
             _ => all,
         };
         table(&mut page, HEAD, &shown.iter().map(|setting| row("", setting)).collect::<Vec<_>>());
         if section.name == "archive" {
             page.push_str("\nAnd the keys of the store: those of [S3](#s3), without `rsm.config.`.\n");
+        }
+        if section.name == "encryption" {
+            page.push_str(
+                "\nAnd those of the [key services](#key-services), `kms.…`, without `rsm.config.`. \
+                 What is to be done with keys: [SECURITY.md](SECURITY.md).\n",
+            );
         }
     }
     page
@@ -74,8 +80,8 @@ mod tests {
         for section in SECTIONS {
             let begin = page.find(&format!("\n## `{}`\n", section.name)).unwrap();
             let part = page[begin + 1..].split("\n## ").next().unwrap();
-            for setting in section.settings().iter().filter(|setting| !varve_store::is_setting(setting.name))
-            {
+            let elsewhere = |name: &str| varve_store::is_setting(name) || name.starts_with("kms.");
+            for setting in section.settings().iter().filter(|setting| !elsewhere(setting.name)) {
                 let count = part.matches(&format!("\n| `{}` |", setting.name)).count();
                 assert_eq!(count, 1, "{} {}", section.name, setting.name);
             }

@@ -1,9 +1,10 @@
 //! The sections and keys there are: by this table a file is checked, and from it `docs/CONFIG.md` is made.
 //!
-//! Two sections take further keys, from the tables of those who read them: `source` the Kafka client's, `archive`
-//! the stores'.
+//! Three sections take further keys, from the tables of those who read them: `source` the Kafka client's, `archive`
+//! the stores', `encryption` the key services'.
 
 use varve_kafka::client::ClientConfig;
+use varve_keys::KeyPeriod;
 use varve_store::{Setting, SettingKind};
 
 /// A part of the file.
@@ -24,6 +25,7 @@ impl Section {
                 Setting { secret: key.secret, required: key.name == "bootstrap.servers", ..setting }
             })),
             "archive" => all.extend(varve_store::settings()),
+            "encryption" => all.extend(varve_keys::settings()),
             _ => {}
         }
         all
@@ -70,6 +72,11 @@ pub(super) const SECTIONS: &[Section] = &[
         name: "topics",
         doc: "Which topics are archived; new ones are found while the archiver runs.",
         own: TOPICS,
+    },
+    Section {
+        name: "encryption",
+        doc: "What is sealed, and by which keys. What the archive holds already stays as it is.",
+        own: ENCRYPTION,
     },
     Section { name: "segments", doc: "When a partition's segment is closed.", own: SEGMENTS },
     Section { name: "journal", doc: "What isn't worth a segment yet.", own: JOURNAL },
@@ -129,6 +136,53 @@ const TOPICS: &[Setting] = &[
     )
     .required(),
     Setting::new("exclude", PATTERNS, Some("[]"), "Of those, the ones to leave out."),
+];
+
+const KEY_URL: SettingKind = SettingKind::Text("a key's URL, as vault://host:8200/transit/name");
+
+const ENCRYPTION: &[Setting] = &[
+    Setting::new(
+        "topics",
+        PATTERNS,
+        Some("[]"),
+        "Topics that are sealed: segments and what the journal has of them; `[\"*\"]` is all that is archived, internal ones too. That a topic has gaps, and why, isn't sealed.",
+    ),
+    Setting::new(
+        "key",
+        KEY_URL,
+        None,
+        "Key-encryption key that data keys are wrapped by. Default: the key ring's active key.",
+    ),
+    Setting::new(
+        "keys.by.topic",
+        SettingKind::List("PATTERN=URL, as \"payroll-*=vault://host:8200/transit/payroll\""),
+        Some("[]"),
+        "Other keys for some of these topics; the first pattern that matches counts.",
+    ),
+    Setting::new(
+        "trusted.keys",
+        SettingKind::List("URLs of keys"),
+        Some("[]"),
+        "Further keys that may open what was sealed before, by the plug-in too. Those that are configured to seal are trusted anyway, and so is the whole key ring.",
+    ),
+    Setting::new(
+        "key.ring.file",
+        FILE,
+        None,
+        "File of key-encryption keys, read at the start: JSON, as docs/FORMAT.md has it.",
+    ),
+    Setting::new(
+        "key.period",
+        SettingKind::Choice(KeyPeriod::WORDS),
+        Some("month"),
+        "How long one data key seals a topic's new objects, in UTC. Who destroys a data key makes its period's objects unreadable for good.",
+    ),
+    Setting::new(
+        "key.cache",
+        SettingKind::Duration { min_ms: SECOND_MS, max_ms: DAY_MS },
+        Some("10m"),
+        "How long a data key in the clear is used before the key service is asked again. As long at most the archiver goes on sealing while the service is away.",
+    ),
 ];
 
 const SEGMENTS: &[Setting] = &[

@@ -4,6 +4,7 @@ use std::time::Duration;
 use varve_archive::HashAlgorithm;
 use varve_format::Compression;
 use varve_kafka::client::{SaslMechanism, SecurityProtocol};
+use varve_keys::KeyPeriod;
 
 use super::*;
 
@@ -363,4 +364,87 @@ fn the_examples_are_right() {
     assert_eq!(secured.archive.store_settings["s3.secret.access.key"], "s");
     assert_eq!(secured.schema_registry.unwrap().url.host_str(), Some("registry.example.com"));
     assert!(secured.snapshots.signing_key_file.is_some());
+
+    let sealed = example(include_str!("../../../examples/archive-sealed.yaml")).encryption;
+    assert!(sealed.seals("customers-eu") && sealed.seals("payments.eu.in") && !sealed.seals("payments.in"));
+    assert!(sealed.key_of("payments.eu.in").is_some_and(|key| key.to_string().ends_with("/payments")));
+}
+
+#[test]
+fn what_is_sealed_and_by_which_keys() {
+    let of = |sets: &[(&str, &str)]| config(sets).encryption;
+    let none = of(&[]);
+    assert!(!none.seals("orders") && none.keys().next().is_none() && none.key_ring_file.is_none());
+    assert_eq!((none.key_period, none.key_cache), (KeyPeriod::Month, Duration::from_secs(600)));
+
+    let some = of(&[
+        ("encryption.topics", "[\"pay-*\", __consumer_offsets]"),
+        ("encryption.key", "vault://Vault.example/transit/k"),
+        ("encryption.keys.by.topic", "['/pay-(eu|=)/=ring:2026', \"pay-*=vault://v/transit/pay\"]"),
+        ("encryption.trusted.keys", "[vault://v/transit/old]"),
+        ("encryption.key.ring.file", "/ring.json"),
+        ("encryption.key.period", "DAY"),
+        ("encryption.key.cache", "30s"),
+        ("encryption.kms.vault.token", "hunter2"),
+        ("encryption.kms.timeout.ms", "5000"),
+    ]);
+    assert!(some.seals("pay-eu") && some.seals("__consumer_offsets") && !some.seals("orders"));
+    let key = |topic| some.key_of(topic).unwrap().to_string();
+    assert_eq!(key("__consumer_offsets"), "vault://vault.example:8200/transit/k");
+    assert_eq!([key("pay-eu"), key("pay-=")], ["ring:2026", "ring:2026"]);
+    assert_eq!(key("pay-us"), "vault://v:8200/transit/pay");
+    assert_eq!(some.keys().count(), 4);
+    assert_eq!((some.key_period, some.key_cache), (KeyPeriod::Day, Duration::from_secs(30)));
+    assert_eq!(some.key_settings.len(), 2);
+
+    // All of them, and none that was not named.
+    let all = of(&[("encryption.topics", "[\"*\"]"), ("encryption.key.ring.file", "/ring.json")]);
+    assert!(all.seals("orders") && all.seals("__consumer_offsets") && all.key_of("orders").is_none());
+}
+
+#[test]
+fn wrong_keys_are_told_at_once_and_not_shown() {
+    let topics = ("encryption.topics", "[\"*\"]");
+    says(&[topics], &["encryption.key.ring.file: missing"]);
+    says(&[("encryption.trusted.keys", "[ring:1]")], &["encryption.key.ring.file: missing"]);
+    let key = ("encryption.key", "vault://v/transit/k");
+    says(&[key], &["encryption.key: does nothing without encryption.topics"]);
+    says(&[topics, key, ("encryption.keys.by.topic", "[a=ring:1]")], &["encryption.key.ring.file: missing"]);
+    let said = flaws(&[
+        ("encryption.topics", "[\"a[b]\"]"),
+        ("encryption.key", "vault://me:hunter2@v/transit/k"),
+        ("encryption.keys.by.topic", "[hunter2, \"x(=ring:1\"]"),
+        ("encryption.trusted.keys", "[hunter2, 'vault://v/k?token=hunter2']"),
+        ("encryption.key.period", "week"),
+        ("encryption.key.cache", "1ms"),
+        ("encryption.kms.vault.tokn", "hunter2"),
+        ("encryption.kms.timeout.ms", "soon"),
+        ("encryption.kms.vault.auth", "approle"),
+    ]);
+    for part in [
+        "encryption.topics: pattern \"a[b]\"",
+        "encryption.key: a key's URL has no user",
+        "encryption.keys.by.topic: an entry has no \"=\"",
+        "encryption.keys.by.topic: the pattern of an entry holds",
+        "encryption.trusted.keys: expected ring:",
+        "encryption.trusted.keys: a key's URL has no user",
+        "encryption.key.period: \"week\"",
+        "encryption.key.cache: \"1ms\"",
+        "encryption.kms.vault.tokn: no such key; did you mean kms.vault.token?",
+        "encryption.kms.timeout.ms",
+        "encryption.kms.vault.role.id: missing",
+    ] {
+        assert!(said.contains(part), "{said} lacks {part}");
+    }
+    assert!(!said.contains("hunter2"), "{said}");
+
+    let sets = [topics, key, ("encryption.kms.vault.token", "hunter2")];
+    let checked = check(SMALLEST, &sets).unwrap();
+    let json = serde_json::to_string(&checked.effective).unwrap();
+    let printed = format!("{:?} {:?} {} {json}", checked.config, checked.effective, checked.effective);
+    assert!(!printed.contains("hunter2"), "{printed}");
+    let text = checked.effective.to_string();
+    assert!(text.contains("  kms.vault.token: \"[hidden]\"  # --set\n"), "{text}");
+    assert!(text.contains("  key.period: month  # default\n") && !text.contains("kms.aws"), "{text}");
+    assert!(!check(SMALLEST, &[]).unwrap().effective.to_string().contains("encryption"));
 }

@@ -197,7 +197,9 @@ fn unknown_key(section: &Section, key: &str) -> String {
     let names = || all.iter().map(|setting| setting.name);
     match varve_store::nearest(key, names()) {
         Some((near, true)) => format!("no such key; did you mean {near}?"),
-        Some((near, _)) if section.name == "archive" => format!("no such key; the nearest one is {near}"),
+        Some((near, _)) if matches!(section.name, "archive" | "encryption") => {
+            format!("no such key; the nearest one is {near}")
+        }
         _ => format!("no such key; there are {}", names().collect::<Vec<_>>().join(", ")),
     }
 }

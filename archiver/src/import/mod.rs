@@ -230,6 +230,7 @@ impl Importer {
         let lane = Lane {
             archive: self.archiver.archive.clone(),
             store: Arc::clone(&self.archiver.store),
+            sealing: Arc::clone(&self.archiver.sealing),
             topic: Arc::new(topic),
             partition,
         };

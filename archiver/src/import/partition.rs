@@ -363,9 +363,11 @@ impl Work {
                         Some(open) => open,
                         None => {
                             let (lane, style) = (self.lane.clone(), Arc::clone(&self.common.style));
+                            let seal = lane.seal().await?;
                             writer.insert(SegmentWriter::new(
                                 lane,
                                 style,
+                                seal,
                                 begin.clone(),
                                 self.common.memory.no_room(),
                             )?)

@@ -10,6 +10,7 @@ use crate::error::Error;
 pub enum FailureKind {
     Cluster,
     Store,
+    Keys,
     Denied,
     Corrupt,
     State,
@@ -19,14 +20,23 @@ pub enum FailureKind {
 
 impl FailureKind {
     /// In the order of their values.
-    pub const ALL: [FailureKind; 7] =
-        [Self::Cluster, Self::Store, Self::Denied, Self::Corrupt, Self::State, Self::Setting, Self::Other];
+    pub const ALL: [FailureKind; 8] = [
+        Self::Cluster,
+        Self::Store,
+        Self::Keys,
+        Self::Denied,
+        Self::Corrupt,
+        Self::State,
+        Self::Setting,
+        Self::Other,
+    ];
 
     /// For labels.
     pub fn name(self) -> &'static str {
         match self {
             Self::Cluster => "cluster",
             Self::Store => "store",
+            Self::Keys => "keys",
             Self::Denied => "denied",
             Self::Corrupt => "corrupt",
             Self::State => "state",
@@ -44,6 +54,7 @@ impl FailureKind {
         match self {
             Self::Cluster => "A broker, or the way to it.",
             Self::Store => "The object store, or the way to it.",
+            Self::Keys => "A key service, or a data key that seals or opens what is archived.",
             Self::Denied => "Credentials or permissions, of the cluster or the store.",
             Self::Corrupt => "Bytes that fail their checks, on a broker or in the archive.",
             Self::State => "The cluster's state or the Schema Registry, for a snapshot.",
@@ -60,6 +71,9 @@ impl FailureKind {
             }
             Self::Store => {
                 "Look at the store, its free space and the network (`varve store check` tries it). It is tried again by itself."
+            }
+            Self::Keys => {
+                "Look at the key service and the way to it, whether the key is enabled, and what its credentials may do. It is tried again by itself; nothing is written unsealed instead, and nothing is lost while the brokers keep the records."
             }
             Self::Denied => {
                 "Renew the credentials or grant what the error names, then restart: credentials are read at the start."
@@ -92,6 +106,11 @@ impl FailureKind {
                     Self::Setting
                 }
                 _ => Self::Store,
+            },
+            Error::Keys(error) => match error.kind {
+                varve_keys::Kind::Invalid => Self::Setting,
+                varve_keys::Kind::Corrupt => Self::Corrupt,
+                _ => Self::Keys,
             },
             Error::Client(error) => Self::of_client(error),
             Error::Admin(error) if error.is_not_authorized() => Self::Denied,

@@ -6,12 +6,14 @@ use std::time::Instant;
 use tokio::sync::oneshot;
 use varve_archive::Commit;
 use varve_archive::record::state::JournalEntry;
+use varve_format::Encryption;
 
-use super::{BACKOFF_LASTING, Event, Notice, Worker};
+use super::{BACKOFF_LASTING, Event, Notice, Purpose, Worker};
 use crate::error::Result;
 use crate::journal;
 use crate::memory::Memory;
 use crate::metrics::{FailureKind, PartitionState};
+use crate::sealing::AtHand;
 use crate::segment::{Begin, Closing, SegmentWriter, Style};
 use crate::tail::{Hold, Key, Next, Phase, Saved, Tail};
 use crate::transactions::OpenTransactions;
@@ -63,7 +65,7 @@ impl Worker {
     pub(super) async fn save(&mut self, key: Key) {
         let Some(journal) = self.shared.journal.clone() else { return };
         let Some(tail) = self.tails.get_mut(&key) else { return };
-        if tail.saving || tail.closing {
+        if tail.is_busy() {
             return;
         }
         if tail.unsaved().is_empty() {
@@ -74,14 +76,22 @@ impl Worker {
             return;
         }
         let first_offset = tail.saved.end_offset;
-        let made = journal::object(
-            &tail.lane,
-            &self.shared.style,
-            first_offset,
-            tail.saved.epoch,
-            tail.samples.few_since(tail.saved.observed_ms),
-            tail.unsaved(),
-        );
+        let seal = match tail.lane.seal_at_hand() {
+            Ok(AtHand::Now(seal)) => Ok(seal),
+            Ok(AtHand::Later) => return self.await_seal(key, Purpose::Journal),
+            Err(error) => Err(error),
+        };
+        let made = seal.and_then(|seal| {
+            journal::object(
+                &tail.lane,
+                &self.shared.style,
+                seal,
+                first_offset,
+                tail.saved.epoch,
+                tail.samples.few_since(tail.saved.observed_ms),
+                tail.unsaved(),
+            )
+        });
         let (object, epoch) = match made {
             Ok(made) => made,
             Err(error) => {
@@ -104,6 +114,39 @@ impl Worker {
             let outcome = answered.await.unwrap_or_else(|_| Err("the journal was ended".to_owned()));
             let _ = send.send(Event::Saved { key, generation, saved, open, outcome });
         });
+    }
+
+    /// A key service may take its time: meanwhile what is held stays, and others go on.
+    fn await_seal(&mut self, key: Key, purpose: Purpose) {
+        let Some(tail) = self.tails.get_mut(&key) else { return };
+        tail.sealing = true;
+        if tail.phase == Phase::Reading && tail.held_bytes() >= self.shared.rules.segment_bytes {
+            tail.phase = Phase::Full;
+            self.session.remove(key.0, key.1);
+        }
+        let (lane, generation, send) = (tail.lane.clone(), tail.generation, self.send.clone());
+        tokio::spawn(async move {
+            let outcome = lane.seal().await.map(drop);
+            let _ = send.send(Event::Sealed { key, generation, purpose, outcome });
+        });
+    }
+
+    pub(super) async fn sealed(&mut self, key: Key, generation: u64, purpose: Purpose, outcome: Result<()>) {
+        let Some(tail) = self.tails.get_mut(&key).filter(|t| t.generation == generation) else { return };
+        tail.sealing = false;
+        if tail.phase == Phase::Full && !tail.is_attached() {
+            // It can't be committed as it is, and no commit will have it read on.
+            tail.phase = Phase::Reading;
+        }
+        match (outcome, purpose) {
+            (Ok(()), Purpose::Segment) => Box::pin(self.close(key)).await,
+            // By now it may be as much as a segment.
+            (Ok(()), Purpose::Journal) => Box::pin(self.let_go(key)).await,
+            (Err(error), _) => {
+                self.session.remove(key.0, key.1);
+                self.failed(key, &error);
+            }
+        }
     }
 
     pub(super) async fn saved(
@@ -137,7 +180,7 @@ impl Worker {
     /// Commits what is held, unless a commit is under way: then reading waits for it.
     pub(super) async fn close(&mut self, key: Key) {
         let Some(tail) = self.tails.get_mut(&key) else { return };
-        if tail.closing || tail.saving {
+        if tail.is_busy() {
             if tail.phase == Phase::Reading && tail.held_bytes() >= self.shared.rules.segment_bytes {
                 tail.phase = Phase::Full;
                 self.session.remove(key.0, key.1);
@@ -151,11 +194,20 @@ impl Worker {
                 _ => return Box::pin(self.save(key)).await,
             }
         }
-        let hold = match std::mem::take(&mut tail.hold) {
+        let seal = match &tail.hold {
             Hold::Nothing => return self.go_on(key).await,
-            hold => hold,
+            // It has its own.
+            Hold::Stream(_) => Ok(AtHand::Now(None)),
+            Hold::Small { .. } => tail.lane.seal_at_hand(),
         };
-        let made = close(tail, hold, &self.shared.style, &self.shared.memory).await;
+        let made = match seal {
+            Ok(AtHand::Later) => {
+                self.await_seal(key, Purpose::Segment);
+                return;
+            }
+            Ok(AtHand::Now(seal)) => close(tail, seal, &self.shared.style, &self.shared.memory).await,
+            Err(error) => Err(error),
+        };
         let (closing, next) = match made {
             Ok(made) => made,
             Err(error) => {
@@ -247,14 +299,18 @@ impl Worker {
     }
 }
 
+/// The segment that what is held becomes. `seal` is for one that isn't begun yet.
 pub(super) async fn stream(
     tail: &Tail,
     hold: Hold,
+    seal: Option<Encryption>,
     style: &Arc<Style>,
     memory: &Arc<Memory>,
 ) -> Result<Box<SegmentWriter>> {
-    let new =
-        || SegmentWriter::new(tail.lane.clone(), Arc::clone(style), tail.begin.clone(), memory.no_room());
+    let new = || {
+        let (lane, begin) = (tail.lane.clone(), tail.begin.clone());
+        SegmentWriter::new(lane, Arc::clone(style), seal, begin, memory.no_room())
+    };
     match hold {
         Hold::Stream(writer) => Ok(writer),
         Hold::Nothing => Ok(Box::new(new()?)),
@@ -268,11 +324,12 @@ pub(super) async fn stream(
 
 async fn close(
     tail: &mut Tail,
-    hold: Hold,
+    seal: Option<Encryption>,
     style: &Arc<Style>,
     memory: &Arc<Memory>,
 ) -> Result<(Closing, Begin)> {
-    let mut writer = stream(tail, hold, style, memory).await?;
+    let hold = std::mem::take(&mut tail.hold);
+    let mut writer = stream(tail, hold, seal, style, memory).await?;
     writer.observe(tail.samples.take());
     writer.close()
 }

@@ -12,6 +12,7 @@ use super::{BACKOFF_LASTING, Worker};
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::intake::{self, Odd};
+use crate::sealing::AtHand;
 use crate::tail::{Hold, Key, Next, Phase, Tail};
 
 /// A fetch that brings more than this of one partition is streamed at once.
@@ -75,22 +76,32 @@ impl Worker {
             tail.held_since.get_or_insert_with(Instant::now);
             tail.uncut_since.get_or_insert_with(Instant::now);
             let attached = tail.is_attached();
-            tail.hold = match std::mem::take(&mut tail.hold) {
-                Hold::Nothing if batches.records.len() < STREAM_BYTES || !attached => {
-                    Hold::Small { records: batches.records.to_vec(), room }
+            let stays_small = match &tail.hold {
+                Hold::Nothing => batches.records.len() < STREAM_BYTES || !attached,
+                Hold::Small { records, .. } => {
+                    ((records.len() + batches.records.len()) as u64) < rules.min_bytes || !attached
                 }
-                Hold::Small { mut records, room: mut held }
-                    if ((records.len() + batches.records.len()) as u64) < rules.min_bytes || !attached =>
-                {
+                Hold::Stream(_) => false,
+            };
+            let seal = match &tail.hold {
+                // It has its own.
+                Hold::Stream(_) => AtHand::Now(None),
+                _ if stays_small => AtHand::Later,
+                _ => tail.lane.seal_at_hand()?,
+            };
+            tail.hold = match (seal, std::mem::take(&mut tail.hold)) {
+                (AtHand::Now(seal), hold) => {
+                    let mut writer = stream(tail, hold, seal, &style, &memory).await?;
+                    writer.push(&batches.records, room).await?;
+                    Hold::Stream(writer)
+                }
+                // What waits for a key is held as it came.
+                (AtHand::Later, Hold::Small { mut records, room: mut held }) => {
                     records.extend_from_slice(&batches.records);
                     held.join(room);
                     Hold::Small { records, room: held }
                 }
-                hold => {
-                    let mut writer = stream(tail, hold, &style, &memory).await?;
-                    writer.push(&batches.records, room).await?;
-                    Hold::Stream(writer)
-                }
+                (AtHand::Later, _) => Hold::Small { records: batches.records.to_vec(), room },
             };
             tail.next_offset = batches.next_offset;
             tail.open = open;

@@ -92,6 +92,22 @@ impl DataKeys {
         period: KeyPeriod,
         now_ms: i64,
     ) -> Result<(DataKey, String)> {
+        let (key, period, _) = self.for_write_until(cluster_id, topic_id, kek, period, now_ms).await?;
+        Ok((key, period))
+    }
+
+    /// The same, and until when it may be used without asking again.
+    ///
+    /// # Errors
+    /// As [`for_write`](Self::for_write).
+    pub async fn for_write_until(
+        &self,
+        cluster_id: &str,
+        topic_id: Id,
+        kek: &KeyUrl,
+        period: KeyPeriod,
+        now_ms: i64,
+    ) -> Result<(DataKey, String, Instant)> {
         let period = Period { cluster_id: cluster_id.to_owned(), topic_id, period: period.at(now_ms) };
         let slot = self.inner.writing.slot(&(period.clone(), kek.clone()), self.inner.cache);
         let records = &self.inner.records;
@@ -111,8 +127,8 @@ impl DataKeys {
                 }
             }
         };
-        let (key, _) = slot.current(self.inner.cache, load).await?;
-        Ok((key, period.period))
+        let (key, until) = slot.current(self.inner.cache, load).await?;
+        Ok((key, period.period, until))
     }
 
     /// The key that an object names.
