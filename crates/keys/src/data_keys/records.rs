@@ -88,7 +88,7 @@ impl Records {
         if name.record() != by_id { self.refuse_tombstone(&name.record()).await } else { Ok(()) }
     }
 
-    async fn refuse_tombstone(&self, record: &str) -> Result<()> {
+    pub(super) async fn refuse_tombstone(&self, record: &str) -> Result<()> {
         let name = tombstone_name(record);
         match self.store.head(&self.key(&name)?).await {
             Ok(_) => {
