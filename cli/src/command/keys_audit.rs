@@ -25,7 +25,8 @@ pub(crate) async fn run(args: AuditArgs) -> Result<Verdict> {
     let (keys, trusted) = args.keys.open_records(&place.store)?;
     let wanted = Wanted::new(&args.topics)?;
     let mut topics = place.topics().await?;
-    let mut audit = Audit { args, keys, trusted, usage: Usage::default(), called: BTreeMap::new(), unreadable: 0 };
+    let mut audit =
+        Audit { args, keys, trusted, usage: Usage::default(), called: BTreeMap::new(), unreadable: 0 };
     audit.records(&wanted, &topics).await?;
     topics.retain(|(_, id), name| wanted.has(*id, name.as_deref()));
     audit.called = topics.iter().filter_map(|((_, id), name)| Some((*id, name.clone()?))).collect();
@@ -51,13 +52,17 @@ struct Looked {
 impl Audit {
     async fn records(&mut self, wanted: &Wanted, topics: &Topics) -> Result<()> {
         let (tombstones, records): (Vec<_>, Vec<_>) =
-            names(&self.keys, |name| wanted.has_record(name, topics)).await?.into_iter().partition(|n| n.is_tombstone);
+            names(&self.keys, |name| wanted.has_record(name, topics))
+                .await?
+                .into_iter()
+                .partition(|n| n.is_tombstone);
         for name in &tombstones {
             self.usage.tombstone(name);
         }
         let bar = progress::count("reading key records", records.len() as u64);
         let (keys, try_open) = (&self.keys, self.args.try_open);
-        let looked = stream::iter(records).map(|name| async move { Ok::<_, anyhow::Error>((look(keys, &name, try_open).await?, name)) });
+        let looked = stream::iter(records)
+            .map(|name| async move { Ok::<_, anyhow::Error>((look(keys, &name, try_open).await?, name)) });
         let mut looked = looked.buffer_unordered(PARALLEL);
         while let Some((found, name)) = looked.try_next().await? {
             bar.inc(1);
@@ -107,7 +112,18 @@ impl Audit {
         let mut out = std::io::stdout().lock();
         let mut states: BTreeMap<&str, u64> = BTreeMap::new();
         let (mut findings, mut unneeded) = (0_u64, 0_u64);
-        let head = ["topic", "period", "data key", "state", "wrapped by", "trusted", "opens", "created", ">objects", ">bytes"];
+        let head = [
+            "topic",
+            "period",
+            "data key",
+            "state",
+            "wrapped by",
+            "trusted",
+            "opens",
+            "created",
+            ">objects",
+            ">bytes",
+        ];
         let mut table = Table::new(&head);
         for (of, key) in &self.usage.keys {
             *states.entry(self.usage.state(of).word()).or_default() += 1;
@@ -161,7 +177,10 @@ impl Audit {
             recorded.map(|r| r.wrapped_by.clone()).unwrap_or_default(),
             word(key.trusted),
             word(key.opens.as_ref().map(Result::is_ok)),
-            recorded.map(|r| time(r.created_ms)).and_then(|t| Some(t.get(..10)?.to_owned())).unwrap_or_default(),
+            recorded
+                .map(|r| time(r.created_ms))
+                .and_then(|t| Some(t.get(..10)?.to_owned()))
+                .unwrap_or_default(),
             grouped(key.objects),
             grouped(key.bytes),
         ]
@@ -200,10 +219,19 @@ impl Audit {
     fn sums(&self, out: &mut impl Write, findings: u64, unneeded: u64) -> Result<()> {
         let usage = &self.usage;
         if self.unreadable > UNREADABLE_SHOWN {
-            writeln!(out, "and {} more whose footers can't be read", grouped(self.unreadable - UNREADABLE_SHOWN))?;
+            writeln!(
+                out,
+                "and {} more whose footers can't be read",
+                grouped(self.unreadable - UNREADABLE_SHOWN)
+            )?;
         }
         if unneeded > 0 {
-            writeln!(out, "{} {} needed by no object that is there", counted(unneeded, "key"), if unneeded == 1 { "is" } else { "are" })?;
+            writeln!(
+                out,
+                "{} {} needed by no object that is there",
+                counted(unneeded, "key"),
+                if unneeded == 1 { "is" } else { "are" }
+            )?;
         }
         let verdict = if findings == 0 { "ok".to_owned() } else { format!("{} FINDINGS", grouped(findings)) };
         writeln!(
@@ -232,7 +260,13 @@ async fn look(keys: &DataKeys, name: &KeyRecordName, try_open: bool) -> Result<O
     Ok(Some(Looked { record, opens }))
 }
 
-fn object_line(out: &mut impl Write, usage: &Usage, needs: &Needs, of: Option<&KeyOf>, json: bool) -> Result<()> {
+fn object_line(
+    out: &mut impl Write,
+    usage: &Usage,
+    needs: &Needs,
+    of: Option<&KeyOf>,
+    json: bool,
+) -> Result<()> {
     let state = of.map(|of| usage.state(of).word());
     let id = of.map(KeyOf::shown_id);
     if json {

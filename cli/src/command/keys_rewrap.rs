@@ -47,7 +47,9 @@ pub(crate) async fn run(args: RewrapArgs) -> Result<Verdict> {
 enum Outcome {
     Done,
     /// With --dry-run.
-    Would { wrapped_by: String },
+    Would {
+        wrapped_by: String,
+    },
     Already,
     /// Destroyed, or gone since it was listed.
     Gone(Error),

@@ -38,8 +38,13 @@ pub(crate) async fn run(args: ShredArgs) -> Result<Verdict> {
     let keys = sealed_keys(&place.store)?;
     let topics = place.topics().await?;
     let records = names(&keys, |_| true).await?;
-    let (cluster_id, topic_id) =
-        KeyPlace::one_topic(&topics, &records, args.topic_id, args.topic.as_deref(), args.cluster.as_deref())?;
+    let (cluster_id, topic_id) = KeyPlace::one_topic(
+        &topics,
+        &records,
+        args.topic_id,
+        args.topic.as_deref(),
+        args.cluster.as_deref(),
+    )?;
     let is_wanted = |name: &&KeyRecordName| name.cluster_id == cluster_id && name.topic_id == topic_id;
     let records: Vec<_> = records.iter().filter(is_wanted).cloned().collect();
     let topics: Topics = topics.into_iter().filter(|((_, id), _)| *id == topic_id).collect();
@@ -164,9 +169,10 @@ impl Shred {
             return agreed.map(|_| Verdict::Clean);
         }
         let bar = progress::count("destroying keys", self.plan.len() as u64);
-        let work = stream::iter(&self.plan).map(|(of, names)| async {
+        let progress = &bar;
+        let work = stream::iter(&self.plan).map(|(of, names)| async move {
             let shredded = self.destroy(of, names).await;
-            bar.inc(1);
+            progress.inc(1);
             shredded
         });
         let shredded: Vec<Shredded> = work.buffered(PARALLEL).collect().await;
@@ -261,8 +267,7 @@ impl Shred {
 
     fn document(&self, shredded: &[Shredded], verified: &Value) -> Result<Value> {
         let (keys, objects, bytes) = self.sums();
-        let planned: Vec<_> =
-            self.plan.keys().map(|of| self.usage.json(of, self.topic.as_deref())).collect();
+        let planned: Vec<_> = self.plan.keys().map(|of| self.usage.json(of, self.topic.as_deref())).collect();
         let is_dry = shredded.is_empty();
         Ok(json!({
             "varve_shred_report": 1,
@@ -300,7 +305,11 @@ impl Shred {
             }
         }
         let left = shredded.len() as u64 - gone;
-        writeln!(out, "{} destroyed, and proven: no record, no version, a tombstone; {left} left", counted(gone, "key"))?;
+        writeln!(
+            out,
+            "{} destroyed, and proven: no record, no version, a tombstone; {left} left",
+            counted(gone, "key")
+        )?;
         if left > 0 {
             writeln!(
                 out,
@@ -311,10 +320,15 @@ impl Shred {
         match verified["ok"].as_bool() {
             Some(true) => {
                 let url = &self.args.at.url;
-                writeln!(out, "the archive is whole as listed; for more: varve verify {url} --depth footers")?;
+                writeln!(
+                    out,
+                    "the archive is whole as listed; for more: varve verify {url} --depth footers"
+                )?;
             }
             Some(false) => writeln!(out, "THE ARCHIVE DOES NOT HOLD: {}", verified["detail"])?,
-            None if !verified.is_null() => writeln!(out, "the archive was not verified: {}", verified["detail"])?,
+            None if !verified.is_null() => {
+                writeln!(out, "the archive was not verified: {}", verified["detail"])?
+            }
             None => {}
         }
         for note in STILL {

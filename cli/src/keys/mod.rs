@@ -11,7 +11,7 @@ pub(crate) use confirm::{agreed, typed};
 pub(crate) use needs::{Needs, Seen};
 pub(crate) use place::{KeyPlace, Topics, Wanted};
 pub(crate) use proof::{Proof, prove};
-pub(crate) use usage::{AuditedKey, KeyOf, State, Usage};
+pub(crate) use usage::{KeyOf, State, Usage};
 
 use anyhow::{Context, Result};
 use varve_format::KeyRecordName;

@@ -39,7 +39,10 @@ pub(crate) struct Needs {
 pub(crate) enum Seen {
     Object(Needs),
     /// What it needs can't be told.
-    Unreadable { object: String, why: String },
+    Unreadable {
+        object: String,
+        why: String,
+    },
 }
 
 /// The footer of the object in `at`; what is no footer is told; `None` if the object is gone.
@@ -51,7 +54,9 @@ pub(super) async fn footer(
     match fetch(store, key, at).await {
         Ok(found) => Ok(found.map(Some)),
         Err(e) if e.kind == Kind::NotFound => Ok(Ok(None)),
-        Err(e) if matches!(e.kind, Kind::Frozen | Kind::Truncated | Kind::InvalidRange) => Ok(Err(e.to_string())),
+        Err(e) if matches!(e.kind, Kind::Frozen | Kind::Truncated | Kind::InvalidRange) => {
+            Ok(Err(e.to_string()))
+        }
         Err(e) => Err(e.into()),
     }
 }
@@ -133,7 +138,8 @@ async fn walk(
         let page = store.list(prefix, after.as_ref(), PAGE_KEYS).await?;
         after = page.objects.last().map(|object| object.key.clone());
         let segments = page.objects.into_iter().filter(|object| object.key.as_str().ends_with(".varve"));
-        let mut read = stream::iter(segments).map(|object| of_object(store, object)).buffer_unordered(PARALLEL);
+        let mut read =
+            stream::iter(segments).map(|object| of_object(store, object)).buffer_unordered(PARALLEL);
         while let Some(found) = read.try_next().await? {
             bar.inc(1);
             found.map_or(Ok(()), &mut *tell)?;
@@ -240,7 +246,8 @@ async fn of_run(store: &SharedStore, key: &Key, run: &[BundleEntry]) -> Result<V
         Err(e) => return Err(e.into()),
     };
     let of_entry = |entry: &BundleEntry| {
-        let at = |position: u64| usize::try_from(position.saturating_sub(first.position)).unwrap_or(usize::MAX);
+        let at =
+            |position: u64| usize::try_from(position.saturating_sub(first.position)).unwrap_or(usize::MAX);
         let object = bytes.get(at(entry.position)..at(end(entry))).unwrap_or_default();
         told(entry, trailer(object, entry.bytes).and_then(|trailer| decode(object, &trailer)))
     };

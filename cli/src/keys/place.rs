@@ -102,10 +102,16 @@ impl KeyPlace {
             [] if name.is_some() => bail!(
                 "no object is of a topic {asked}: give --topic-id if its objects are gone (varve keys audit lists ids)"
             ),
-            [] => bail!("neither an object nor a key is of topic {asked}: varve keys audit lists what there is"),
+            [] => {
+                bail!("neither an object nor a key is of topic {asked}: varve keys audit lists what there is")
+            }
             several => {
-                let shown: Vec<_> = several.iter().map(|(cluster, id)| format!("{id} of {cluster}")).collect();
-                bail!("{asked} is several topics: give --topic-id and --cluster of one of {}", shown.join(", "))
+                let shown: Vec<_> =
+                    several.iter().map(|(cluster, id)| format!("{id} of {cluster}")).collect();
+                bail!(
+                    "{asked} is several topics: give --topic-id and --cluster of one of {}",
+                    shown.join(", ")
+                )
             }
         }
     }

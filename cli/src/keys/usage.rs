@@ -179,11 +179,12 @@ impl Usage {
         let key = self.keys.get(of)?;
         match self.state(of) {
             State::Missing => Some(
-                "no record, and it was not destroyed on purpose: restore keys/ from a copy of this store".to_owned(),
+                "no record, and it was not destroyed on purpose: restore keys/ from a copy of this store"
+                    .to_owned(),
             ),
-            State::Returned => {
-                Some("it was destroyed, and its record is there: destroy it again (varve keys shred)".to_owned())
-            }
+            State::Returned => Some(
+                "it was destroyed, and its record is there: destroy it again (varve keys shred)".to_owned(),
+            ),
             State::Damaged => key.record.as_ref().and_then(|record| record.clone().err()),
             State::There => key.opens.as_ref().and_then(|opens| opens.clone().err()),
             State::Destroyed => None,
@@ -211,7 +212,7 @@ impl Usage {
             "opens": key.opens.as_ref().map(Result::is_ok),
             "objects": key.objects,
             "bytes": key.bytes,
-            "first_objects": if state == State::There { &[][..] } else { &key.named },
+            "first_objects": if state == State::There { &[] } else { key.named.as_slice() },
             "finding": self.finding(of),
         })
     }
@@ -222,7 +223,13 @@ mod tests {
     use super::*;
 
     fn name(id: Option<Id>, is_tombstone: bool) -> KeyRecordName {
-        KeyRecordName { cluster_id: "c".into(), topic_id: Id([1; 16]), period: "2026".into(), id, is_tombstone }
+        KeyRecordName {
+            cluster_id: "c".into(),
+            topic_id: Id([1; 16]),
+            period: "2026".into(),
+            id,
+            is_tombstone,
+        }
     }
 
     fn needs(id: Id) -> Needs {
@@ -258,7 +265,10 @@ mod tests {
         }
         let states = [&of_a, &of_b, &of_c, &of_d].map(|of| usage.state(of));
         assert_eq!(states, [State::There, State::Returned, State::Destroyed, State::Missing]);
-        assert_eq!([&of_a, &of_b, &of_c, &of_d].map(|of| usage.finding(of).is_some()), [false, true, false, true]);
+        assert_eq!(
+            [&of_a, &of_b, &of_c, &of_d].map(|of| usage.finding(of).is_some()),
+            [false, true, false, true]
+        );
         assert_eq!((usage.keys[&of_a].objects, usage.keys[&of_a].named.len()), (10, NAMED));
         // A record of version 1 that was destroyed says nothing of its key's id.
         usage.tombstone(&name(None, true));
