@@ -1,121 +1,22 @@
 //! Data keys and their records, in stores with and without versions, with the file key ring.
 
-#![allow(clippy::unwrap_used, reason = "a failure here fails the test")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failure here fails the test")]
 
-use std::collections::{BTreeMap, HashSet};
+mod records;
+
+use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
-use tokio::time::advance;
+use records::{
+    CLUSTER, NOW_MS, PERIOD, TOPIC, faulty, get, keys, keys_of, listed, memory, name, put, read, record,
+    record_1, ring, rule, url, versions, write,
+};
 use varve_format::{
-    DataKey, EncryptionInfo, Id, KEY_RECORD_MAX_BYTES, KeyRecord, KeyRecordName, KeyRing, Wrapping,
-    key_record_1_name, key_record_name, tombstone_name,
+    Id, KEY_RECORD_MAX_BYTES, KeyRecord, KeyRecordName, Wrapping, key_record_1_name, key_record_name,
+    tombstone_name,
 };
-use varve_keys::{DataKeys, KeyPeriod, KeyServices, KeyUrl, Kind, Rewrapped, Trusted};
-use varve_store::{
-    Fault, Faults, FaultyStore, GetRange, Key, MemoryStore, Operation, PutOptions, Rule, SharedStore, Store,
-    When,
-};
-
-const CLUSTER: &str = "cluster";
-const TOPIC: Id = Id([1; 16]);
-const PERIOD: &str = "2026-11";
-/// In that period.
-const NOW_MS: i64 = 1_795_219_200_000;
-const CACHE: Duration = Duration::from_secs(600);
-
-fn ring(active: &str, ids: &[&str]) -> KeyRing {
-    let key = |id: &str| format!(r#""{id}": "{}""#, STANDARD.encode([id.as_bytes()[0]; 32]));
-    let keys: Vec<_> = ids.iter().map(|id| key(id)).collect();
-    KeyRing::parse(&format!(r#"{{"active": "{active}", "keys": {{{}}}}}"#, keys.join(", "))).unwrap()
-}
-
-fn url(text: &str) -> KeyUrl {
-    KeyUrl::parse(text).unwrap()
-}
-
-/// With a ring of the keys 1 and 2.
-fn keys(store: &SharedStore, active: &str) -> DataKeys {
-    keys_of(store, ring(active, &["1", "2"]))
-}
-
-fn keys_of(store: &SharedStore, ring: KeyRing) -> DataKeys {
-    let services = KeyServices::new(&BTreeMap::new(), Some(Arc::new(ring))).unwrap();
-    DataKeys::new(store.clone(), services, Trusted::new([], true), CACHE)
-}
-
-async fn write(keys: &DataKeys) -> varve_keys::Result<DataKey> {
-    keys.for_write(CLUSTER, TOPIC, &url("ring:1"), KeyPeriod::Month, NOW_MS).await.map(|(key, _)| key)
-}
-
-async fn read(keys: &DataKeys, id: Id) -> varve_keys::Result<DataKey> {
-    let info = EncryptionInfo { data_key_id: id, period: PERIOD.to_owned(), salt: [0; 32] };
-    keys.for_read(CLUSTER, TOPIC, &info).await
-}
-
-fn name(id: Id) -> KeyRecordName {
-    KeyRecordName {
-        cluster_id: CLUSTER.to_owned(),
-        topic_id: TOPIC,
-        period: PERIOD.to_owned(),
-        id: Some(id),
-        is_tombstone: false,
-    }
-}
-
-fn memory() -> SharedStore {
-    Arc::new(MemoryStore::new())
-}
-
-fn faulty(inner: &SharedStore, rules: Vec<Rule>) -> (SharedStore, Arc<Faults>) {
-    let faults = Faults::new(1, rules);
-    (Arc::new(FaultyStore::new(inner.clone(), Arc::clone(&faults))), faults)
-}
-
-fn rule(operation: Option<Operation>, when: When, fault: Fault) -> Rule {
-    Rule { operation, key_contains: String::new(), when, fault }
-}
-
-async fn put(store: &SharedStore, name: &str, bytes: impl Into<Bytes>) {
-    store.put(&Key::new(name).unwrap(), bytes.into(), &PutOptions::default()).await.unwrap();
-}
-
-async fn get(store: &SharedStore, name: &str) -> Bytes {
-    store.get(&Key::new(name).unwrap(), GetRange::From(0)).await.unwrap().bytes().await.unwrap()
-}
-
-async fn listed(store: &SharedStore) -> Vec<String> {
-    let page = store.list("", None, 1000).await.unwrap();
-    page.objects.iter().map(|object| object.key.as_str().to_owned()).collect()
-}
-
-/// All versions of all names, as `name` or, of a delete marker, `-name`.
-async fn versions(store: &SharedStore) -> Vec<String> {
-    let versions = store.versions().await.unwrap().unwrap();
-    let page = versions.list("", None, 1000).await.unwrap();
-    let of = |found: varve_store::KeyVersions| {
-        let key = found.key.as_str().to_owned();
-        found.versions.into_iter().map(move |v| format!("{}{key}", if v.delete_marker { "-" } else { "" }))
-    };
-    page.keys.into_iter().flat_map(of).collect()
-}
-
-/// A record of a key that is all `byte`, by the ring's active key.
-fn record(ring: &KeyRing, byte: u8, cluster: &str, topic: Id, period: &str) -> KeyRecord {
-    let key = DataKey::new(Id([byte; 16]), [byte; 32]);
-    KeyRecord::wrap(ring, &key, cluster, topic, period, NOW_MS, [byte; 12]).unwrap()
-}
-
-/// The same, as it was written before each key had a record of its own.
-fn record_1(ring: &KeyRing, byte: u8) -> KeyRecord {
-    let record = KeyRecord { cluster_id: None, ..record(ring, byte, CLUSTER, TOPIC, PERIOD) };
-    let sealed = ring.wrap([byte; 12], &record.aad(), &[byte; 32]).unwrap();
-    let wrapped = [&[byte; 12][..], &sealed].concat();
-    KeyRecord { wrapping: Wrapping { wrapped, ..record.wrapping }, ..record }
-}
+use varve_keys::{Kind, Rewrapped};
+use varve_store::{Fault, Key, MemoryStore, Operation, SharedStore, When};
 
 #[tokio::test]
 async fn racing_writers_come_to_one_key() {
@@ -152,80 +53,6 @@ async fn a_lost_answer_loses_no_key() {
         let key = write(&keys).await.unwrap();
         assert_eq!(listed(&inner).await, [name(key.id).record()]);
     }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_key_outlives_an_outage_for_as_long_as_it_may_be_used() {
-    let down = rule(None, When::Always, Fault::ErrorBefore(varve_store::Kind::Unavailable));
-    let (store, faults) = faulty(&memory(), vec![down]);
-    faults.set_enabled(false);
-    let keys = keys(&store, "1");
-    let id = write(&keys).await.unwrap().id;
-    read(&keys, id).await.unwrap();
-    faults.set_enabled(true);
-    let both = async || (write(&keys).await.map(|key| key.id), read(&keys, id).await.map(|key| key.id));
-
-    advance(CACHE / 2 - Duration::from_secs(1)).await;
-    assert_eq!(both().await, (Ok(id), Ok(id)));
-    assert!(faults.log().is_empty(), "nothing is asked before half of the time");
-
-    advance(Duration::from_secs(2)).await;
-    assert_eq!(both().await, (Ok(id), Ok(id)), "asked in vain, and used on");
-    let asked = faults.log().len();
-    assert!(asked > 0);
-    assert_eq!(both().await, (Ok(id), Ok(id)));
-    assert_eq!(faults.log().len(), asked, "not with each call");
-
-    advance(CACHE / 2 - Duration::from_secs(2)).await;
-    assert_eq!(both().await, (Ok(id), Ok(id)), "the last second");
-    advance(Duration::from_secs(2)).await;
-    let (written, found) = both().await;
-    assert_eq!((written.unwrap_err().kind, found.unwrap_err().kind), (Kind::Unavailable, Kind::Unavailable));
-
-    faults.set_enabled(false);
-    assert_eq!(both().await, (Ok(id), Ok(id)));
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_key_is_renewed_while_it_is_there() {
-    let down = rule(None, When::Always, Fault::ErrorBefore(varve_store::Kind::Unavailable));
-    let (store, faults) = faulty(&memory(), vec![down]);
-    faults.set_enabled(false);
-    let keys = keys(&store, "1");
-    let id = write(&keys).await.unwrap().id;
-    for _ in 0..5 {
-        advance(CACHE / 2 + Duration::from_secs(1)).await;
-        assert_eq!(write(&keys).await.unwrap().id, id);
-    }
-    faults.set_enabled(true);
-    advance(CACHE - Duration::from_secs(1)).await;
-    assert_eq!(write(&keys).await.unwrap().id, id, "counted from the last renewal");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_destroyed_key_is_noticed_when_it_is_renewed() {
-    let store = memory();
-    let (one, other) = (keys(&store, "1"), keys(&store, "1"));
-    let id = write(&one).await.unwrap().id;
-    read(&one, id).await.unwrap();
-    other.destroy(&name(id), NOW_MS).await.unwrap();
-    assert_eq!(read(&other, id).await.unwrap_err().kind, Kind::Destroyed, "at once where it was destroyed");
-    assert_ne!(write(&other).await.unwrap().id, id);
-
-    advance(CACHE / 2 - Duration::from_secs(1)).await;
-    assert_eq!((write(&one).await.unwrap().id, read(&one, id).await.unwrap().id), (id, id));
-    advance(Duration::from_secs(2)).await;
-    assert_eq!(read(&one, id).await.unwrap_err().kind, Kind::Destroyed);
-    assert_ne!(write(&one).await.unwrap().id, id);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_key_that_wraps_no_longer_is_noticed_when_it_is_renewed() {
-    let store = memory();
-    let id = write(&keys(&store, "1")).await.unwrap().id;
-    // As if the service said that the key is not there: the ring has lost it.
-    let lost = keys_of(&store, ring("2", &["2"]));
-    assert_eq!(read(&lost, id).await.unwrap_err().kind, Kind::NotFound);
 }
 
 #[tokio::test]
@@ -339,26 +166,6 @@ async fn a_tombstone_beats_a_record_that_is_put_back() {
         let rewrapped = keys.rewrap(&name(id), &url("ring:1"), true).await.unwrap_err();
         assert_eq!(rewrapped.kind, Kind::Destroyed);
         assert_ne!(write(&keys).await.unwrap().id, id);
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_key_that_is_destroyed_while_it_is_wrapped_anew_stays_destroyed() {
-    for inner in [memory(), Arc::new(MemoryStore::versioned()) as SharedStore] {
-        let id = write(&keys(&inner, "1")).await.unwrap().id;
-        let record = get(&inner, &name(id).record()).await;
-        let slow = Fault::Latency { from: Duration::from_secs(10), to: Duration::from_secs(11) };
-        let (store, _) = faulty(&inner, vec![rule(Some(Operation::Put), When::Always, slow)]);
-        let second = keys(&store, "2");
-        let rewrapping = tokio::spawn(async move { second.rewrap(&name(id), &url("ring:2"), false).await });
-        tokio::time::sleep(Duration::from_secs(5)).await;
-        assert_eq!(get(&inner, &name(id).record()).await, record, "it is at it");
-        keys(&inner, "1").destroy(&name(id), NOW_MS).await.unwrap();
-        assert_eq!(rewrapping.await.unwrap().unwrap_err().kind, Kind::Destroyed);
-        assert_eq!(listed(&inner).await, [tombstone_name(&name(id).record())]);
-        if inner.versions().await.unwrap().is_some() {
-            assert_eq!(versions(&inner).await, [tombstone_name(&name(id).record())]);
-        }
     }
 }
 
