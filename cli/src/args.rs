@@ -159,10 +159,10 @@ pub(crate) struct KeyArgs {
     keks: Vec<KeyUrl>,
     /// A setting of the key service, as for the plug-in: kms.vault.token.file, kms.timeout.ms … May be repeated.
     #[arg(long = "key-config", value_name = "KEY=VALUE", value_parser = key_value)]
-    settings: Vec<(String, String)>,
+    key_settings: Vec<(String, String)>,
     /// A file of KEY=VALUE lines: the place for tokens and passwords.
     #[arg(long = "key-config-file", value_name = "FILE", env = "VARVE_KEY_CONFIG_FILE")]
-    settings_file: Option<PathBuf>,
+    key_settings_file: Option<PathBuf>,
 }
 
 /// Which segment object.
@@ -357,10 +357,10 @@ impl KeyArgs {
 
     fn services(&self, more: &[KeyUrl]) -> anyhow::Result<(KeyServices, Trusted, bool)> {
         let mut settings = BTreeMap::new();
-        if let Some(path) = &self.settings_file {
+        if let Some(path) = &self.key_settings_file {
             settings.extend(properties_file(path)?);
         }
-        settings.extend(self.settings.iter().cloned());
+        settings.extend(self.key_settings.iter().cloned());
         let ring = self.ring()?.map(Arc::new);
         let services = KeyServices::new(&settings, ring.clone())?;
         let keks: Vec<KeyUrl> = self.keks.iter().chain(more).cloned().collect();

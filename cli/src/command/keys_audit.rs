@@ -82,7 +82,7 @@ impl Audit {
     async fn objects(&mut self, place: &KeyPlace, topics: &Topics) -> Result<()> {
         let bar = progress::unknown("reading footers");
         let Self { usage, args, unreadable, called, .. } = self;
-        let mut tell = |seen: Seen| {
+        let mut tell = |seen: Seen| -> Result<()> {
             let mut out = std::io::stdout().lock();
             match seen {
                 Seen::Object(needs) => {

@@ -124,7 +124,7 @@ fn configure(kek: &KeyUrl, json: bool) -> Result<Verdict> {
         "then the old key may go from encryption.trusted.keys, and, once no copy of this store needs it, from the service".to_owned(),
     ];
     if json {
-        let settings: serde_json::Map<_, _> =
+        let settings: serde_json::Map<String, serde_json::Value> =
             settings.into_iter().map(|(k, v)| (k.to_owned(), v.into())).collect();
         println!("{}", json!({"to": kek.as_str(), "settings": settings, "steps": steps, "note": of_service}));
         return Ok(Verdict::Clean);

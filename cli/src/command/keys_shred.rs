@@ -116,7 +116,7 @@ impl Shred {
         }
         let bar = progress::unknown("reading footers");
         let (usage, unreadable) = (&mut self.usage, &mut self.unreadable);
-        let mut tell = |seen: Seen| {
+        let mut tell = |seen: Seen| -> Result<()> {
             match seen {
                 Seen::Object(needs) => drop(usage.object(&needs)),
                 Seen::Unreadable { .. } => *unreadable += 1,
