@@ -261,3 +261,11 @@ async fn pages_hold_all_names() {
     assert_eq!((first.len() + second.len(), end), (1001, None));
     assert!(first.iter().chain(&second).all(|name| name.is_tombstone));
 }
+
+#[tokio::test]
+async fn a_ring_that_has_lost_a_key_opens_nothing_of_it() {
+    let store = memory();
+    let id = write(&keys(&store, "1")).await.unwrap().id;
+    let lost = keys_of(&store, ring("2", &["2"]));
+    assert_eq!(read(&lost, id).await.unwrap_err().kind, Kind::NotFound);
+}

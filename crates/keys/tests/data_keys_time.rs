@@ -7,9 +7,7 @@ mod records;
 use std::sync::Arc;
 use std::time::Duration;
 
-use records::{
-    CACHE, NOW_MS, faulty, get, keys, keys_of, listed, memory, name, read, ring, rule, url, versions, write,
-};
+use records::{CACHE, NOW_MS, faulty, get, keys, listed, memory, name, read, rule, url, versions, write};
 use tokio::time::advance;
 use varve_format::tombstone_name;
 use varve_keys::Kind;
@@ -81,12 +79,17 @@ async fn a_destroyed_key_is_noticed_when_it_is_renewed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_key_that_wraps_no_longer_is_noticed_when_it_is_renewed() {
-    let store = memory();
-    let id = write(&keys(&store, "1")).await.unwrap().id;
-    // As if the service said that the key is not there: the ring has lost it.
-    let lost = keys_of(&store, ring("2", &["2"]));
-    assert_eq!(read(&lost, id).await.unwrap_err().kind, Kind::NotFound);
+async fn any_answer_but_away_counts_at_once() {
+    let denied = rule(Some(Operation::Get), When::Always, Fault::ErrorBefore(varve_store::Kind::Denied));
+    let (store, faults) = faulty(&memory(), vec![denied]);
+    faults.set_enabled(false);
+    let keys = keys(&store, "1");
+    let id = write(&keys).await.unwrap().id;
+    read(&keys, id).await.unwrap();
+    faults.set_enabled(true);
+    advance(CACHE / 2 + Duration::from_secs(1)).await;
+    assert_eq!(read(&keys, id).await.unwrap_err().kind, Kind::Denied);
+    assert_eq!(write(&keys).await.unwrap_err().kind, Kind::Denied);
 }
 
 #[tokio::test(start_paused = true)]

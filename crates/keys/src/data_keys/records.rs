@@ -239,7 +239,7 @@ mod tests {
     use std::collections::BTreeMap;
     use std::sync::Arc;
 
-    use varve_store::{MemoryStore, Store as _};
+    use varve_store::MemoryStore;
 
     use super::*;
     use crate::wrapped::algorithm;
