@@ -28,13 +28,13 @@ fn key(byte: u8) -> DataKey {
     DataKey::new(Id([byte; 16]), [byte; 32])
 }
 
-fn info(topic_id: Id, topic: &str, first: i64) -> SegmentInfo {
+fn info(topic_id: Id, topic: &str, partition: i32, first: i64) -> SegmentInfo {
     SegmentInfo {
         writer: "a test".into(),
         cluster_id: "cluster".into(),
         topic_id,
         topic: topic.into(),
-        partition: 0,
+        partition,
         segment_id: Some(Id([5; 16])),
         base_offset: first,
         last_offset: first + 69,
@@ -47,7 +47,7 @@ fn info(topic_id: Id, topic: &str, first: i64) -> SegmentInfo {
 }
 
 fn segment(info: SegmentInfo, sealed: Option<(DataKey, &str)>) -> Vec<u8> {
-    let number = info.base_offset as u8;
+    let number = (info.base_offset + i64::from(info.partition)) as u8;
     let options = WriteOptions {
         frame_bytes: 4096,
         chunk_bytes: 4096,
@@ -93,15 +93,15 @@ impl Made {
     }
 
     /// An object of a tier.
-    fn object(&self, topic_id: Id, topic: &str, first: i64, sealed: Option<(DataKey, &str)>) -> PathBuf {
+    fn object(&self, topic_id: Id, topic: &str, partition: i32, sealed: Option<(DataKey, &str)>) -> PathBuf {
         let name = segment_name(&SegmentName {
             cluster_id: "cluster".into(),
             topic_id,
-            partition: 0,
-            base_offset: first,
+            partition,
+            base_offset: 100,
             segment_id: Id([5; 16]),
         });
-        self.put(&name, &segment(info(topic_id, topic, first), sealed))
+        self.put(&name, &segment(info(topic_id, topic, partition, 100), sealed))
     }
 
     /// A key's record.
@@ -193,11 +193,11 @@ fn tier() -> (Made, [PathBuf; 3]) {
     let old = KeyRecord { wrapping, ..old };
     made.put(&key_record_1_name("cluster", TOPIC, OLD), &old.encode().unwrap());
     let objects = [
-        made.object(TOPIC, "orders", 100, Some((key(12), OLD))),
-        made.object(TOPIC, "orders", 200, Some((key(11), NEW))),
-        made.object(TOPIC, "orders", 30, Some((key(11), NEW))),
+        made.object(TOPIC, "orders", 0, Some((key(12), OLD))),
+        made.object(TOPIC, "orders", 1, Some((key(11), NEW))),
+        made.object(TOPIC, "orders", 2, Some((key(11), NEW))),
     ];
-    made.object(OTHER, "plain", 100, None);
+    made.object(OTHER, "plain", 0, None);
     (made, objects)
 }
 
@@ -426,7 +426,7 @@ fn of_an_archive_chains_and_journal_are_told_and_what_remains_holds() {
         };
         archive.add_topic(&topic).await.unwrap();
         let object = |first, byte, period| {
-            let info = SegmentInfo { segment_id: None, ..info(TOPIC, "orders", first) };
+            let info = SegmentInfo { segment_id: None, ..info(TOPIC, "orders", 0, first) };
             Bytes::from(segment(info, Some((key(byte), period))))
         };
         let committed = archive.partition(TOPIC, 0).commit(0, 100, object(100, 12, OLD)).await.unwrap();
