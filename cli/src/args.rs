@@ -1,6 +1,7 @@
 //! The command line. What is said here is what `--help`, the man pages and the completions say.
 
 pub(crate) mod archive;
+pub(crate) mod keys;
 pub(crate) mod restore;
 
 use std::collections::BTreeMap;
@@ -19,6 +20,7 @@ use zeroize::Zeroizing;
 
 use crate::command::archive_import::ArchiveImportArgs;
 use archive::{ArchiveVerifyArgs, CatArgs, DiffArgs, LsArgs, SnapshotsArgs};
+use keys::KeysCommand;
 use restore::{DrillArgs, RestoreArgs};
 
 /// Tiered storage, archive and restore for Apache Kafka.
@@ -45,6 +47,9 @@ pub(crate) enum Command {
     /// Keep an archive.
     #[command(subcommand)]
     Archive(ArchiveCommand),
+    /// Look after data keys, of a tier or an archive: list, rotate, wrap anew, destroy.
+    #[command(subcommand)]
+    Keys(KeysCommand),
     /// Look into a configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -350,8 +355,7 @@ impl KeyArgs {
         Ok(Some(ring))
     }
 
-    /// Data keys whose records are in `store`; `None` if no key is given at all. `more` are trusted too.
-    pub(crate) fn open_with(&self, store: &SharedStore, more: &[KeyUrl]) -> anyhow::Result<Option<DataKeys>> {
+    fn services(&self, more: &[KeyUrl]) -> anyhow::Result<(KeyServices, Trusted, bool)> {
         let mut settings = BTreeMap::new();
         if let Some(path) = &self.key_settings_file {
             settings.extend(properties_file(path)?);
@@ -360,17 +364,33 @@ impl KeyArgs {
         let ring = self.ring()?.map(Arc::new);
         let services = KeyServices::new(&settings, ring.clone())?;
         let keks: Vec<KeyUrl> = self.keks.iter().chain(more).cloned().collect();
-        if ring.is_none() && keks.is_empty() {
-            return Ok(None);
-        }
-        let trusted = Trusted::new(keks, ring.is_some());
-        Ok(Some(DataKeys::new(store.clone(), services, trusted, KEY_CACHE)))
+        let is_any = ring.is_some() || !keks.is_empty();
+        Ok((services, Trusted::new(keks, ring.is_some()), is_any))
+    }
+
+    /// Data keys whose records are in `store`; `None` if no key is given at all. `more` are trusted too.
+    pub(crate) fn open_with(&self, store: &SharedStore, more: &[KeyUrl]) -> anyhow::Result<Option<DataKeys>> {
+        let (services, trusted, is_any) = self.services(more)?;
+        Ok(is_any.then(|| DataKeys::new(store.clone(), services, trusted, KEY_CACHE)))
+    }
+
+    /// The same, also without any key: then records are seen, and none opens. And what is trusted, if anything is.
+    pub(crate) fn open_records(&self, store: &SharedStore) -> anyhow::Result<(DataKeys, Option<Trusted>)> {
+        let (services, trusted, is_any) = self.services(&[])?;
+        let keys = DataKeys::new(store.clone(), services, trusted.clone(), KEY_CACHE);
+        Ok((keys, is_any.then_some(trusted)))
     }
 
     /// The same, of what is given alone.
     pub(crate) fn open(&self, store: &SharedStore) -> anyhow::Result<Option<DataKeys>> {
         self.open_with(store, &[])
     }
+}
+
+/// Data keys whose records are in `store`, of which none opens: to see and destroy them takes no key.
+pub(crate) fn sealed_keys(store: &SharedStore) -> anyhow::Result<DataKeys> {
+    let services = KeyServices::new(&BTreeMap::new(), None)?;
+    Ok(DataKeys::new(store.clone(), services, Trusted::default(), KEY_CACHE))
 }
 
 /// What was given is not shown where it is refused: it may be a secret in the wrong place.

@@ -6,6 +6,7 @@
 mod archive;
 mod args;
 mod command;
+mod keys;
 mod location;
 mod logging;
 mod object;
@@ -22,6 +23,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+use args::keys::KeysCommand;
 use args::{ArchiveCommand, Cli, Command, ConfigCommand, SegmentCommand, StoreCommand, TierCommand};
 
 /// What a command that ran to its end found.
@@ -58,6 +60,10 @@ async fn run(command: Command) -> anyhow::Result<Verdict> {
         Command::Archive(ArchiveCommand::Import(args)) => command::archive_import::run(args).await,
         Command::Archive(ArchiveCommand::Status(args)) => command::archive_status::run(args).await,
         Command::Archive(ArchiveCommand::Snapshot(args)) => command::archive_snapshot::run(args).await,
+        Command::Keys(KeysCommand::Audit(args)) => command::keys_audit::run(args).await,
+        Command::Keys(KeysCommand::Rotate(args)) => command::keys_rotate::run(&args),
+        Command::Keys(KeysCommand::Rewrap(args)) => command::keys_rewrap::run(args).await,
+        Command::Keys(KeysCommand::Shred(args)) => command::keys_shred::run(args).await,
         Command::Store(StoreCommand::Check(args)) => command::store_check::run(args).await,
         Command::Config(ConfigCommand::Check(args)) => command::config_check::run(&args),
         Command::Ls(args) => command::archive_ls::run(args).await,

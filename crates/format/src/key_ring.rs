@@ -74,13 +74,7 @@ impl KeyRing {
         })?;
         let mut keys = BTreeMap::new();
         for (id, mut encoded) in file.keys {
-            if id.is_empty() || id.len() > 64 || !id.bytes().all(|b| b.is_ascii_graphic()) {
-                return Err(Error::invalid(
-                    "key id",
-                    format!("{id:?}"),
-                    "1 to 64 printable ASCII characters",
-                ));
-            }
+            check_id(&id)?;
             let decoded = STANDARD.decode(&encoded).map(Zeroizing::new);
             encoded.zeroize();
             let secret =
@@ -102,6 +96,58 @@ impl KeyRing {
     /// The id that new keys are wrapped with.
     pub fn active(&self) -> &str {
         &self.active
+    }
+
+    /// All ids, for reading.
+    pub fn ids(&self) -> impl Iterator<Item = &str> {
+        self.keys.keys().map(String::as_str)
+    }
+
+    /// The ring with another key in it, `secret`; it is not the active one.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for an id that may not stand in a ring, or that is in it: a key that has wrapped anything must
+    /// not be replaced.
+    pub fn with_key(mut self, id: &str, secret: Zeroizing<[u8; 32]>) -> Result<Self> {
+        check_id(id)?;
+        if self.keys.contains_key(id) {
+            return Err(Error::invalid("key id", format!("{id:?}"), "one that is not in the ring yet"));
+        }
+        self.keys.insert(id.to_owned(), secret);
+        Ok(self)
+    }
+
+    /// The ring with the key `id` as the active one.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for an id that is not in it.
+    pub fn with_active(mut self, id: &str) -> Result<Self> {
+        if !self.keys.contains_key(id) {
+            let ids: Vec<_> = self.ids().collect();
+            return Err(Error::invalid("active key id", format!("{id:?}"), format!("one of {ids:?}")));
+        }
+        self.active = id.to_owned();
+        Ok(self)
+    }
+
+    /// The file's text. It is built in one piece of memory, which is wiped.
+    pub fn encode(&self) -> Zeroizing<String> {
+        // Quoted, an id is at most twice as long; 44 characters of base64, and what stands around them.
+        let line = |id: &str| 2 * id.len() + 64;
+        let room = self.keys.keys().map(|id| line(id)).sum::<usize>() + line(&self.active);
+        let mut text = Zeroizing::new(String::with_capacity(room + 64));
+        text.push_str("{\n  \"active\": ");
+        push_quoted(&mut text, &self.active);
+        text.push_str(",\n  \"keys\": {");
+        for (number, (id, secret)) in self.keys.iter().enumerate() {
+            text.push_str(if number == 0 { "\n    " } else { ",\n    " });
+            push_quoted(&mut text, id);
+            text.push_str(": \"");
+            STANDARD.encode_string(secret.as_slice(), &mut text);
+            text.push('"');
+        }
+        text.push_str("\n  }\n}\n");
+        text
     }
 
     /// Seals `secret` with the active key: 48 bytes. `nonce` is random, `aad` what the key is bound to.
@@ -139,5 +185,55 @@ impl KeyRing {
         let key = UnboundKey::new(&AES_256_GCM, secret.as_slice())
             .map_err(|_| Error::invalid("key", format!("of id {id}"), "32 bytes"))?;
         Ok(LessSafeKey::new(key))
+    }
+}
+
+fn check_id(id: &str) -> Result<()> {
+    if id.is_empty() || id.len() > 64 || !id.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err(Error::invalid("key id", format!("{id:?}"), "1 to 64 printable ASCII characters"));
+    }
+    Ok(())
+}
+
+/// An id in JSON: of printable ASCII only these two need an escape.
+fn push_quoted(text: &mut String, id: &str) {
+    text.push('"');
+    for c in id.chars() {
+        if matches!(c, '"' | '\\') {
+            text.push('\\');
+        }
+        text.push(c);
+    }
+    text.push('"');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ring_comes_back_from_its_text() {
+        let first = r#"{"active": "a", "keys": {"a": "AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI="}}"#;
+        let ring = KeyRing::parse(first).unwrap();
+        let sealed = ring.wrap([1; 12], b"here", &[9; 32]).unwrap();
+        let odd = r#"b"\c"#;
+        let ring = ring.with_key(odd, Zeroizing::new([3; 32])).unwrap();
+        assert_eq!(ring.active(), "a");
+        let ring = ring.with_active(odd).unwrap();
+        let text = ring.encode();
+        let again = KeyRing::parse(&text).unwrap();
+        assert_eq!((again.active(), again.ids().collect::<Vec<_>>()), (odd, vec!["a", odd]));
+        assert_eq!(*again.unwrap("a", [1; 12], b"here", &sealed).unwrap(), [9; 32]);
+        assert_eq!(*again.encode(), *text);
+    }
+
+    #[test]
+    fn a_key_is_never_replaced() {
+        let first = r#"{"active": "a", "keys": {"a": "AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI="}}"#;
+        for (id, says) in [("a", "not in the ring yet"), ("", "printable"), ("ä", "printable")] {
+            let refused = KeyRing::parse(first).unwrap().with_key(id, Zeroizing::new([3; 32])).unwrap_err();
+            assert!(refused.to_string().contains(says), "{refused}");
+        }
+        assert!(KeyRing::parse(first).unwrap().with_active("b").is_err());
     }
 }

@@ -161,9 +161,12 @@ impl DataKeys {
     /// # Errors
     /// As [`for_read`](Self::for_read).
     pub async fn try_open(&self, name: &KeyRecordName) -> Result<DataKey> {
-        let record = self.inner.records.record(name).await?;
-        self.inner.records.refuse_destroyed(&record, name).await?;
-        self.inner.records.open(&record).await
+        let records = &self.inner.records;
+        // First of all: of a destroyed key there is no record to ask.
+        records.refuse_tombstone(&name.record()).await?;
+        let record = records.record(name).await?;
+        records.refuse_destroyed(&record, name).await?;
+        records.open(&record).await
     }
 
     fn forget(&self) {

@@ -93,10 +93,15 @@ impl DataKeys {
     pub async fn destroy(&self, name: &KeyRecordName, now_ms: i64) -> Result<()> {
         let records = &self.inner.records;
         let mut targets = vec![name.record()];
-        if name.id.is_none()
-            && let Ok(record) = records.record(name).await
-        {
-            targets.push(key_record_name(&name.cluster_id, name.topic_id, &name.period, record.id));
+        if name.id.is_none() {
+            match records.record(name).await {
+                Ok(record) => {
+                    targets.push(key_record_name(&name.cluster_id, name.topic_id, &name.period, record.id));
+                }
+                // What can't be read now may be readable later, and a copy by its id must not outlive it.
+                Err(e) if matches!(e.kind, Kind::Unavailable | Kind::Denied) => return Err(e),
+                Err(_) => {}
+            }
         }
         let tombstone =
             Bytes::from(format!("{{\n  \"varve_destroyed\": 1,\n  \"destroyed_ms\": {now_ms}\n}}"));

@@ -1,0 +1,292 @@
+//! Which keys there are, and what needs them: sums by key, however many objects there are.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Value, json};
+use varve_format::{EncryptionInfo, Id, KeyRecord, KeyRecordName};
+
+use super::needs::Needs;
+
+/// Objects that are named of a key.
+const NAMED: usize = 5;
+
+/// Which data key.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct KeyOf {
+    pub(crate) cluster_id: String,
+    pub(crate) topic_id: Id,
+    pub(crate) period: String,
+    /// `None` where only the record would tell, and can't be read or was destroyed.
+    pub(crate) id: Option<Id>,
+}
+
+/// What a record says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Recorded {
+    pub(crate) version: u16,
+    pub(crate) wrapped_by: String,
+    pub(crate) algorithm: String,
+    pub(crate) created_ms: i64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum State {
+    There,
+    /// Its record is there and can't be used.
+    Damaged,
+    /// Neither a record nor a tombstone.
+    Missing,
+    Destroyed,
+    /// It was destroyed, and its record is there.
+    Returned,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct AuditedKey {
+    /// The record's name, if there is a record.
+    pub(crate) name: Option<KeyRecordName>,
+    pub(crate) record: Option<Result<Recorded, String>>,
+    is_tombstoned: bool,
+    pub(crate) trusted: Option<bool>,
+    /// Whether it opened, or why not.
+    pub(crate) opens: Option<Result<(), String>>,
+    pub(crate) objects: u64,
+    pub(crate) bytes: u64,
+    /// The first objects that need it.
+    pub(crate) named: Vec<String>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Usage {
+    pub(crate) keys: BTreeMap<KeyOf, AuditedKey>,
+    /// Periods whose one key of version 1 was destroyed.
+    periods: BTreeSet<(String, Id, String)>,
+    pub(crate) objects: u64,
+    pub(crate) bytes: u64,
+    pub(crate) plain_objects: u64,
+    pub(crate) plain_bytes: u64,
+}
+
+impl KeyOf {
+    pub(crate) fn of(needs: &Needs, info: &EncryptionInfo) -> Self {
+        Self {
+            cluster_id: needs.cluster_id.clone(),
+            topic_id: needs.topic_id,
+            period: info.period.clone(),
+            id: Some(info.data_key_id),
+        }
+    }
+
+    pub(crate) fn of_name(name: &KeyRecordName, id: Option<Id>) -> Self {
+        let KeyRecordName { cluster_id, topic_id, period, .. } = name.clone();
+        Self { cluster_id, topic_id, period, id: id.or(name.id) }
+    }
+
+    /// Of a record of it by its id, if that is known.
+    pub(crate) fn name(&self) -> KeyRecordName {
+        KeyRecordName {
+            cluster_id: self.cluster_id.clone(),
+            topic_id: self.topic_id,
+            period: self.period.clone(),
+            id: self.id,
+            is_tombstone: false,
+        }
+    }
+
+    pub(crate) fn shown_id(&self) -> String {
+        self.id.map_or_else(|| "(unknown)".to_owned(), |id| id.to_string())
+    }
+}
+
+impl Recorded {
+    pub(crate) fn of(record: &KeyRecord) -> Self {
+        Self {
+            version: if record.cluster_id.is_some() { 2 } else { 1 },
+            wrapped_by: record.wrapping.wrapped_by.clone(),
+            algorithm: record.wrapping.algorithm.clone(),
+            created_ms: record.created_ms,
+        }
+    }
+}
+
+impl State {
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            State::There => "there",
+            State::Damaged => "damaged",
+            State::Missing => "missing",
+            State::Destroyed => "destroyed",
+            State::Returned => "returned",
+        }
+    }
+}
+
+impl Usage {
+    pub(crate) fn tombstone(&mut self, name: &KeyRecordName) {
+        if name.id.is_none() {
+            self.periods.insert((name.cluster_id.clone(), name.topic_id, name.period.clone()));
+        }
+        self.keys.entry(KeyOf::of_name(name, None)).or_default().is_tombstoned = true;
+    }
+
+    /// What is at a record's name. Of a key with records of both versions the newer one counts.
+    pub(crate) fn record(&mut self, name: &KeyRecordName, found: Result<&KeyRecord, String>) -> KeyOf {
+        let of = KeyOf::of_name(name, found.as_ref().ok().map(|record| record.id));
+        let key = self.keys.entry(of.clone()).or_default();
+        if key.name.as_ref().is_none_or(|known| known.id.is_none()) {
+            key.name = Some(name.clone());
+            key.record = Some(found.map(Recorded::of));
+        }
+        of
+    }
+
+    /// Of one key, whatever is known of it; of version 1 a tombstone names the period alone.
+    pub(crate) fn state(&self, of: &KeyOf) -> State {
+        let Some(key) = self.keys.get(of) else { return State::Missing };
+        let is_by_id = key.name.as_ref().is_some_and(|name| name.id.is_some());
+        let period = (of.cluster_id.clone(), of.topic_id, of.period.clone());
+        let is_destroyed = key.is_tombstoned || (!is_by_id && self.periods.contains(&period));
+        match (&key.record, is_destroyed) {
+            (None, true) => State::Destroyed,
+            (None, false) => State::Missing,
+            (Some(_), true) => State::Returned,
+            (Some(Ok(_)), false) => State::There,
+            (Some(Err(_)), false) => State::Damaged,
+        }
+    }
+
+    /// The key that it needs, if any.
+    pub(crate) fn object(&mut self, needs: &Needs) -> Option<KeyOf> {
+        self.objects += 1;
+        self.bytes = self.bytes.saturating_add(needs.bytes);
+        let Some(info) = &needs.encryption else {
+            self.plain_objects += 1;
+            self.plain_bytes = self.plain_bytes.saturating_add(needs.bytes);
+            return None;
+        };
+        let of = KeyOf::of(needs, info);
+        let key = self.keys.entry(of.clone()).or_default();
+        key.objects += 1;
+        key.bytes = key.bytes.saturating_add(needs.bytes);
+        if key.named.len() < NAMED {
+            key.named.push(needs.object.clone());
+        }
+        Some(of)
+    }
+
+    /// What a person must look at.
+    pub(crate) fn finding(&self, of: &KeyOf) -> Option<String> {
+        let key = self.keys.get(of)?;
+        match self.state(of) {
+            State::Missing => Some(
+                "no record, and it was not destroyed on purpose: restore keys/ from a copy of this store"
+                    .to_owned(),
+            ),
+            State::Returned => Some(
+                "it was destroyed, and its record is there: destroy it again (varve keys shred)".to_owned(),
+            ),
+            State::Damaged => key.record.as_ref().and_then(|record| record.clone().err()),
+            State::There => key.opens.as_ref().and_then(|opens| opens.clone().err()),
+            State::Destroyed => None,
+        }
+    }
+
+    pub(crate) fn json(&self, of: &KeyOf, topic: Option<&str>) -> Value {
+        let key = self.keys.get(of).cloned().unwrap_or_default();
+        let recorded = key.record.as_ref().and_then(|record| record.as_ref().ok());
+        let state = self.state(of);
+        json!({
+            "type": "key",
+            "cluster_id": of.cluster_id,
+            "topic_id": of.topic_id.to_string(),
+            "topic": topic,
+            "period": of.period,
+            "data_key_id": of.id.map(|id| id.to_string()),
+            "state": state.word(),
+            "record": key.name.as_ref().map(KeyRecordName::record),
+            "version": recorded.map(|r| r.version),
+            "wrapped_by": recorded.map(|r| &r.wrapped_by),
+            "algorithm": recorded.map(|r| &r.algorithm),
+            "created_ms": recorded.map(|r| r.created_ms),
+            "trusted": key.trusted,
+            "opens": key.opens.as_ref().map(Result::is_ok),
+            "objects": key.objects,
+            "bytes": key.bytes,
+            "first_objects": if state == State::There { &[] } else { key.named.as_slice() },
+            "finding": self.finding(of),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(id: Option<Id>, is_tombstone: bool) -> KeyRecordName {
+        KeyRecordName {
+            cluster_id: "c".into(),
+            topic_id: Id([1; 16]),
+            period: "2026".into(),
+            id,
+            is_tombstone,
+        }
+    }
+
+    fn needs(id: Id) -> Needs {
+        let encryption = EncryptionInfo { data_key_id: id, salt: [0; 32], period: "2026".into() };
+        Needs {
+            object: format!("o {id}"),
+            bytes: 10,
+            cluster_id: "c".into(),
+            topic_id: Id([1; 16]),
+            topic: "t".into(),
+            encryption: Some(encryption),
+        }
+    }
+
+    fn record(id: Id) -> KeyRecord {
+        let mut record = KeyRecord::new(id, "c", Id([1; 16]), "2026", 5).unwrap();
+        record.wrapping.wrapped_by = "ring:1".into();
+        record
+    }
+
+    #[test]
+    fn states() {
+        let (a, b, c, d) = (Id([1; 16]), Id([2; 16]), Id([3; 16]), Id([4; 16]));
+        let mut usage = Usage::default();
+        let of_a = usage.record(&name(Some(a), false), Ok(&record(a)));
+        usage.tombstone(&name(Some(b), true));
+        let of_b = usage.record(&name(Some(b), false), Ok(&record(b)));
+        usage.tombstone(&name(Some(c), true));
+        let of_c = KeyOf::of_name(&name(Some(c), false), None);
+        let of_d = usage.object(&needs(d)).unwrap();
+        for _ in 0..10 {
+            usage.object(&needs(a));
+        }
+        let states = [&of_a, &of_b, &of_c, &of_d].map(|of| usage.state(of));
+        assert_eq!(states, [State::There, State::Returned, State::Destroyed, State::Missing]);
+        assert_eq!(
+            [&of_a, &of_b, &of_c, &of_d].map(|of| usage.finding(of).is_some()),
+            [false, true, false, true]
+        );
+        assert_eq!((usage.keys[&of_a].objects, usage.keys[&of_a].named.len()), (10, NAMED));
+        // A record of version 1 that was destroyed says nothing of its key's id.
+        usage.tombstone(&name(None, true));
+        assert_eq!(usage.state(&of_d), State::Destroyed);
+        assert_eq!(usage.state(&of_a), State::There, "it has a record of its own");
+    }
+
+    #[test]
+    fn a_record_of_version_1_counts_by_its_keys_id() {
+        let a = Id([1; 16]);
+        let mut usage = Usage::default();
+        let old = KeyRecord { cluster_id: None, ..record(a) };
+        let of = usage.record(&name(None, false), Ok(&old));
+        assert_eq!((of.id, usage.json(&of, None)["version"].clone()), (Some(a), json!(1)));
+        usage.record(&name(Some(a), false), Ok(&record(a)));
+        usage.record(&name(None, false), Ok(&old));
+        assert_eq!(usage.json(&of, None)["version"], 2);
+        let odd = usage.record(&name(None, false), Err("odd".into()));
+        assert_eq!((odd.id, usage.state(&odd)), (None, State::Damaged));
+    }
+}

@@ -1,0 +1,271 @@
+//! Data keys and their records, in stores with and without versions, with the file key ring.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failure here fails the test")]
+
+mod records;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use records::{
+    CLUSTER, NOW_MS, PERIOD, TOPIC, faulty, get, keys, keys_of, listed, memory, name, put, read, record,
+    record_1, ring, rule, url, versions, write,
+};
+use varve_format::{
+    Id, KEY_RECORD_MAX_BYTES, KeyRecord, KeyRecordName, Wrapping, key_record_1_name, key_record_name,
+    tombstone_name,
+};
+use varve_keys::{Kind, Rewrapped};
+use varve_store::{Fault, Key, MemoryStore, Operation, SharedStore, When};
+
+#[tokio::test]
+async fn racing_writers_come_to_one_key() {
+    let store = memory();
+    let one = keys(&store, "1");
+    let ids = futures::future::join_all((0..50).map(|_| write(&one))).await;
+    let ids: HashSet<Id> = ids.into_iter().map(|key| key.unwrap().id).collect();
+    assert_eq!((ids.len(), listed(&store).await.len()), (1, 1));
+    // Another process finds it.
+    assert!(ids.contains(&write(&keys(&store, "1")).await.unwrap().id));
+
+    // Processes that begin at once may each begin with one; who comes later makes none.
+    let store = memory();
+    let all: Vec<_> = (0..5).map(|_| keys(&store, "1")).collect();
+    futures::future::join_all(all.iter().map(write)).await.into_iter().for_each(|key| drop(key.unwrap()));
+    let begun = listed(&store).await.len();
+    write(&keys(&store, "1")).await.unwrap();
+    assert_eq!(listed(&store).await.len(), begun);
+}
+
+#[tokio::test]
+async fn a_lost_answer_loses_no_key() {
+    for kind in [varve_store::Kind::Unavailable, varve_store::Kind::AlreadyExists] {
+        let inner = memory();
+        let lost = rule(Some(Operation::Put), When::First(1), Fault::ErrorAfter(kind));
+        let (store, faults) = faulty(&inner, vec![lost]);
+        let keys = keys(&store, "1");
+        match (write(&keys).await, kind) {
+            (Ok(_), varve_store::Kind::AlreadyExists) => {}
+            (Err(e), varve_store::Kind::Unavailable) => assert_eq!(e.kind, Kind::Unavailable),
+            (other, _) => panic!("{other:?}"),
+        }
+        faults.set_enabled(false);
+        let key = write(&keys).await.unwrap();
+        assert_eq!(listed(&inner).await, [name(key.id).record()]);
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_sealed_under_a_strangers_key() {
+    let store = memory();
+    let (first, second) = (ring("1", &["1", "2"]), ring("2", &["1", "2"]));
+    // By a key that is not the one that is configured.
+    let other_kek = record(&second, 10, CLUSTER, TOPIC, PERIOD);
+    // True records of another cluster, topic and period, copied to this name; and altered to fit it.
+    let copied = [
+        record(&first, 11, "another", TOPIC, PERIOD),
+        record(&first, 12, CLUSTER, Id([9; 16]), PERIOD),
+        record(&first, 13, CLUSTER, TOPIC, "2026-10"),
+    ];
+    let altered = copied.clone().map(|record| KeyRecord {
+        id: Id([record.id.0[0] + 10; 16]),
+        cluster_id: Some(CLUSTER.to_owned()),
+        topic_id: TOPIC,
+        period: PERIOD.to_owned(),
+        ..record
+    });
+    let strange: Vec<_> = std::iter::once(other_kek).chain(copied).chain(altered).collect();
+    for record in &strange {
+        put(&store, &name(record.id).record(), record.encode().unwrap()).await;
+    }
+    let keys = keys(&store, "1");
+    let key = write(&keys).await.unwrap();
+    assert!(strange.iter().all(|record| record.id != key.id));
+    let kinds = [(10, None), (11, Some(Kind::Corrupt)), (12, Some(Kind::Corrupt)), (13, Some(Kind::Corrupt))];
+    let refused = [21, 22, 23].map(|byte| (byte, Some(Kind::Refused)));
+    for (byte, kind) in kinds.into_iter().chain(refused) {
+        let found = read(&keys, Id([byte; 16])).await.err().map(|e| e.kind);
+        assert_eq!(found, kind, "record {byte}");
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_is_not_trusted_is_never_asked() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let store = memory();
+    let mut record = record(&ring("1", &["1"]), 5, CLUSTER, TOPIC, PERIOD);
+    record.wrapping = Wrapping {
+        wrapped_by: format!("vault+http://{}/transit/k", listener.local_addr().unwrap()),
+        algorithm: varve_keys::algorithm::VAULT.to_owned(),
+        wrapped: b"vault:v1:AAAA".to_vec(),
+    };
+    put(&store, &name(record.id).record(), record.encode().unwrap()).await;
+    let keys = keys(&store, "1");
+    let denied = read(&keys, record.id).await.unwrap_err();
+    assert_eq!(denied.kind, Kind::Denied, "{denied}");
+    assert_eq!(keys.try_open(&name(record.id)).await.unwrap_err().kind, Kind::Denied);
+    let denied = keys.rewrap(&name(record.id), &url("ring:1"), false).await.unwrap_err();
+    assert_eq!(denied.kind, Kind::Denied);
+    assert_ne!(write(&keys).await.unwrap().id, record.id);
+    assert_eq!(listener.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+}
+
+#[tokio::test]
+async fn a_record_of_version_1_is_read_and_becomes_one_of_version_2() {
+    let store = memory();
+    let old = record_1(&ring("1", &["1"]), 5);
+    let old_name = key_record_1_name(CLUSTER, TOPIC, PERIOD);
+    put(&store, &old_name, old.encode().unwrap()).await;
+    let second = keys(&store, "2");
+    assert_eq!(*read(&second, old.id).await.unwrap().secret(), [5; 32]);
+    let (page, _) = second.page(None).await.unwrap();
+    let [of_1] = page.as_slice() else { panic!("{page:?}") };
+    assert_eq!(second.rewrap(of_1, &url("ring:2"), false).await.unwrap(), Rewrapped::Done);
+    assert_eq!(listed(&store).await, [key_record_name(CLUSTER, TOPIC, PERIOD, old.id)]);
+    let again = second.rewrap(&name(old.id), &url("ring:2"), false).await.unwrap();
+    assert_eq!(again, Rewrapped::Already);
+    assert_eq!(second.rewrap(&name(old.id), &url("ring:2"), true).await.unwrap(), Rewrapped::Done);
+    let only_second = keys_of(&store, ring("2", &["2"]));
+    assert_eq!(*read(&only_second, old.id).await.unwrap().secret(), [5; 32]);
+    let record = only_second.record(&name(old.id)).await.unwrap();
+    assert_eq!((record.cluster_id.as_deref(), record.created_ms), (Some(CLUSTER), NOW_MS));
+}
+
+#[tokio::test]
+async fn a_key_of_version_1_is_destroyed_by_both_names() {
+    let store = memory();
+    let old = record_1(&ring("1", &["1"]), 5);
+    put(&store, &key_record_1_name(CLUSTER, TOPIC, PERIOD), old.encode().unwrap()).await;
+    let keys = keys(&store, "1");
+    let of_1 = KeyRecordName { id: None, ..name(old.id) };
+    keys.destroy(&of_1, NOW_MS).await.unwrap();
+    let left = [of_1.record(), name(old.id).record()].map(|record| tombstone_name(&record));
+    let mut found = listed(&store).await;
+    found.sort();
+    let mut expected = left.to_vec();
+    expected.sort();
+    assert_eq!(found, expected);
+    assert_eq!(read(&keys, old.id).await.unwrap_err().kind, Kind::Destroyed);
+    for gone in [of_1, name(old.id)] {
+        assert_eq!(keys.try_open(&gone).await.unwrap_err().kind, Kind::Destroyed);
+    }
+}
+
+#[tokio::test]
+async fn a_tombstone_beats_a_record_that_is_put_back() {
+    let store = memory();
+    let one = keys(&store, "1");
+    let id = write(&one).await.unwrap().id;
+    let record = get(&store, &name(id).record()).await;
+    one.destroy(&name(id), NOW_MS).await.unwrap();
+    put(&store, &name(id).record(), record).await;
+    for keys in [one, keys(&store, "1")] {
+        assert_eq!(read(&keys, id).await.unwrap_err().kind, Kind::Destroyed);
+        assert_eq!(keys.try_open(&name(id)).await.unwrap_err().kind, Kind::Destroyed);
+        let rewrapped = keys.rewrap(&name(id), &url("ring:1"), true).await.unwrap_err();
+        assert_eq!(rewrapped.kind, Kind::Destroyed);
+        assert_ne!(write(&keys).await.unwrap().id, id);
+    }
+}
+
+#[tokio::test]
+async fn versions_of_a_destroyed_record_go_too() {
+    let store: SharedStore = Arc::new(MemoryStore::versioned());
+    let keys = keys(&store, "1");
+    let id = write(&keys).await.unwrap().id;
+    let (record, key) = (name(id).record(), Key::new(name(id).record()).unwrap());
+    let bytes = get(&store, &record).await;
+    for _ in 0..150 {
+        put(&store, &record, bytes.clone()).await;
+    }
+    varve_store::delete(store.as_ref(), &key).await.unwrap();
+    // Somebody hid it: the key lives on in older versions, and is destroyed all the same.
+    keys.destroy(&name(id), NOW_MS).await.unwrap();
+    assert_eq!(versions(&store).await, [tombstone_name(&record)]);
+    assert_eq!(keys.try_open(&name(id)).await.unwrap_err().kind, Kind::Destroyed);
+    // Again, of nothing.
+    keys.destroy(&name(id), NOW_MS).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_record_that_is_wrapped_anew_leaves_no_older_version() {
+    let store: SharedStore = Arc::new(MemoryStore::versioned());
+    let id = write(&keys(&store, "1")).await.unwrap().id;
+    let before = get(&store, &name(id).record()).await;
+    put(&store, &name(id).record(), before.clone()).await;
+    assert_eq!(versions(&store).await.len(), 2);
+    let rewrapped = keys(&store, "2").rewrap(&name(id), &url("ring:2"), false).await.unwrap();
+    assert_eq!(rewrapped, Rewrapped::Done);
+    assert_eq!(versions(&store).await, [name(id).record()]);
+    assert_ne!(get(&store, &name(id).record()).await, before);
+    read(&keys_of(&store, ring("2", &["2"])), id).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_version_under_a_lock_is_told_and_the_key_is_refused_all_the_same() {
+    let inner: SharedStore = Arc::new(MemoryStore::versioned());
+    let lock = Fault::ErrorBefore(varve_store::Kind::Denied);
+    let (store, faults) = faulty(&inner, vec![rule(Some(Operation::DeleteMany), When::Always, lock)]);
+    let keys = keys(&store, "1");
+    let id = write(&keys).await.unwrap().id;
+    let denied = keys.destroy(&name(id), NOW_MS).await.unwrap_err();
+    assert_eq!(denied.kind, Kind::Denied);
+    assert!(denied.to_string().contains(&id.to_string()), "{denied}");
+    assert_eq!(keys.try_open(&name(id)).await.unwrap_err().kind, Kind::Destroyed);
+    faults.set_enabled(false);
+    keys.destroy(&name(id), NOW_MS).await.unwrap();
+    assert_eq!(versions(&inner).await, [tombstone_name(&name(id).record())]);
+}
+
+#[tokio::test]
+async fn what_is_no_record_is_named() {
+    let store = memory();
+    let good = record(&ring("1", &["1"]), 5, CLUSTER, TOPIC, PERIOD).encode().unwrap();
+    let future = String::from_utf8(good.clone()).unwrap().replace(r#""varve_key": 2"#, r#""varve_key": 9"#);
+    let padded = [good, vec![b' '; KEY_RECORD_MAX_BYTES]].concat();
+    let cases = [
+        (31, b"what".to_vec(), Kind::Corrupt),
+        (32, Vec::new(), Kind::Corrupt),
+        (33, padded, Kind::Corrupt),
+        (5, future.into_bytes(), Kind::Invalid),
+    ];
+    let keys = keys(&store, "1");
+    for (byte, bytes, kind) in cases {
+        let id = Id([byte; 16]);
+        put(&store, &name(id).record(), bytes).await;
+        let refused = keys.record(&name(id)).await.unwrap_err();
+        assert_eq!(refused.kind, kind, "{refused}");
+        assert!(refused.to_string().contains(&name(id).record()), "{refused}");
+        assert_eq!(read(&keys, id).await.unwrap_err().kind, kind);
+        assert_eq!(keys.rewrap(&name(id), &url("ring:1"), true).await.unwrap_err().kind, kind);
+        assert_ne!(write(&keys).await.unwrap().id, id);
+    }
+    // What can't be read can be destroyed.
+    keys.destroy(&name(Id([31; 16])), NOW_MS).await.unwrap();
+    assert_eq!(read(&keys, Id([31; 16])).await.unwrap_err().kind, Kind::Destroyed);
+}
+
+#[tokio::test]
+async fn pages_hold_all_names() {
+    let store = memory();
+    for number in 0_u16..1001 {
+        let mut id = [0; 16];
+        id[..2].copy_from_slice(&number.to_be_bytes());
+        put(&store, &tombstone_name(&name(Id(id)).record()), "{}").await;
+    }
+    put(&store, "keys/cluster/odd", "{}").await;
+    let keys = keys(&store, "1");
+    let (first, next) = keys.page(None).await.unwrap();
+    let (second, end) = keys.page(next.as_ref()).await.unwrap();
+    assert_eq!((first.len() + second.len(), end), (1001, None));
+    assert!(first.iter().chain(&second).all(|name| name.is_tombstone));
+}
+
+#[tokio::test]
+async fn a_ring_that_has_lost_a_key_opens_nothing_of_it() {
+    let store = memory();
+    let id = write(&keys(&store, "1")).await.unwrap().id;
+    let lost = keys_of(&store, ring("2", &["2"]));
+    assert_eq!(read(&lost, id).await.unwrap_err().kind, Kind::NotFound);
+}
