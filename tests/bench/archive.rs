@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use varve_archiver::Archiver;
 use varve_archiver::config::Config;
 use varve_kafka::client::{FetchLimits, FetchSession, FetchTarget, OffsetSpec};
-use varve_tests::{TestArchive, Cluster, Produce, Scratch, plain_client, runtime, varve};
+use varve_tests::{Cluster, Produce, Scratch, TestArchive, plain_client, runtime, varve};
 
 use crate::measure::{self, Pairs, Sample, at_once, median};
 

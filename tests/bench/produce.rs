@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use bytes::Bytes;
 use varve_kafka::client::{Client, ProduceLane};
 use varve_kafka::protocol::{Batches, Sequence};
-use varve_tests::{TestArchive, Cluster, Scratch, TopicLogs, plain_client, runtime};
+use varve_tests::{Cluster, Scratch, TestArchive, TopicLogs, plain_client, runtime};
 
 use crate::measure::median;
 use crate::restored::{By, Fill, Restored, TOPIC, archived};

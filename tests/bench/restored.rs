@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use varve_tests::{TestArchive, Cluster, Produce, varve};
+use varve_tests::{Cluster, Produce, TestArchive, varve};
 
 use crate::lean::read_file;
 use crate::measure::{at_once, children_cpu_seconds, peak_mib};

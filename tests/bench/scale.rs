@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use varve_tests::{TestArchive, Cluster, Look, Produce, Running, Scratch, eventually};
+use varve_tests::{Cluster, Look, Produce, Running, Scratch, TestArchive, eventually};
 
 use crate::measure::peak_mib;
 

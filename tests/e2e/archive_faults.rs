@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use varve_tests::{
-    TestArchive, Cluster, Look, MINIO_PASSWORD, MINIO_USER, Minio, Produce, Proxy, Scratch, StoreKind, Suite,
+    Cluster, Look, MINIO_PASSWORD, MINIO_USER, Minio, Produce, Proxy, Scratch, StoreKind, Suite, TestArchive,
     Throttle, Tier, Toxiproxy, Weather, archive_section, eventually, only_on, plain_client, runtime, varve,
     varve_file,
 };
@@ -32,7 +32,13 @@ pub(crate) fn suite() -> Suite {
 
 /// An archive that is looked at directly, by an archiver that reaches it by `way`: with keys of its own or with what the
 /// credential chain finds.
-fn s3_archive(direct: &Tier, scratch: &Scratch, cluster: &Cluster, way: &Tier, own_keys: bool) -> Result<TestArchive> {
+fn s3_archive(
+    direct: &Tier,
+    scratch: &Scratch,
+    cluster: &Cluster,
+    way: &Tier,
+    own_keys: bool,
+) -> Result<TestArchive> {
     let mut settings = way.rsm_config();
     settings.retain(|key, _| own_keys || !key.contains("access.key"));
     let quick = [("s3.connect.timeout.ms", "2000"), ("s3.timeout.ms", "3000"), ("s3.max.attempts", "3")];
@@ -233,10 +239,8 @@ fn corrupt() -> Result<()> {
     log.write_all(&[byte[0] ^ 0x10])?;
     let scratch = Scratch::new("archive-corrupt")?;
     let archive = TestArchive::new(scratch.path(), &cluster.bootstrap(), QUICK)?;
-    let output = varve()?
-        .args(["archive", "run", "--once", "--json", "-c"])
-        .arg(archive.config())
-        .output()?;
+    let output =
+        varve()?.args(["archive", "run", "--once", "--json", "-c"]).arg(archive.config()).output()?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     ensure!(output.status.code() == Some(1), "{}: {said}", output.status);
     ensure!(said.contains("\"partition\":0") && said.contains("at offset") && said.contains("CRC"), "{said}");

@@ -14,8 +14,8 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use varve_kafka::protocol::{Batch, Batches};
 use varve_tests::{
-    TestArchive, At, Cluster, Look, Node, Produce, Scratch, Suite, TopicLogs, Transactions, copy, 
-    archive_section, eventually, plain_client, runtime,
+    At, Cluster, Look, Node, Produce, Scratch, Suite, TestArchive, TopicLogs, Transactions, archive_section,
+    copy, eventually, plain_client, runtime,
 };
 
 const TOPICS: &str = "topics: { include: [\"*\"] }";

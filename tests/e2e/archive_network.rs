@@ -10,7 +10,7 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use varve_tests::{
-    TestArchive, Certificates, Cluster, Look, Node, Produce, Proxy, Running, Scratch, Suite, Toxiproxy,
+    Certificates, Cluster, Look, Node, Produce, Proxy, Running, Scratch, Suite, TestArchive, Toxiproxy,
     eventually, plain_client, while_producing,
 };
 

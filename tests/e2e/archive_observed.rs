@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
-use varve_tests::{TestArchive, At, Cluster, Look, Produce, Scratch, StoreKind, Suite, eventually, http_get, varve};
+use varve_tests::{
+    At, Cluster, Look, Produce, Scratch, StoreKind, Suite, TestArchive, eventually, http_get, varve,
+};
 
 const LIMIT: Duration = Duration::from_secs(60);
 /// Segments by the test's own choice of sizes, everything else quick.

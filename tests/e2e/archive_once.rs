@@ -6,7 +6,7 @@ use std::fs;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use varve_tests::{
-    TestArchive, Cluster, KAFKA_VERSIONS, Produce, Scratch, Suite, Transactions, copy, ended, plain_client,
+    Cluster, KAFKA_VERSIONS, Produce, Scratch, Suite, TestArchive, Transactions, copy, ended, plain_client,
     restore_from, runtime, varve,
 };
 
@@ -182,8 +182,7 @@ fn restored() -> Result<()> {
 
 fn snapshot(archive: &TestArchive) -> Result<Value> {
     let run = |more: &[&str]| -> Result<Value> {
-        let output =
-            varve()?.args(["snapshots", &archive.url(), "--json"]).args(more).output()?;
+        let output = varve()?.args(["snapshots", &archive.url(), "--json"]).args(more).output()?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         serde_json::from_str(&text).with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())
     };

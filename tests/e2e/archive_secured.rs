@@ -15,8 +15,8 @@ use varve_format::Id;
 use varve_kafka::client::{Client, Secret, TlsFiles};
 use varve_tests::raw_admin::{allow, commit, disallow, join_new_protocol, set_config, set_quota};
 use varve_tests::{
-    TestArchive, Certificates, Cluster, Ended, Look, Permission, Produce, Registry, ResourceName, Scratch,
-    Shared, Suite, Tier, TopicLogs, Transactions, documented_permissions, eventually, plain_client, runtime,
+    Certificates, Cluster, Ended, Look, Permission, Produce, Registry, ResourceName, Scratch, Shared, Suite,
+    TestArchive, Tier, TopicLogs, Transactions, documented_permissions, eventually, plain_client, runtime,
     while_producing,
 };
 

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use varve_tests::{
-    TestArchive, Cluster, Look, Produce, Scratch, Suite, eventually, plain_client, runtime, while_producing,
+    Cluster, Look, Produce, Scratch, Suite, TestArchive, eventually, plain_client, runtime, while_producing,
 };
 
 /// Everything quick: seconds for what takes minutes in earnest.

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use varve_tests::{
-    TestArchive, Bucket, Cluster, MINIO_PASSWORD, MINIO_REGION, MINIO_USER, Minio, Produce, Scratch, StoreKind,
-    Suite, Tier, TopicLogs, plain_client, varve,
+    Bucket, Cluster, MINIO_PASSWORD, MINIO_REGION, MINIO_USER, Minio, Produce, Scratch, StoreKind, Suite,
+    TestArchive, Tier, TopicLogs, plain_client, varve,
 };
 
 const ONCE: &str = "topics: { include: [\"*\"] }";

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use varve_tests::{
-    Cluster, Consume, Fault, Look, Produce, Scratch, Shared, StoreKind, Suite, Tier, TierSegment, Unavailable,
-    eventually, ride_out,
+    Cluster, Consume, Fault, Look, Produce, Scratch, Shared, StoreKind, Suite, Tier, TierSegment,
+    Unavailable, eventually, ride_out,
 };
 
 struct Setup {

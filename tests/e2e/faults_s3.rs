@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use varve_tests::{
-    Cluster, Consume, Fault, Minio, Produce, Proxy, Shared, StoreKind, Suite, Throttle, Tier, Toxiproxy, Weather,
-    ride_out,
+    Cluster, Consume, Fault, Minio, Produce, Proxy, Shared, StoreKind, Suite, Throttle, Tier, Toxiproxy,
+    Weather, ride_out,
 };
 
 /// The broker speaks to toxiproxy, that to the throttle, and that to MinIO.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use varve_tests::{
-    TestArchive, Cluster, Look, Produce, Running, Scratch, Suite, Transactions, ended, eventually, http_get,
+    Cluster, Look, Produce, Running, Scratch, Suite, TestArchive, Transactions, ended, eventually, http_get,
     varve,
 };
 

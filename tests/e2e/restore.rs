@@ -11,7 +11,7 @@ use varve_kafka::client::admin::{ConfigResource, ConfigSource};
 use varve_kafka::client::{Client, ClientConfig};
 use varve_tests::raw_admin::{commit, create_topics, set_config, set_quota};
 use varve_tests::{
-    TestArchive, Archived, Cluster, KAFKA_VERSION, KAFKA_VERSIONS, Look, Produce, Scratch, Shared, Suite,
+    Archived, Cluster, KAFKA_VERSION, KAFKA_VERSIONS, Look, Produce, Scratch, Shared, Suite, TestArchive,
     Tier, TopicLogs, Transactions, ended, eventually, has_left, kafka_jars, of_plan, plain_client,
     restore_from, runtime, same_logs, varve, writers_go_on,
 };

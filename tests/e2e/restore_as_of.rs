@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, ensure};
 use varve_tests::raw_admin::commit;
 use varve_tests::{
-    TestArchive, Cluster, Produce, Scratch, Shared, Suite, TopicLogs, Transactions, ended, plain_client,
+    Cluster, Produce, Scratch, Shared, Suite, TestArchive, TopicLogs, Transactions, ended, plain_client,
     restore_from, runtime, same_logs,
 };
 

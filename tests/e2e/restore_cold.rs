@@ -3,8 +3,8 @@
 use anyhow::{Context, Result, ensure};
 use aws_sdk_s3::types::StorageClass;
 use varve_tests::{
-    Archived, Bucket, Cluster, MINIO_PASSWORD, MINIO_REGION, MINIO_USER, Moto, StoreKind, Suite, USUAL, ended,
-    has_left, restore_from, write_usual,
+    Archived, Bucket, Cluster, MINIO_PASSWORD, MINIO_REGION, MINIO_USER, Moto, StoreKind, Suite, USUAL,
+    ended, has_left, restore_from, write_usual,
 };
 
 const BUCKET: &str = "cold";

@@ -12,8 +12,8 @@ use rand::{Rng as _, SeedableRng as _};
 use varve_kafka::protocol::Batches;
 use varve_tests::raw_admin::commit;
 use varve_tests::{
-    TestArchive, At, Client as Kafka, Cluster, Consume, KAFKA_VERSION, Look, Produce, Restoring, Scratch,
-    Shared, Suite, TopicLogs, Toxiproxy, Transactions, ended, eventually, of_plan, plain_client, runtime,
+    At, Client as Kafka, Cluster, Consume, KAFKA_VERSION, Look, Produce, Restoring, Scratch, Shared, Suite,
+    TestArchive, TopicLogs, Toxiproxy, Transactions, ended, eventually, of_plan, plain_client, runtime,
     varve,
 };
 

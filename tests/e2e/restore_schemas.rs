@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use url::Url;
 use varve_cluster::{RegistrySettings, SchemaRegistry, SchemaState, SchemaVersion, read_registry};
 use varve_tests::{
-    TestArchive, Cluster, Import, Registry, Scratch, Shared, Suite, ended, of_plan, runtime, varve,
+    Cluster, Import, Registry, Scratch, Shared, Suite, TestArchive, ended, of_plan, runtime, varve,
 };
 
 const TOPIC: &str = "orders";

@@ -10,8 +10,8 @@ use anyhow::{Context, Result, bail, ensure};
 use varve_kafka::client::{Client, ClientConfig};
 use varve_tests::raw_admin::{allow, commit, disallow, set_config, set_quota};
 use varve_tests::{
-    TestArchive, At, Certificates, Cluster, ClusterBuilder, Consume, Look, Permission, Produce, ResourceName,
-    Restoring, Scratch, Shared, Suite, TopicLogs, Transactions, documented_producer_permissions,
+    At, Certificates, Cluster, ClusterBuilder, Consume, Look, Permission, Produce, ResourceName, Restoring,
+    Scratch, Shared, Suite, TestArchive, TopicLogs, Transactions, documented_producer_permissions,
     documented_restore_permissions, eventually, of_plan, plain_client, runtime, same_logs, varve,
 };
 

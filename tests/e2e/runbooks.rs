@@ -10,9 +10,9 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use varve_tests::raw_admin::{commit, join_classic};
 use varve_tests::{
-    TestArchive, Cluster, KAFKA_VERSION, KAFKA_VERSIONS, Look, Produce, Restoring, Runbook, Running, Scratch,
-    Suite, Tier, TopicLogs, Transactions, ended, eventually, has_left, kafka_jars, of_plan, plain_client,
-    restore_from, runtime, same_logs, varve, while_producing, writers_go_on,
+    Cluster, KAFKA_VERSION, KAFKA_VERSIONS, Look, Produce, Restoring, Runbook, Running, Scratch, Suite,
+    TestArchive, Tier, TopicLogs, Transactions, ended, eventually, has_left, kafka_jars, of_plan,
+    plain_client, restore_from, runtime, same_logs, varve, while_producing, writers_go_on,
 };
 
 /// All that there are, in the order of their names.

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use varve_tests::{
-    Cluster, Consume, Look, Minio, Produce, Shared, StoreKind, Suite, Throttle, Tier, Transactions, eventually,
+    Cluster, Consume, Look, Minio, Produce, Shared, StoreKind, Suite, Throttle, Tier, Transactions,
+    eventually,
 };
 
 struct Setup {
