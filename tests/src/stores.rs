@@ -17,6 +17,7 @@ use crate::bucket::Bucket;
 use crate::fake_gcs::FakeGcs;
 use crate::minio::Minio;
 use crate::scratch::Scratch;
+use crate::suite::StartFailure;
 use crate::tier::Tier;
 
 /// What the command takes its store's settings from where none are given.
@@ -26,7 +27,10 @@ const CHOSEN: &str = "VARVE_TEST_STORE";
 /// The bucket, or container.
 const BUCKET: &str = "tests";
 
-static SERVERS: Mutex<BTreeMap<StoreKind, Started>> = Mutex::new(BTreeMap::new());
+/// A start that failed is not tried again: every test would wait for it.
+type Servers = BTreeMap<StoreKind, Result<Started, StartFailure>>;
+
+static SERVERS: Mutex<Servers> = Mutex::new(BTreeMap::new());
 static PLACES: AtomicU32 = AtomicU32::new(0);
 
 /// Kinds of stores that tests can run on.
@@ -98,26 +102,32 @@ struct Started {
     _scratch: Scratch,
 }
 
+impl Started {
+    fn new(server: Server) -> Result<Self> {
+        let scratch = Scratch::new("store-settings")?;
+        let settings = scratch.path().join("store.properties");
+        server.tier("")?.write_settings(&settings)?;
+        Ok(Self { server, settings, _scratch: scratch })
+    }
+}
+
 impl Server {
-    fn start(kind: StoreKind) -> Result<Option<Self>> {
-        Ok(match kind {
-            StoreKind::File => None,
-            StoreKind::S3 => {
-                let minio = Minio::start()?;
-                let bucket = minio.bucket(BUCKET)?;
-                Some(Self::S3(minio, bucket))
-            }
-            StoreKind::Gcs => {
-                let server = FakeGcs::start()?;
-                server.create_bucket(BUCKET)?;
-                Some(Self::Gcs(server))
-            }
-            StoreKind::Azure => {
-                let server = Azurite::start()?;
-                server.create_container(BUCKET)?;
-                Some(Self::Azure(server))
-            }
-        })
+    fn s3() -> Result<Self> {
+        let minio = Minio::start()?;
+        let bucket = minio.bucket(BUCKET)?;
+        Ok(Self::S3(minio, bucket))
+    }
+
+    fn gcs() -> Result<Self> {
+        let server = FakeGcs::start()?;
+        server.create_bucket(BUCKET)?;
+        Ok(Self::Gcs(server))
+    }
+
+    fn azure() -> Result<Self> {
+        let server = Azurite::start()?;
+        server.create_container(BUCKET)?;
+        Ok(Self::Azure(server))
     }
 
     fn tier(&self, prefix: &str) -> Result<Tier> {
@@ -133,25 +143,25 @@ impl Server {
 
 /// A place of its own in a store of this kind; `dir` is it where that is a directory, else gives its name.
 pub(crate) fn place(kind: StoreKind, dir: &Path) -> Result<Tier> {
+    let start = match kind {
+        StoreKind::File => return Tier::filesystem(dir),
+        StoreKind::S3 => Server::s3,
+        StoreKind::Gcs => Server::gcs,
+        StoreKind::Azure => Server::azure,
+    };
     let number = PLACES.fetch_add(1, Ordering::Relaxed);
     let name = dir.file_name().and_then(|name| name.to_str()).context("a place without a name")?;
-    let prefix = format!("{number}-{name}");
     let mut servers = servers();
-    if let Some(started) = servers.get(&kind) {
-        return started.server.tier(&prefix);
-    }
-    let Some(server) = Server::start(kind)? else { return Tier::filesystem(dir) };
-    let (tier, scratch) = (server.tier(&prefix)?, Scratch::new("store-settings")?);
-    let settings = scratch.path().join("store.properties");
-    tier.write_settings(&settings)?;
-    servers.insert(kind, Started { server, settings, _scratch: scratch });
-    Ok(tier)
+    let started = servers.entry(kind).or_insert_with(|| Ok(start().and_then(Started::new)?));
+    started.as_ref().map_err(StartFailure::told)?.server.tier(&format!("{number}-{name}"))
 }
 
 /// Of the chosen store, once its server runs: nobody can have put anything there before.
 pub(crate) fn settings_file() -> Result<Option<PathBuf>> {
     let chosen = StoreKind::chosen()?;
-    Ok(servers().get(&chosen).map(|started| started.settings.clone()))
+    let servers = servers();
+    let started = servers.get(&chosen).and_then(|started| started.as_ref().ok());
+    Ok(started.map(|started| started.settings.clone()))
 }
 
 /// Ends all of them. What is asked of a tier in one fails from then on.
@@ -160,6 +170,6 @@ pub fn end_servers() {
     drop(ended);
 }
 
-fn servers() -> MutexGuard<'static, BTreeMap<StoreKind, Started>> {
+fn servers() -> MutexGuard<'static, Servers> {
     SERVERS.lock().unwrap_or_else(PoisonError::into_inner)
 }

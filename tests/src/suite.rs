@@ -83,10 +83,31 @@ pub struct Shared<T> {
     started: OnceLock<Result<T, StartFailure>>,
 }
 
-struct StartFailure {
+/// Why shared servers did not start, to be told to everyone who wants them.
+pub(crate) struct StartFailure {
     text: String,
     unavailable: Option<Unavailable>,
     not_here: Option<NotHere>,
+}
+
+impl From<anyhow::Error> for StartFailure {
+    fn from(error: anyhow::Error) -> Self {
+        Self {
+            text: format!("{error:#}"),
+            unavailable: error.downcast_ref().cloned(),
+            not_here: error.downcast_ref().cloned(),
+        }
+    }
+}
+
+impl StartFailure {
+    pub(crate) fn told(&self) -> anyhow::Error {
+        match (&self.unavailable, &self.not_here) {
+            (Some(unavailable), _) => unavailable.clone().into(),
+            (None, Some(not_here)) => not_here.clone().into(),
+            (None, None) => anyhow!("the shared servers did not start: {}", self.text),
+        }
+    }
 }
 
 impl<T> Shared<T> {
@@ -96,18 +117,7 @@ impl<T> Shared<T> {
 
     /// A start that failed is not tried again: every test would wait for it.
     pub fn get(&self) -> Result<&T> {
-        let started = self.started.get_or_init(|| {
-            (self.start)().map_err(|error| StartFailure {
-                text: format!("{error:#}"),
-                unavailable: error.downcast_ref::<Unavailable>().cloned(),
-                not_here: error.downcast_ref::<NotHere>().cloned(),
-            })
-        });
-        match started {
-            Ok(value) => Ok(value),
-            Err(StartFailure { unavailable: Some(unavailable), .. }) => Err(unavailable.clone().into()),
-            Err(StartFailure { not_here: Some(not_here), .. }) => Err(not_here.clone().into()),
-            Err(StartFailure { text, .. }) => Err(anyhow!("the shared servers did not start: {text}")),
-        }
+        let started = self.started.get_or_init(|| (self.start)().map_err(StartFailure::from));
+        started.as_ref().map_err(StartFailure::told)
     }
 }
