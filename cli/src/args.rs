@@ -140,7 +140,7 @@ pub(crate) struct StoreArgs {
     #[arg(long = "store-config", value_name = "KEY=VALUE", value_parser = key_value)]
     settings: Vec<(String, String)>,
     /// A file of KEY=VALUE lines: the place for keys and passwords.
-    #[arg(long = "store-config-file", value_name = "FILE")]
+    #[arg(long = "store-config-file", value_name = "FILE", env = "VARVE_STORE_CONFIG_FILE")]
     settings_file: Option<PathBuf>,
 }
 

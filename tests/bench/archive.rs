@@ -4,14 +4,13 @@
 
 use std::io::Write as _;
 use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use varve_archiver::Archiver;
 use varve_archiver::config::Config;
 use varve_kafka::client::{FetchLimits, FetchSession, FetchTarget, OffsetSpec};
-use varve_tests::{ArchiveDir, Cluster, Produce, Scratch, plain_client, runtime, varve};
+use varve_tests::{Cluster, Produce, Scratch, TestArchive, plain_client, runtime, varve};
 
 use crate::measure::{self, Pairs, Sample, at_once, median};
 
@@ -140,14 +139,14 @@ async fn lean(cluster: &Cluster, partitions: u32, path: &Path) -> Result<u64> {
     Ok(bytes)
 }
 
-fn config(cluster: &Cluster, dir: &Path, limits: &str, hash: &str) -> Result<ArchiveDir> {
+fn config(cluster: &Cluster, dir: &Path, limits: &str, hash: &str) -> Result<TestArchive> {
     let old = dir.join("archive");
     if old.is_dir() {
         std::fs::remove_dir_all(&old)?;
     }
-    let archive = ArchiveDir::new(dir, &cluster.bootstrap(), limits)?;
+    let archive = TestArchive::new(dir, &cluster.bootstrap(), limits)?;
     let text = std::fs::read_to_string(archive.config())?;
-    std::fs::write(archive.config(), text.replace("archive: { ", &format!("archive: {{ hash: {hash}, ")))?;
+    std::fs::write(archive.config(), text.replace("archive:\n", &format!("archive:\n  hash: {hash}\n")))?;
     Ok(archive)
 }
 
@@ -164,7 +163,7 @@ fn archive(cluster: &Cluster, dir: &Path, limits: &str, hash: &str) -> Result<Sa
 /// MiB at the most, of the command by itself.
 fn resident(cluster: &Cluster, dir: &Path, limits: &str) -> Result<f64> {
     let archive = config(cluster, dir, limits, "blake3")?;
-    let mut child = Command::new(varve()?)
+    let mut child = varve()?
         .args(["archive", "run", "--once", "--json", "-c"])
         .arg(archive.config())
         .stdout(std::process::Stdio::null())

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use bytes::Bytes;
 use varve_kafka::client::{Client, ProduceLane};
 use varve_kafka::protocol::{Batches, Sequence};
-use varve_tests::{ArchiveDir, Cluster, Scratch, TopicLogs, plain_client, runtime};
+use varve_tests::{Cluster, Scratch, TestArchive, TopicLogs, plain_client, runtime};
 
 use crate::measure::median;
 use crate::restored::{By, Fill, Restored, TOPIC, archived};
@@ -55,7 +55,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-fn filled(args: &Args, dir: &Path) -> Result<(ArchiveDir, TopicLogs)> {
+fn filled(args: &Args, dir: &Path) -> Result<(TestArchive, TopicLogs)> {
     let cluster = Cluster::builder().heap_mib(1024).start()?;
     args.fill.into(&cluster)?;
     let archive = archived(&cluster, dir)?;

@@ -1,11 +1,11 @@
 //! A cluster that is filled and archived, and `varve restore` of it into another one, measured.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use varve_tests::{ArchiveDir, Cluster, Produce, varve};
+use varve_tests::{Cluster, Produce, TestArchive, varve};
 
 use crate::lean::read_file;
 use crate::measure::{at_once, children_cpu_seconds, peak_mib};
@@ -43,15 +43,15 @@ impl Fill {
     }
 }
 
-pub(crate) fn archived(cluster: &Cluster, dir: &Path) -> Result<ArchiveDir> {
-    let archive = ArchiveDir::new(dir, &cluster.bootstrap(), &format!("topics: {{ include: [{TOPIC}] }}"))?;
+pub(crate) fn archived(cluster: &Cluster, dir: &Path) -> Result<TestArchive> {
+    let archive = TestArchive::new(dir, &cluster.bootstrap(), &format!("topics: {{ include: [{TOPIC}] }}"))?;
     archive.run_once(&[])?;
     Ok(archive)
 }
 
 /// The files of its topics.
-pub(crate) fn segments(archive: &ArchiveDir) -> Result<Vec<PathBuf>> {
-    let (mut folders, mut files) = (vec![archive.path().join("topics")], Vec::new());
+pub(crate) fn segments(archive: &TestArchive) -> Result<Vec<PathBuf>> {
+    let (mut folders, mut files) = (vec![archive.directory()?.join("topics")], Vec::new());
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder)? {
             let path = entry?.path();
@@ -79,10 +79,10 @@ pub(crate) struct Restored {
 
 impl Restored {
     /// Into an empty broker, which ends with it; of an archive that was read just before.
-    pub(crate) fn measure(archive: &ArchiveDir, dir: &Path, by: By, memory_mib: u64) -> Result<Self> {
+    pub(crate) fn measure(archive: &TestArchive, dir: &Path, by: By, memory_mib: u64) -> Result<Self> {
         let cluster = Cluster::builder().heap_mib(1024).start()?;
         let plan = dir.join(format!("{}.plan", cluster.bootstrap().replace(':', "-")));
-        let mut command = Command::new(varve()?);
+        let mut command = varve()?;
         command.args(["restore", "--from", &archive.url(), "--to", &cluster.bootstrap()]);
         if by == By::Leader {
             command.args(["--controller", &cluster.controllers()]);

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use varve_tests::{ArchiveDir, Cluster, Look, Produce, Running, Scratch, eventually};
+use varve_tests::{Cluster, Look, Produce, Running, Scratch, TestArchive, eventually};
 
 use crate::measure::peak_mib;
 
@@ -97,7 +97,7 @@ impl Watched {
              snapshots: {{ interval: 1h }}\nmetrics: {{ listen: \"127.0.0.1:{port}\" }}",
             args.rpo_seconds, args.memory_mib
         );
-        let archive = ArchiveDir::new(dir, &cluster.bootstrap(), &extra)?;
+        let archive = TestArchive::new(dir, &cluster.bootstrap(), &extra)?;
         let running = archive.start(&dir.join("archiver.log"), &[])?;
         Ok(Self { running, port, started: Instant::now() })
     }

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use varve_tests::{
-    ArchiveDir, Cluster, Look, MINIO_PASSWORD, MINIO_USER, Minio, Produce, Proxy, Scratch, Suite, Throttle,
-    Tier, Toxiproxy, Weather, eventually, plain_client, runtime, varve,
+    Cluster, Look, MINIO_PASSWORD, MINIO_USER, Minio, Produce, Proxy, Scratch, StoreKind, Suite, TestArchive,
+    Throttle, Tier, Toxiproxy, Weather, archive_section, eventually, only_on, plain_client, runtime, varve,
+    varve_file,
 };
 
 const QUICK: &str = "topics: { include: [\"*\"] }
@@ -29,19 +30,26 @@ pub(crate) fn suite() -> Suite {
         .test("no_room_in_the_store", no_room)
 }
 
-/// YAML of an archive in `tier`, with keys of its own or with what the credential chain finds.
-fn s3_archive(tier: &Tier, own_keys: bool) -> String {
-    let settings = tier.rsm_config();
-    let given = settings.iter().filter(|(key, _)| own_keys || !key.contains("access.key"));
-    let pairs = given.map(|(key, value)| {
-        let key = if key == "store.url" { "url" } else { key };
-        format!("  {key}: \"{value}\"")
-    });
-    let quick = "  s3.connect.timeout.ms: 2000\n  s3.timeout.ms: 3000\n  s3.max.attempts: 3";
-    format!("archive:\n{}\n{quick}", pairs.collect::<Vec<_>>().join("\n"))
+/// An archive that is looked at directly, by an archiver that reaches it by `way`: with keys of its own or with what the
+/// credential chain finds.
+fn s3_archive(
+    direct: &Tier,
+    scratch: &Scratch,
+    cluster: &Cluster,
+    way: &Tier,
+    own_keys: bool,
+) -> Result<TestArchive> {
+    let mut settings = way.rsm_config();
+    settings.retain(|key, _| own_keys || !key.contains("access.key"));
+    let quick = [("s3.connect.timeout.ms", "2000"), ("s3.timeout.ms", "3000"), ("s3.max.attempts", "3")];
+    settings.extend(quick.map(|(key, value)| (key.to_owned(), value.to_owned())));
+    let source = format!("source: {{ bootstrap.servers: \"{}\" }}", cluster.bootstrap());
+    let config = format!("{source}\n{}\n{QUICK}\n", archive_section(&settings));
+    TestArchive::with(direct.clone(), scratch.path(), &config)
 }
 
 fn s3() -> Result<()> {
+    only_on(&[StoreKind::File, StoreKind::S3], "it is about S3")?;
     let minio = Minio::start()?;
     let throttle = Throttle::start(minio.port)?;
     let toxiproxy = Toxiproxy::start()?;
@@ -50,8 +58,8 @@ fn s3() -> Result<()> {
     let cluster = Cluster::builder().start()?;
     cluster.client().create_topic("t", 3, 1, &[])?;
     let scratch = Scratch::new("archive-s3")?;
-    let through = s3_archive(&direct.clone().through(proxy.port), true);
-    let archive = ArchiveDir::with(scratch.path(), &cluster.bootstrap(), &through, QUICK)?;
+    let way = direct.clone().through(proxy.port);
+    let archive = s3_archive(&direct, &scratch, &cluster, &way, true)?;
     let log = scratch.path().join("archiver.log");
     let mut running = archive.start(&log, &[])?;
     let mut fill = filling(&cluster);
@@ -81,12 +89,12 @@ fn s3() -> Result<()> {
     minio.resume()?;
     // The same password as before: everything catches up.
     eventually("it goes on after the last fault", LIMIT, || {
-        let (archived, end) = ends(&cluster, &direct)?;
+        let (archived, end) = ends(&cluster, &archive)?;
         Ok(Look::when(archived > end * 8 / 10, (), (archived, end)))
     })?;
     ensure!(running.terminate()?.success(), "it did not end well: see {}", log.display());
     archive.run_once(&[])?;
-    is_whole(&cluster, &direct)?;
+    is_whole(&cluster, &archive)?;
     let said = std::fs::read_to_string(&log)?;
     ensure!(!said.contains(MINIO_PASSWORD) && !said.contains("panicked"), "see {}", log.display());
     Ok(())
@@ -107,27 +115,21 @@ fn filling(cluster: &Cluster) -> impl FnMut(u64) -> Result<()> {
 }
 
 /// Offsets that are in chains, and those that there are.
-fn ends(cluster: &Cluster, tier: &Tier) -> Result<(i64, i64)> {
+fn ends(cluster: &Cluster, archive: &TestArchive) -> Result<(i64, i64)> {
     let mut sum = (0, 0);
-    let folder = Scratch::new("mirror")?;
-    let mirror = ArchiveDir::mirror(&folder, tier)?;
     let topic_id = runtime()?.block_on(plain_client(&cluster.bootstrap())?.topic("t"))?.topic_id.to_string();
     for p in 0..3_u32 {
-        sum.0 += mirror.chain(&topic_id, p.cast_signed(), 0)?.last().map_or(0, |o| o.end_offset());
+        sum.0 += archive.chain(&topic_id, p.cast_signed(), 0)?.last().map_or(0, |o| o.end_offset());
         sum.1 += cluster.client().offset("t", p, varve_tests::At::Latest)?;
     }
     Ok(sum)
 }
 
 /// The archive has what the brokers have, and nothing is wrong with it.
-fn is_whole(cluster: &Cluster, tier: &Tier) -> Result<()> {
-    let mirrored = Scratch::new("archive-mirror")?;
-    let mirror = ArchiveDir::mirror(&mirrored, tier)?;
-    let compared = mirror.compare(&plain_client(&cluster.bootstrap())?, &["t"])?;
+fn is_whole(cluster: &Cluster, archive: &TestArchive) -> Result<()> {
+    let compared = archive.compare(&plain_client(&cluster.bootstrap())?, &["t"])?;
     ensure!(compared.partitions == 3 && compared.gaps == 0, "{compared:?}");
-    let output = Command::new(varve()?).args(["verify", &mirror.url()]).output()?;
-    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
-    Ok(())
+    archive.verify()
 }
 
 /// What hands out credentials that hold for seconds: the credential chain's `credential_process`.
@@ -169,6 +171,7 @@ impl Issuer {
 /// They are renewed before they end; when they can't be, or what is given is no longer taken, it is said, and what was
 /// held goes on when they can.
 fn credentials() -> Result<()> {
+    only_on(&[StoreKind::File, StoreKind::S3], "it is about S3")?;
     let minio = Minio::start()?;
     let tier = Tier::s3(&minio, "archive", "prod")?;
     minio.kill();
@@ -178,7 +181,7 @@ fn credentials() -> Result<()> {
     let cluster = Cluster::builder().start()?;
     cluster.client().create_topic("t", 3, 1, &[])?;
     let scratch = Scratch::new("archive-credentials")?;
-    let archive = ArchiveDir::with(scratch.path(), &cluster.bootstrap(), &s3_archive(&tier, false), QUICK)?
+    let archive = s3_archive(&tier, &scratch, &cluster, &tier, false)?
         .env("AWS_CONFIG_FILE", &issuer.config())
         .env("AWS_EC2_METADATA_DISABLED", "true");
     let log = scratch.path().join("archiver.log");
@@ -201,7 +204,7 @@ fn credentials() -> Result<()> {
     fill(4)?;
     issuer.gives(Some(MINIO_PASSWORD))?;
     eventually("it goes on with new credentials", LIMIT, || {
-        let (archived, end) = ends(&cluster, &tier)?;
+        let (archived, end) = ends(&cluster, &archive)?;
         Ok(Look::when(archived > end * 8 / 10, (), (archived, end)))
     })?;
     ensure!(
@@ -210,7 +213,7 @@ fn credentials() -> Result<()> {
         log.display()
     );
     archive.run_once(&[])?;
-    is_whole(&cluster, &tier)?;
+    is_whole(&cluster, &archive)?;
     for secret in ["the-first-secret", MINIO_PASSWORD, "panicked"] {
         ensure!(!said().contains(secret), "{secret} is in {}", log.display());
     }
@@ -235,11 +238,9 @@ fn corrupt() -> Result<()> {
     log.seek(SeekFrom::Start(middle))?;
     log.write_all(&[byte[0] ^ 0x10])?;
     let scratch = Scratch::new("archive-corrupt")?;
-    let archive = ArchiveDir::new(scratch.path(), &cluster.bootstrap(), QUICK)?;
-    let output = Command::new(varve()?)
-        .args(["archive", "run", "--once", "--json", "-c"])
-        .arg(archive.config())
-        .output()?;
+    let archive = TestArchive::new(scratch.path(), &cluster.bootstrap(), QUICK)?;
+    let output =
+        varve()?.args(["archive", "run", "--once", "--json", "-c"]).arg(archive.config()).output()?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     ensure!(output.status.code() == Some(1), "{}: {said}", output.status);
     ensure!(said.contains("\"partition\":0") && said.contains("at offset") && said.contains("CRC"), "{said}");
@@ -257,14 +258,15 @@ fn corrupt() -> Result<()> {
 
 /// A limit on the size of files stands for a full disk: writes fail in the midst of an object.
 fn no_room() -> Result<()> {
+    only_on(&[StoreKind::File], "it is about a disk that is full")?;
     let cluster = Cluster::builder().start()?;
     cluster.client().create_topic("t", 1, 1, &[])?;
     cluster.client().produce("t", &Produce { count: 6000, ..Produce::default() })?;
     let scratch = Scratch::new("archive-no-room")?;
-    let archive = ArchiveDir::new(scratch.path(), &cluster.bootstrap(), QUICK)?;
+    let archive = TestArchive::new(scratch.path(), &cluster.bootstrap(), QUICK)?;
     let limited = format!(
         "ulimit -f 2000; trap '' XFSZ; exec {} archive run --once -c {}",
-        varve()?.display(),
+        varve_file()?.display(),
         archive.config().display()
     );
     let output = Command::new("sh").args(["-c", &limited]).output()?;

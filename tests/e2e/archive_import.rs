@@ -14,8 +14,8 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use varve_kafka::protocol::{Batch, Batches};
 use varve_tests::{
-    ArchiveDir, At, Cluster, Look, Node, Produce, Scratch, Suite, TopicLogs, Transactions, copy, eventually,
-    plain_client, runtime,
+    At, Cluster, Look, Node, Produce, Scratch, Suite, TestArchive, TopicLogs, Transactions, archive_section,
+    copy, eventually, plain_client, runtime,
 };
 
 const TOPICS: &str = "topics: { include: [\"*\"] }";
@@ -36,15 +36,16 @@ pub(crate) fn suite() -> Suite {
 }
 
 /// An archive whose configuration has no source.
-fn archive_of_no_cluster(scratch: &Path, name: &str) -> Result<ArchiveDir> {
+fn archive_of_no_cluster(scratch: &Path, name: &str) -> Result<TestArchive> {
     let dir = scratch.join(name);
     fs::create_dir_all(&dir)?;
-    let archive = ArchiveDir::new(&dir, "none:1", TOPICS)?;
-    fs::write(archive.config(), format!("archive: {{ url: \"{}\" }}\n{TOPICS}\n", archive.url()))?;
+    let archive = TestArchive::new(&dir, "none:1", TOPICS)?;
+    let section = archive_section(&archive.tier().rsm_config());
+    fs::write(archive.config(), format!("{section}\n{TOPICS}\n"))?;
     Ok(archive)
 }
 
-fn import(archive: &ArchiveDir, directories: &[&Path], extra: &[&str]) -> Result<Imported> {
+fn import(archive: &TestArchive, directories: &[&Path], extra: &[&str]) -> Result<Imported> {
     let (code, lines, error) = archive.import(directories, extra)?;
     ensure!(code == 0, "exit code {code}\n{lines:#?}\n{error}");
     Ok(Imported(lines))
@@ -74,20 +75,9 @@ impl Imported {
     }
 }
 
-/// All files of an archive but its snapshots and their manifests.
-fn objects(archive: &ArchiveDir) -> Result<BTreeMap<PathBuf, u64>> {
-    let (mut found, mut dirs) = (BTreeMap::new(), vec![archive.path().join("topics")]);
-    while let Some(dir) = dirs.pop() {
-        for entry in fs::read_dir(&dir).into_iter().flatten() {
-            let entry = entry?;
-            if entry.file_type()?.is_dir() {
-                dirs.push(entry.path());
-            } else {
-                found.insert(entry.path(), entry.metadata()?.len());
-            }
-        }
-    }
-    Ok(found)
+/// All objects of an archive but its snapshots and their manifests.
+fn objects(archive: &TestArchive) -> Result<BTreeMap<String, u64>> {
+    archive.tier().list_below("topics/")
 }
 
 fn produce_compacted(cluster: &Cluster, topic: &str) -> Result<()> {
@@ -160,7 +150,8 @@ fn every_kind(version: &str) -> Result<()> {
     let archive = archive_of_no_cluster(scratch.path(), "all")?;
     // Nothing is written by a dry run, which says what would be.
     let planned = import(&archive, &[&dir], &["--include-active", "--dry-run"])?;
-    ensure!(!archive.path().join("archive.json").exists() && planned.objects()? == 0, "a dry run wrote");
+    let wrote = archive.tier().list()?.contains_key("archive.json");
+    ensure!(!wrote && planned.objects()? == 0, "a dry run wrote");
     ensure!(planned.of("plain", 0)?["ranges"][0]["end_offset"] == 3000, "{planned:?}");
     let imported = import(&archive, &[&dir], &["--include-active"])?;
     let compared = archive.compare_with(&logs)?;
@@ -217,7 +208,7 @@ fn turns() -> Result<()> {
     let kafka = cluster.client();
     kafka.create_topic("t", 2, 1, &[("segment.bytes", "1048576")])?;
     let scratch = Scratch::new("import-turns")?;
-    let archive = ArchiveDir::new(scratch.path(), &cluster.bootstrap(), TOPICS)?;
+    let archive = TestArchive::new(scratch.path(), &cluster.bootstrap(), TOPICS)?;
     let client = plain_client(&cluster.bootstrap())?;
     let produce = |seed| {
         for partition in 0..2 {
@@ -257,7 +248,7 @@ fn running() -> Result<()> {
     kafka.create_topic("t", 2, 1, &[("segment.bytes", "1048576")])?;
     kafka.create_topic("short", 1, 1, &[("segment.bytes", "1048576"), ("retention.bytes", "2097152")])?;
     let scratch = Scratch::new("import-running")?;
-    let archive = ArchiveDir::new(scratch.path(), &cluster.bootstrap(), TOPICS)?;
+    let archive = TestArchive::new(scratch.path(), &cluster.bootstrap(), TOPICS)?;
     let dir = cluster.broker().log_dir();
     let (code, _, error) = archive.import(&[&dir], &[])?;
     ensure!(code == 2 && error.contains("--online"), "exit code {code}: {error}");

@@ -3,14 +3,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use varve_format::{ExtentKind, Footer, TRAILER_BYTES, Trailer};
 use varve_tests::{
-    ArchiveDir, Cluster, Look, Produce, Scratch, Suite, TopicLogs, Transactions, ended, eventually,
+    Cluster, Look, Produce, Scratch, Suite, TestArchive, TopicLogs, Transactions, ended, eventually,
     plain_client, restore_from, same_logs, varve,
 };
 
@@ -55,7 +54,7 @@ fn sealed() -> Result<()> {
     // A cache as short as it can be: keys are asked for again and again.
     let encryption =
         format!("encryption: {{ topics: [\"secret*\"], key.ring.file: \"{ring}\", key.cache: 1s }}");
-    let archive = ArchiveDir::new(scratch.path(), &cluster.bootstrap(), &format!("{QUICK}\n{encryption}"))?;
+    let archive = TestArchive::new(scratch.path(), &cluster.bootstrap(), &format!("{QUICK}\n{encryption}"))?;
 
     // More than a segment, and little; then again, behind what was sealed.
     for round in 0..2 {
@@ -98,12 +97,12 @@ fn sealed() -> Result<()> {
 }
 
 /// What was sealed into the journal outlives a kill, and that the brokers delete it meanwhile.
-fn journal_alone(cluster: &Cluster, archive: &ArchiveDir, scratch: &Scratch, orders: &str) -> Result<()> {
+fn journal_alone(cluster: &Cluster, archive: &TestArchive, scratch: &Scratch, orders: &str) -> Result<()> {
     let kafka = cluster.client();
     let running = archive.start(&scratch.path().join("archiver.log"), &[])?;
     let produced = kafka.produce("secret-orders", &Produce { count: 7, seed: 77, ..Produce::default() })?;
     eventually("in the journal", Duration::from_secs(30), || {
-        Ok(Look::when(!archive.bundles().is_empty(), (), archive.bundles().len()))
+        Ok(Look::when(!archive.bundles()?.is_empty(), (), archive.bundles()?.len()))
     })?;
     let logs = TopicLogs::read(&plain_client(&cluster.bootstrap())?, &SECRET)?;
     nothing_in_the_clear(archive, &logs)?;
@@ -120,7 +119,7 @@ fn journal_alone(cluster: &Cluster, archive: &ArchiveDir, scratch: &Scratch, ord
 }
 
 /// Who has another key does not go on, and says so; what isn't sealed goes on.
-fn another_key(archive: &ArchiveDir, keys: &Keys) -> Result<()> {
+fn another_key(archive: &TestArchive, keys: &Keys) -> Result<()> {
     let other = format!("encryption.key.ring.file={}", keys.other.display());
     let refused = archive.try_once(&["--set", &other])?;
     let told: Value = serde_json::from_str(&refused.out)?;
@@ -132,8 +131,8 @@ fn another_key(archive: &ArchiveDir, keys: &Keys) -> Result<()> {
 }
 
 /// Of a topic's first partition, in order.
-fn footers(archive: &ArchiveDir, topic_id: &str) -> Result<Vec<Footer>> {
-    let dir = archive.path().join(format!("topics/{topic_id}/0/0"));
+fn footers(archive: &TestArchive, topic_id: &str) -> Result<Vec<Footer>> {
+    let dir = archive.directory()?.join(format!("topics/{topic_id}/0/0"));
     let mut paths: Vec<PathBuf> = fs::read_dir(&dir)?.map(|e| Ok(e?.path())).collect::<Result<_>>()?;
     paths.retain(|path| path.extension().is_some_and(|e| e == "varve"));
     paths.sort();
@@ -157,9 +156,9 @@ fn files(dir: &Path, into: &mut Vec<PathBuf>) -> Result<()> {
 }
 
 /// Pieces of the logs, here and there: of what is sealed none is in the store, of the rest some are.
-fn nothing_in_the_clear(archive: &ArchiveDir, logs: &[TopicLogs]) -> Result<()> {
+fn nothing_in_the_clear(archive: &TestArchive, logs: &[TopicLogs]) -> Result<()> {
     let mut paths = Vec::new();
-    files(archive.path(), &mut paths)?;
+    files(archive.directory()?, &mut paths)?;
     let mut all = Vec::new();
     for path in paths {
         all.extend(fs::read(path)?);
@@ -180,15 +179,15 @@ fn nothing_in_the_clear(archive: &ArchiveDir, logs: &[TopicLogs]) -> Result<()> 
 }
 
 /// The summary.
-fn verify(archive: &ArchiveDir, extra: &[&str]) -> Result<Value> {
-    let mut command = Command::new(varve()?);
+fn verify(archive: &TestArchive, extra: &[&str]) -> Result<Value> {
+    let mut command = varve()?;
     command.args(["verify", &archive.url(), "--depth", "contents", "--json"]).args(extra);
     let out = ended(command, 0)?.0;
     Ok(serde_json::from_str(out.lines().last().context("nothing was said")?)?)
 }
 
 /// Byte for byte, with the key; without it nothing is begun.
-fn comes_back(archive: &ArchiveDir, scratch: &Scratch, keys: &Keys, logs: &[TopicLogs]) -> Result<()> {
+fn comes_back(archive: &TestArchive, scratch: &Scratch, keys: &Keys, logs: &[TopicLogs]) -> Result<()> {
     let target = Cluster::builder().start()?;
     let plan = |name: &str| scratch.path().join(format!("{name}.plan"));
     let mut keyless = restore_from(&archive.url(), &target, &plan("keyless"), &[])?;

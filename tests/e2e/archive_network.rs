@@ -10,7 +10,7 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use varve_tests::{
-    ArchiveDir, Certificates, Cluster, Look, Node, Produce, Proxy, Running, Scratch, Suite, Toxiproxy,
+    Certificates, Cluster, Look, Node, Produce, Proxy, Running, Scratch, Suite, TestArchive, Toxiproxy,
     eventually, plain_client, while_producing,
 };
 
@@ -89,17 +89,16 @@ impl Net {
     }
 
     /// Of each partition, the first offset of the newest object in the archive.
-    fn newest(&self, archive: &ArchiveDir) -> Result<Vec<Option<String>>> {
+    fn newest(&self, archive: &TestArchive) -> Result<Vec<Option<String>>> {
         let of = |partition: u32| {
-            let dir = archive.path().join(format!("topics/{}/{partition}/0", self.topic_id));
-            let files = std::fs::read_dir(dir).into_iter().flatten().flatten();
-            files.filter_map(|file| file.file_name().into_string().ok()).max()
+            let folder = format!("topics/{}/{partition}/0/", self.topic_id);
+            Ok(archive.tier().list_below(&folder)?.into_keys().next_back())
         };
-        Ok((0..PARTITIONS).map(of).collect())
+        (0..PARTITIONS).map(of).collect()
     }
 
     /// How long it takes until each of `partitions` has something new in the archive.
-    fn goes_on(&self, what: &str, archive: &ArchiveDir, partitions: &[u32]) -> Result<Duration> {
+    fn goes_on(&self, what: &str, archive: &TestArchive, partitions: &[u32]) -> Result<Duration> {
         let (started, before) = (Instant::now(), self.newest(archive)?);
         eventually(what, RECOVERY, || {
             let now = self.newest(archive)?;
@@ -110,7 +109,7 @@ impl Net {
     }
 }
 
-fn archive(dir: &Path, source: &str, extra: &str) -> Result<ArchiveDir> {
+fn archive(dir: &Path, source: &str, extra: &str) -> Result<TestArchive> {
     std::fs::create_dir_all(dir)?;
     let source = format!(
         "source:
@@ -121,12 +120,12 @@ fn archive(dir: &Path, source: &str, extra: &str) -> Result<ArchiveDir> {
 {source}",
         REQUEST_TIMEOUT.as_millis()
     );
-    ArchiveDir::of_source(dir, &source, &format!("{QUICK}\n{extra}"))
+    TestArchive::of_source(dir, &source, &format!("{QUICK}\n{extra}"))
 }
 
 struct Archivers {
-    open: ArchiveDir,
-    locked: ArchiveDir,
+    open: TestArchive,
+    locked: TestArchive,
     running: [(std::path::PathBuf, Running); 2],
 }
 
@@ -153,7 +152,7 @@ impl Archivers {
         Ok(Self { open, locked, running: [(log_a, a), (log_b, b)] })
     }
 
-    fn both(&self) -> [(&'static str, &ArchiveDir); 2] {
+    fn both(&self) -> [(&'static str, &TestArchive); 2] {
         [("in the open", &self.open), ("locked", &self.locked)]
     }
 

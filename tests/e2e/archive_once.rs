@@ -2,12 +2,11 @@
 //! kind of data it is, and however often it is run.
 
 use std::fs;
-use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use varve_tests::{
-    ArchiveDir, Cluster, KAFKA_VERSIONS, Produce, Scratch, Suite, Transactions, copy, ended, plain_client,
+    Cluster, KAFKA_VERSIONS, Produce, Scratch, Suite, TestArchive, Transactions, copy, ended, plain_client,
     restore_from, runtime, varve,
 };
 
@@ -66,7 +65,7 @@ fn every_kind(version: &str) -> Result<()> {
     kafka.create_topic("empty", 3, 1, &[])?;
 
     let scratch = Scratch::new("archive-once")?;
-    let archive = ArchiveDir::new(scratch.path(), &cluster.bootstrap(), TOPICS)?;
+    let archive = TestArchive::new(scratch.path(), &cluster.bootstrap(), TOPICS)?;
     archive.run_once(&[])?;
     let client = plain_client(&cluster.bootstrap())?;
     let compared = archive.compare(&client, &["plain", "transactions", "cut", "one", "empty"])?;
@@ -79,7 +78,7 @@ fn again() -> Result<()> {
     let kafka = cluster.client();
     kafka.create_topic("t", 2, 1, &[])?;
     let scratch = Scratch::new("archive-again")?;
-    let archive = ArchiveDir::new(scratch.path(), &cluster.bootstrap(), TOPICS)?;
+    let archive = TestArchive::new(scratch.path(), &cluster.bootstrap(), TOPICS)?;
     let client = plain_client(&cluster.bootstrap())?;
     let topic_id = runtime()?.block_on(client.topic("t"))?.topic_id.to_string();
     for round in 0..3_u64 {
@@ -108,7 +107,7 @@ fn misnamed() -> Result<()> {
     kafka.produce("orders", &Produce { count: 5, ..Produce::default() })?;
     let scratch = Scratch::new("archive-misnamed")?;
     let topics = "topics: { include: [orders, ordres, \"none-*\"] }";
-    let archive = ArchiveDir::new(scratch.path(), &cluster.bootstrap(), topics)?;
+    let archive = TestArchive::new(scratch.path(), &cluster.bootstrap(), topics)?;
     let once = |expected: &[&str]| {
         let ended = archive.try_once(&[])?;
         let told: Value = serde_json::from_str(&ended.out)?;
@@ -132,7 +131,7 @@ fn large() -> Result<()> {
     kafka.produce("t", &Produce { count: 150_000, batch_bytes: 200_000, ..Produce::default() })?;
     let scratch = Scratch::new("archive-large")?;
     let extra = format!("{TOPICS}\nsegments: {{ bytes: 32MiB }}\nlimits: {{ memory.bytes: 64MiB }}");
-    let archive = ArchiveDir::new(scratch.path(), &cluster.bootstrap(), &extra)?;
+    let archive = TestArchive::new(scratch.path(), &cluster.bootstrap(), &extra)?;
     archive.run_once(&[])?;
     let client = plain_client(&cluster.bootstrap())?;
     let compared = archive.compare(&client, &["t"])?;
@@ -147,7 +146,7 @@ fn restored() -> Result<()> {
     kafka.create_topic("t", 1, 1, &[])?;
     kafka.produce("t", &Produce { seed: 1, ..Produce::default() })?;
     let scratch = Scratch::new("archive-restored")?;
-    let archive = ArchiveDir::new(scratch.path(), &cluster.bootstrap(), TOPICS)?;
+    let archive = TestArchive::new(scratch.path(), &cluster.bootstrap(), TOPICS)?;
     let topic_id = kafka.describe_topic("t")?.topic_id;
     let node = cluster.broker();
     node.stop()?;
@@ -169,9 +168,8 @@ fn restored() -> Result<()> {
     kafka.produce("t", &Produce { seed: 3, count: 3000, ..Produce::default() })?;
     archive.run_once(&[])?;
     ensure!(archive.branches(&topic_id, 0)? == [0, 1], "{:?}", archive.branches(&topic_id, 0)?);
-    let record = archive.path().join(format!("topics/{topic_id}/0/branches/0000000001.json"));
-    let record: Value =
-        serde_json::from_slice(&fs::read(&record).with_context(|| record.display().to_string())?)?;
+    let record = archive.tier().read(&format!("topics/{topic_id}/0/branches/0000000001.json"))?;
+    let record: Value = serde_json::from_slice(&record)?;
     ensure!(record["reason"] == "restored" && record.get("parent").is_none(), "{record}");
     archive.compare(&plain_client(&cluster.bootstrap())?, &["t"])?;
     let kept = archive.chain(&topic_id, 0, 0)?;
@@ -182,10 +180,9 @@ fn restored() -> Result<()> {
     Ok(())
 }
 
-fn snapshot(archive: &ArchiveDir) -> Result<Value> {
+fn snapshot(archive: &TestArchive) -> Result<Value> {
     let run = |more: &[&str]| -> Result<Value> {
-        let output =
-            Command::new(varve()?).args(["snapshots", &archive.url(), "--json"]).args(more).output()?;
+        let output = varve()?.args(["snapshots", &archive.url(), "--json"]).args(more).output()?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         serde_json::from_str(&text).with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())
     };
@@ -210,7 +207,7 @@ fn open() -> Result<()> {
     kafka.produce_transactions("t", &transactions("done"))?;
     kafka.open_transaction("t", &transactions("open"))?;
     let scratch = Scratch::new("archive-open")?;
-    let archive = ArchiveDir::new(scratch.path(), &cluster.bootstrap(), TOPICS)?;
+    let archive = TestArchive::new(scratch.path(), &cluster.bootstrap(), TOPICS)?;
     // Also where nothing was read: what the archive has tells.
     for _ in 0..2 {
         archive.run_once(&[])?;
@@ -237,7 +234,7 @@ fn gap() -> Result<()> {
     let epoch = runtime()?.block_on(client.topic("t"))?.partitions[0].leader_epoch;
     kafka.delete_records("t", 0, 300)?;
     let scratch = Scratch::new("archive-gap")?;
-    let archive = ArchiveDir::new(scratch.path(), &cluster.bootstrap(), TOPICS)?;
+    let archive = TestArchive::new(scratch.path(), &cluster.bootstrap(), TOPICS)?;
     archive.run_once(&[])?;
     let topic_id = kafka.describe_topic("t")?.topic_id;
     let chain = archive.chain(&topic_id, 0, 0)?;
@@ -256,7 +253,7 @@ fn left_out() -> Result<()> {
         kafka.produce(topic, &Produce { count: 100, ..Produce::default() })?;
     }
     let scratch = Scratch::new("archive-left-out")?;
-    let archive = ArchiveDir::new(scratch.path(), &cluster.bootstrap(), TOPICS)?;
+    let archive = TestArchive::new(scratch.path(), &cluster.bootstrap(), TOPICS)?;
     archive.run_once(&[])?;
     kafka.produce("left", &Produce { count: 23, seed: 1, ..Produce::default() })?;
     let other = ["--set", "topics.include=[read]"];
@@ -274,7 +271,7 @@ fn left_out() -> Result<()> {
         "{shown}"
     );
     // Who makes a snapshot for others says it too; and whoever reads it takes it back.
-    let mut command = Command::new(varve()?);
+    let mut command = varve()?;
     command.args(["archive", "snapshot", "-c"]).arg(archive.config()).args(other);
     ended(command, 0)?;
     ensure!(snapshot(&archive)?["lagging_partitions"] == expected, "it is not told by hand");

@@ -1,14 +1,12 @@
 //! The archiver on a cluster with SASL_SSL, SCRAM and an authorizer: what the docs say it needs is enough, what
 //! lacks of it is told by name, and no secret is told at all.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use url::Url;
-use varve_archive::Archive;
 use varve_archive::record::state::PartitionState;
 use varve_cluster::{
     ClusterState, Part, Reason, RegistryLogin, RegistrySettings, SchemaRegistry, StateParts, collect, diff,
@@ -17,8 +15,8 @@ use varve_format::Id;
 use varve_kafka::client::{Client, Secret, TlsFiles};
 use varve_tests::raw_admin::{allow, commit, disallow, join_new_protocol, set_config, set_quota};
 use varve_tests::{
-    ArchiveDir, Certificates, Cluster, Ended, Look, Permission, Produce, Registry, ResourceName, Scratch,
-    Shared, Suite, TopicLogs, Transactions, documented_permissions, eventually, plain_client, runtime,
+    Certificates, Cluster, Ended, Look, Permission, Produce, Registry, ResourceName, Scratch, Shared, Suite,
+    TestArchive, Tier, TopicLogs, Transactions, documented_permissions, eventually, plain_client, runtime,
     while_producing,
 };
 
@@ -138,7 +136,7 @@ impl Secured {
     }
 
     /// An archiver's configuration for `user`; its secrets are in a file and in the environment.
-    fn archive(&self, dir: &Path, user: &str) -> Result<ArchiveDir> {
+    fn archive(&self, dir: &Path, user: &str) -> Result<TestArchive> {
         std::fs::create_dir_all(dir)?;
         let password = dir.join("password");
         std::fs::write(&password, format!("{PASSWORD}\n"))?;
@@ -171,7 +169,7 @@ schema.registry:
             Registry::USER,
             self.registry.ca_file().display(),
         );
-        let archive = ArchiveDir::of_source(dir, &source, &extra)?;
+        let archive = TestArchive::of_source(dir, &source, &extra)?;
         Ok(archive.env("KAFKA_USER", user).env("REGISTRY_PASSWORD", Registry::PASSWORD))
     }
 
@@ -207,20 +205,11 @@ fn no_secrets(what: &str, bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
-fn no_secrets_below(dir: &Path) -> Result<usize> {
-    let (mut dirs, mut files) = (vec![dir.to_owned()], 0);
-    while let Some(dir) = dirs.pop() {
-        for entry in std::fs::read_dir(dir)? {
-            let path: PathBuf = entry?.path();
-            if path.is_dir() {
-                dirs.push(path);
-            } else {
-                no_secrets(&path.display().to_string(), &std::fs::read(&path)?)?;
-                files += 1;
-            }
-        }
-    }
-    Ok(files)
+/// How many objects have none.
+fn no_secrets_in(tier: &Tier) -> Result<usize> {
+    let keys = tier.list()?;
+    keys.keys().try_for_each(|key| no_secrets(key, &tier.read(key)?))?;
+    Ok(keys.len())
 }
 
 fn enough(secured: &Secured) -> Result<()> {
@@ -272,7 +261,7 @@ fn enough(secured: &Secured) -> Result<()> {
     }
     no_secrets("the logs", said.as_bytes())?;
     no_secrets("the output", ended.out.as_bytes())?;
-    ensure!(no_secrets_below(archive.path())? > 10, "hardly a file");
+    ensure!(no_secrets_in(archive.tier())? > 10, "hardly an object");
     Ok(())
 }
 
@@ -372,7 +361,7 @@ fn one_lacks(secured: &Secured, row: usize, lacks: &Permission, logs: &[TopicLog
 }
 
 /// Of what must not be read nothing is archived, and the rest is; it is said with the ACL that lacks.
-fn orders_lag(secured: &Secured, archive: &ArchiveDir, ended: &Ended) -> Result<()> {
+fn orders_lag(secured: &Secured, archive: &TestArchive, ended: &Ended) -> Result<()> {
     let needs = "Read on Topic orders";
     ensure!(ended.code == Some(1), "{ended:?}");
     let warned = ended.err.lines().any(|l| l.contains("WARN") && l.contains("orders-0") && l.contains(needs));
@@ -385,10 +374,9 @@ fn orders_lag(secured: &Secured, archive: &ArchiveDir, ended: &Ended) -> Result<
 }
 
 /// What the newest snapshot says of partition 0.
-fn partition(archive: &ArchiveDir, topic_id: Id) -> Result<Option<PartitionState>> {
+fn partition(archive: &TestArchive, topic_id: Id) -> Result<Option<PartitionState>> {
     runtime()?.block_on(async {
-        let store = varve_store::open(&archive.url(), &BTreeMap::new()).await?;
-        let archive = Archive::open(store, "").await?;
+        let archive = archive.open().await?;
         let snapshot = archive.latest_snapshot(0).await?.context("no snapshot")?;
         Ok(archive.find(snapshot.record.root.as_ref(), topic_id, 0).await?)
     })

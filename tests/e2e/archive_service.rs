@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use varve_tests::{
-    ArchiveDir, Cluster, Look, Produce, Scratch, Suite, eventually, plain_client, runtime, while_producing,
+    Cluster, Look, Produce, Scratch, Suite, TestArchive, eventually, plain_client, runtime, while_producing,
 };
 
 /// Everything quick: seconds for what takes minutes in earnest.
@@ -35,14 +35,15 @@ fn journal() -> Result<()> {
     let kafka = cluster.client();
     kafka.create_topic("quiet", 20, 1, &[])?;
     let scratch = Scratch::new("archive-journal")?;
-    let archive = ArchiveDir::new(scratch.path(), &cluster.bootstrap(), QUICK)?;
+    let archive = TestArchive::new(scratch.path(), &cluster.bootstrap(), QUICK)?;
     let log = scratch.path().join("archiver.log");
     let mut running = archive.start(&log, &[])?;
     for partition in 0..20 {
         kafka.produce("quiet", &Produce { partition, count: 5, ..Produce::default() })?;
     }
     eventually("all in the journal", Duration::from_secs(10), || {
-        Ok(Look::when(!archive.bundles().is_empty(), (), archive.bundles().len()))
+        let bundles = archive.bundles()?.len();
+        Ok(Look::when(bundles > 0, (), bundles))
     })?;
     let topic_id =
         runtime()?.block_on(plain_client(&cluster.bootstrap())?.topic("quiet"))?.topic_id.to_string();
@@ -55,12 +56,14 @@ fn journal() -> Result<()> {
     })?;
     // The last one of a writer stays, so that its number never comes back.
     eventually("bundles expire", LIMIT, || {
-        Ok(Look::when(archive.bundles().len() == 1, (), archive.bundles().len()))
+        let bundles = archive.bundles()?.len();
+        Ok(Look::when(bundles == 1, (), bundles))
     })?;
     // What only the journal has outlives a kill, and what the brokers delete meanwhile.
     kafka.produce("quiet", &Produce { count: 7, seed: 3, ..Produce::default() })?;
     eventually("in the journal", Duration::from_secs(10), || {
-        Ok(Look::when(archive.bundles().len() > 1, (), archive.bundles().len()))
+        let bundles = archive.bundles()?.len();
+        Ok(Look::when(bundles > 1, (), bundles))
     })?;
     let before = runtime()?.block_on(read(&cluster, "quiet"))?;
     running.kill();
@@ -89,7 +92,7 @@ fn killed() -> Result<()> {
     let cluster = Cluster::builder().start()?;
     cluster.client().create_topic("t", 4, 1, &[])?;
     let scratch = Scratch::new("archive-killed")?;
-    let archive = ArchiveDir::new(scratch.path(), &cluster.bootstrap(), QUICK)?;
+    let archive = TestArchive::new(scratch.path(), &cluster.bootstrap(), QUICK)?;
     let log = scratch.path().join("archiver.log");
     while_producing(&cluster, "t", 4, || {
         for _ in 0..50 {
@@ -110,7 +113,7 @@ fn killed() -> Result<()> {
 }
 
 /// Every chain grows, without anything but the service that runs.
-fn goes_on(archive: &ArchiveDir, topic_id: &str, partitions: i32) -> Result<()> {
+fn goes_on(archive: &TestArchive, topic_id: &str, partitions: i32) -> Result<()> {
     let ends = || -> Result<Vec<i64>> {
         let end = |p| Ok(archive.chain(topic_id, p, 0)?.last().map_or(0, |o| o.end_offset()));
         (0..partitions).map(end).collect()
@@ -124,7 +127,7 @@ fn goes_on(archive: &ArchiveDir, topic_id: &str, partitions: i32) -> Result<()> 
 }
 
 /// What is left is archived, then all of it compared and proven.
-fn finish(cluster: &Cluster, archive: &ArchiveDir, topics: &[&str]) -> Result<()> {
+fn finish(cluster: &Cluster, archive: &TestArchive, topics: &[&str]) -> Result<()> {
     archive.run_once(&[])?;
     let compared = archive.compare(&plain_client(&cluster.bootstrap())?, topics)?;
     ensure!(compared.objects > 0 && compared.bytes > 0, "{compared:?}");
@@ -136,7 +139,7 @@ fn two() -> Result<()> {
     let cluster = Cluster::builder().start()?;
     cluster.client().create_topic("t", 4, 1, &[])?;
     let scratch = Scratch::new("archive-two")?;
-    let archive = ArchiveDir::new(scratch.path(), &cluster.bootstrap(), QUICK)?;
+    let archive = TestArchive::new(scratch.path(), &cluster.bootstrap(), QUICK)?;
     while_producing(&cluster, "t", 4, || {
         let logs = ["a", "b"].map(|name| scratch.path().join(format!("{name}.log")));
         let a = archive.start(&logs[0], &["--set", "journal.name=a"])?;
@@ -156,7 +159,7 @@ fn group() -> Result<()> {
     cluster.client().create_topic("t", 12, 1, &[])?;
     let scratch = Scratch::new("archive-group")?;
     let extra = format!("{QUICK}\ngroup: {{ id: archivers, session.timeout: 6s }}");
-    let archive = ArchiveDir::new(scratch.path(), &cluster.bootstrap(), &extra)?;
+    let archive = TestArchive::new(scratch.path(), &cluster.bootstrap(), &extra)?;
     let client = plain_client(&cluster.bootstrap())?;
     let topic_id = runtime()?.block_on(client.topic("t"))?.topic_id.to_string();
     while_producing(&cluster, "t", 12, || {
@@ -183,7 +186,7 @@ fn leaders() -> Result<()> {
     let cluster = Cluster::builder().nodes(3).start()?;
     cluster.client().create_topic("t", 6, 3, &[("min.insync.replicas", "2")])?;
     let scratch = Scratch::new("archive-leaders")?;
-    let archive = ArchiveDir::new(scratch.path(), &cluster.bootstrap(), QUICK)?;
+    let archive = TestArchive::new(scratch.path(), &cluster.bootstrap(), QUICK)?;
     let client = plain_client(&cluster.bootstrap())?;
     let topic_id = runtime()?.block_on(client.topic("t"))?.topic_id.to_string();
     let log = scratch.path().join("archiver.log");
@@ -213,7 +216,7 @@ fn unclean() -> Result<()> {
     let kafka = cluster.client();
     kafka.create_topic("t", 1, 2, &[("min.insync.replicas", "1")])?;
     let scratch = Scratch::new("archive-unclean")?;
-    let archive = ArchiveDir::new(scratch.path(), &cluster.bootstrap(), QUICK)?;
+    let archive = TestArchive::new(scratch.path(), &cluster.bootstrap(), QUICK)?;
     kafka.produce("t", &Produce { count: 1000, seed: 1, ..Produce::default() })?;
     let leader = cluster.leader("t", 0)?.id;
     let replicas = kafka.describe_topic("t")?.partitions[0].replicas.clone();
@@ -250,7 +253,7 @@ fn overtaken() -> Result<()> {
     let kafka = cluster.client();
     kafka.create_topic("t", 1, 1, &[("segment.bytes", "1048576")])?;
     let scratch = Scratch::new("archive-overtaken")?;
-    let archive = ArchiveDir::new(scratch.path(), &cluster.bootstrap(), QUICK)?;
+    let archive = TestArchive::new(scratch.path(), &cluster.bootstrap(), QUICK)?;
     kafka.produce("t", &Produce { count: 1000, seed: 1, ..Produce::default() })?;
     archive.run_once(&[])?;
     kafka.produce("t", &Produce { count: 4000, seed: 2, ..Produce::default() })?;

@@ -2,14 +2,13 @@
 //! markers and puts others on top. Nothing is lost by it, everything of it is told, and no archiver is led astray.
 
 use std::collections::BTreeMap;
-use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use varve_tests::{
-    ArchiveDir, Bucket, Cluster, MINIO_PASSWORD, MINIO_REGION, MINIO_USER, Minio, Produce, Scratch, Suite,
-    TopicLogs, plain_client, varve,
+    Bucket, Cluster, MINIO_PASSWORD, MINIO_REGION, MINIO_USER, Minio, Produce, Scratch, StoreKind, Suite,
+    TestArchive, Tier, TopicLogs, plain_client, varve,
 };
 
 const ONCE: &str = "topics: { include: [\"*\"] }";
@@ -20,6 +19,7 @@ snapshots: { interval: 3s, wait: 5s }";
 
 pub(crate) fn suite() -> Suite {
     Suite::new()
+        .only_on(&[StoreKind::File, StoreKind::S3], "it is about S3")
         .test("a_bucket_with_versions", || tampered(false))
         .test("a_bucket_under_an_object_lock", || tampered(true))
         .test("hidden_while_the_archiver_runs", hidden_meanwhile)
@@ -49,16 +49,15 @@ impl Store {
         ]
     }
 
-    fn archive(&self, scratch: &Scratch, cluster: &Cluster, extra: &str) -> Result<ArchiveDir> {
-        let settings = self.settings();
-        let lines: Vec<_> = settings.iter().map(|(key, value)| format!("  {key}: \"{value}\"")).collect();
-        let archive = format!("archive:\n  url: \"s3://archive/prod\"\n{}", lines.join("\n"));
-        ArchiveDir::with(scratch.path(), &cluster.bootstrap(), &archive, extra)
+    fn archive(&self, scratch: &Scratch, cluster: &Cluster, extra: &str) -> Result<TestArchive> {
+        let tier = Tier::s3_in(&self.minio, self.bucket.clone(), "prod");
+        let source = format!("source: {{ bootstrap.servers: \"{}\" }}", cluster.bootstrap());
+        TestArchive::on(tier, scratch.path(), &source, extra)
     }
 
     /// Exit code, standard output, standard error.
     fn varve(&self, command: &str, args: &[&str]) -> Result<(i32, Vec<u8>, String)> {
-        let mut run = Command::new(varve()?);
+        let mut run = varve()?;
         run.args([command, "s3://archive/prod"]).args(args);
         for (key, value) in self.settings() {
             run.arg("--store-config").arg(format!("{key}={value}"));

@@ -57,7 +57,7 @@ impl Written {
 
     /// Runs a command to its end, however it ends; its debug log too.
     fn command(&mut self, args: &[&str]) -> Result<()> {
-        let mut command = Command::new(varve()?);
+        let mut command = varve()?;
         let output = command.args(args).env("VARVE_LOG", "debug").output()?;
         self.add(format!("varve {args:?}: {}", output.status), [output.stdout, output.stderr].concat());
         Ok(())
@@ -203,7 +203,7 @@ fn archived(
     ])?;
     written.command(&["archive", "run", "-c", &path, "--once", "--json"])?;
     let log = scratch.path().join("archiver.log");
-    let mut run = Command::new(varve()?);
+    let mut run = varve()?;
     run.args(["archive", "run", "-c", &path]).env("VARVE_LOG", "debug");
     let running = varve_tests::Running::begin(run, &log)?;
     eventually("the archiver answers", Duration::from_secs(30), || {

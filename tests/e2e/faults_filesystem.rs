@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use varve_tests::{
-    Cluster, Consume, Fault, Look, Produce, Scratch, Shared, Suite, Tier, TierSegment, Unavailable,
-    eventually, ride_out,
+    Cluster, Consume, Fault, Look, Produce, Scratch, Shared, StoreKind, Suite, Tier, TierSegment,
+    Unavailable, eventually, ride_out,
 };
 
 struct Setup {
@@ -20,6 +20,7 @@ struct Setup {
 pub(crate) fn suite() -> Suite {
     let shared = Shared::new(setup);
     Suite::new()
+        .only_on(&[StoreKind::File], "it is about a filesystem's faults")
         .test_with(&shared, "the_store_goes_away_and_comes_back", the_store_goes_away_and_comes_back)
         .test_with(
             &shared,

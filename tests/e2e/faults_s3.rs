@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use varve_tests::{
-    Cluster, Consume, Fault, Minio, Produce, Proxy, Shared, Suite, Throttle, Tier, Toxiproxy, Weather,
-    ride_out,
+    Cluster, Consume, Fault, Minio, Produce, Proxy, Shared, StoreKind, Suite, Throttle, Tier, Toxiproxy,
+    Weather, ride_out,
 };
 
 /// The broker speaks to toxiproxy, that to the throttle, and that to MinIO.
@@ -22,6 +22,7 @@ struct Setup {
 pub(crate) fn suite() -> Suite {
     let shared = Shared::new(setup);
     Suite::new()
+        .only_on(&[StoreKind::File, StoreKind::S3], "it is about S3")
         .test_with(&shared, "the_server_is_down", the_server_is_down)
         .test_with(&shared, "the_server_is_slow", the_server_is_slow)
         .test_with(&shared, "the_server_throttles", the_server_throttles)

@@ -130,7 +130,7 @@ fn shredded(setup: &Setup) -> Result<()> {
     let token = format!("kms.vault.token={TOKEN}");
     let keys = ["--kek", &setup.vault.key("brokers"), "--key-config", &token].map(str::to_owned);
     let command = |args: &[&str]| -> Result<_> {
-        let mut command = std::process::Command::new(varve()?);
+        let mut command = varve()?;
         command.arg("keys").args(args).args(&keys);
         Ok(command)
     };

@@ -1,13 +1,12 @@
 //! What was archived last is in a snapshot, also of a topic that is gone, and of a cluster that is.
 
 use std::net::TcpListener;
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use varve_tests::{
-    ArchiveDir, Cluster, Look, Produce, Running, Scratch, Suite, Transactions, ended, eventually, http_get,
+    Cluster, Look, Produce, Running, Scratch, Suite, TestArchive, Transactions, ended, eventually, http_get,
     varve,
 };
 
@@ -31,7 +30,7 @@ pub(crate) fn suite() -> Suite {
 
 struct World {
     cluster: Cluster,
-    archive: ArchiveDir,
+    archive: TestArchive,
     scratch: Scratch,
 }
 
@@ -51,7 +50,7 @@ impl World {
             "source: {{ bootstrap.servers: \"{}\", default.api.timeout.ms: 4000, request.timeout.ms: 2000 }}",
             cluster.bootstrap()
         );
-        let archive = ArchiveDir::of_source(scratch.path(), &source, &format!("{CONFIG}\n{extra}"))?;
+        let archive = TestArchive::of_source(scratch.path(), &source, &format!("{CONFIG}\n{extra}"))?;
         Ok(Self { cluster, archive, scratch })
     }
 
@@ -66,7 +65,7 @@ impl World {
 
     /// The partition, as of a snapshot or now.
     fn listed(&self, at: &str) -> Result<Value> {
-        let mut command = Command::new(varve()?);
+        let mut command = varve()?;
         command.args(["ls", &self.archive.url(), TOPIC, "--snapshot", at, "--json"]);
         Ok(serde_json::from_str(&ended(command, 0)?.0)?)
     }
@@ -120,7 +119,7 @@ fn deleted() -> Result<()> {
     ensure!(as_it_was["end_offset"].as_u64() == Some(COUNT), "the last snapshot had it all: {as_it_was}");
     world.wait_deleted(2 * COUNT)?;
     // It stays so, also where somebody else makes the snapshot, who has read nothing.
-    let mut command = Command::new(varve()?);
+    let mut command = varve()?;
     command.args(["archive", "snapshot", "-c"]).arg(world.archive.config());
     ended(command, 0)?;
     world.wait_deleted(2 * COUNT)?;
@@ -166,7 +165,7 @@ fn away_before() -> Result<()> {
     let archiver = world.archived()?;
     archiver.kill();
     world.produce(3)?;
-    let mut command = Command::new(varve()?);
+    let mut command = varve()?;
     command.args(["archive", "snapshot", "--wait", "0s", "-c"]).arg(world.archive.config());
     ended(command, 1)?;
     let lags = |listed: &Value| {
@@ -181,7 +180,7 @@ fn away_before() -> Result<()> {
     std::thread::sleep(Duration::from_secs(15));
     ensure!(archiver.terminate()?.success(), "it did not end well");
     ensure!(world.newest()? == before, "nothing new, and yet a snapshot");
-    let mut command = Command::new(varve()?);
+    let mut command = varve()?;
     command.args(["archive", "snapshot", "--without-cluster", "--json", "-c"]).arg(world.archive.config());
     let made: Value = serde_json::from_str(&ended(command, 0)?.0)?;
     ensure!(made["lagging"] == 1 && made["cluster_state_of"]["snapshot"] == before, "{made}");

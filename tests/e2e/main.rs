@@ -33,8 +33,9 @@ mod runbooks;
 mod segment_files;
 mod shim;
 mod smoke_versions;
+mod stores;
 mod three_brokers;
-mod tier_filesystem;
+mod tier;
 mod tier_s3;
 mod upgrade;
 mod varve_command;
@@ -78,8 +79,9 @@ const SUITES: &[Named] = &[
     ("segment_files", segment_files::suite),
     ("shim", shim::suite),
     ("smoke_versions", smoke_versions::suite),
+    ("stores", stores::suite),
     ("three_brokers", three_brokers::suite),
-    ("tier_filesystem", tier_filesystem::suite),
+    ("tier", tier::suite),
     ("tier_s3", tier_s3::suite),
     ("upgrade", upgrade::suite),
     ("varve_command", varve_command::suite),

@@ -4,15 +4,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
 use varve_kafka::client::admin::{ConfigResource, ConfigSource};
 use varve_kafka::client::{Client, ClientConfig};
 use varve_tests::raw_admin::{commit, create_topics, set_config, set_quota};
 use varve_tests::{
-    ArchiveDir, Archived, Cluster, KAFKA_VERSION, KAFKA_VERSIONS, Look, Produce, Scratch, Shared, Suite,
-    Tier, TopicLogs, Transactions, copy, ended, eventually, has_left, kafka_jars, of_plan, plain_client,
+    Archived, Cluster, KAFKA_VERSION, KAFKA_VERSIONS, Look, Produce, Scratch, Shared, Suite, TestArchive,
+    Tier, TopicLogs, Transactions, ended, eventually, has_left, kafka_jars, of_plan, plain_client,
     restore_from, runtime, same_logs, varve, writers_go_on,
 };
 
@@ -51,7 +51,7 @@ pub(crate) fn suite() -> Suite {
 /// An archive of a cluster that is gone.
 struct Source {
     logs: Vec<TopicLogs>,
-    archive: ArchiveDir,
+    archive: TestArchive,
     cluster_id: String,
     scratch: Scratch,
 }
@@ -102,7 +102,7 @@ impl Source {
         kafka.set_scram_user(USER, "SCRAM-SHA-512", "as it was")?;
         let scratch = Scratch::new("restore")?;
         let extra = "topics: { include: [\"*\"] }";
-        let archive = ArchiveDir::new(scratch.path(), &cluster.bootstrap(), extra)?;
+        let archive = TestArchive::new(scratch.path(), &cluster.bootstrap(), extra)?;
         archive.run_once(&[])?;
         // The archive has what is before the log start now, and a batch that lies across it.
         kafka.delete_records("trimmed", 0, 1111)?;
@@ -363,7 +363,7 @@ fn refused(source: &Source) -> Result<()> {
     }
     let (_, err) = ended(source.restore(&cluster, &source.plan("later"), &["--at", "99"])?, 2)?;
     ensure!(err.contains("snapshot 99"), "{err}");
-    let mut command = Command::new(varve()?);
+    let mut command = varve()?;
     command.args(["restore", "--from", &source.archive.url(), "--to", &cluster.bootstrap(), "--dry-run"]);
     command.args(["--controller", &cluster.bootstrap(), "--topics", "empty", "--plan"]);
     let (out, _) = ended(
@@ -381,7 +381,7 @@ fn refused(source: &Source) -> Result<()> {
 /// The target's brokers have no tiered storage, and refuse topics that want it.
 fn untiered() -> Result<()> {
     let scratch = Scratch::new("untiered")?;
-    let source = Cluster::builder().tier(&Tier::filesystem(&scratch.path().join("tier"))?).start()?;
+    let source = Cluster::builder().tier(&Tier::chosen(&scratch.path().join("tier"))?).start()?;
     let kafka = source.client();
     kafka.create_tiered_topic(
         "tiered",
@@ -395,7 +395,7 @@ fn untiered() -> Result<()> {
     let plan = archived.plan("untiered");
     let (out, _) = ended(restore_from(&archived.archive.url(), &target, &plan, &[])?, 0)?;
     ensure!(out.contains("not as it was: topic tiered was tiered"), "{out}");
-    let released = Command::new(varve()?).args(["restore", "release", "--yes"]).arg(&plan).output()?;
+    let released = varve()?.args(["restore", "release", "--yes"]).arg(&plan).output()?;
     let said = String::from_utf8_lossy(&[released.stdout, released.stderr].concat()).into_owned();
     let left_out = "without local.retention.bytes, local.retention.ms, remote.storage.enable: the brokers";
     ensure!(released.status.success() && said.contains(left_out), "{}: {said}", released.status);
@@ -412,48 +412,17 @@ fn untiered() -> Result<()> {
 fn damaged(source: &Source) -> Result<()> {
     let cluster = Cluster::builder().start()?;
     let dir = Scratch::new("damaged")?;
-    let root = dir.path().join("archive");
-    copy(source.archive.path(), &root)?;
-    let object = largest(&root.join("topics"))?.context("no object")?;
-    let mut bytes = std::fs::read(&object)?;
-    bytes[5000] ^= 1;
-    let mut permissions = std::fs::metadata(&object)?.permissions();
-    #[expect(clippy::permissions_set_readonly_false, reason = "it is ours, and thrown away")]
-    permissions.set_readonly(false);
-    std::fs::set_permissions(&object, permissions)?;
-    std::fs::write(&object, bytes)?;
-    let mut command = Command::new(varve()?);
-    let url = format!("file://{}", root.display());
-    command.args(["restore", "--from", &url, "--to", &cluster.bootstrap()]);
-    command.args(["--controller", &cluster.controllers(), "--yes", "--plan"]).arg(dir.path().join("a.plan"));
+    let copy = source.archive.copied(dir.path())?;
+    let objects = copy.tier().list_below("topics/")?;
+    let objects = objects.into_iter().filter(|(key, _)| key.ends_with(".varve"));
+    let (object, _) = objects.max_by_key(|(_, bytes)| *bytes).context("no object")?;
+    copy.tier().flip(&object, 5000)?;
+    let command = restore_from(&copy.url(), &cluster, &dir.path().join("a.plan"), &[])?;
     let (_, err) = ended(command, 2)?;
-    let name = object.file_name().and_then(|n| n.to_str()).context("a name")?;
+    let name = object.rsplit('/').next().context("a name")?;
     ensure!(err.contains(name) && err.contains("varve restore cleanup"), "{err}");
     ended(of_plan("cleanup", &dir.path().join("a.plan"), &["--yes"])?, 0)?;
     has_left(&cluster)
-}
-
-fn largest(dir: &Path) -> Result<Option<PathBuf>> {
-    let (mut dirs, mut found) = (vec![dir.to_owned()], None::<(u64, PathBuf)>);
-    while let Some(dir) = dirs.pop() {
-        for entry in std::fs::read_dir(&dir)? {
-            let path = entry?.path();
-            if path.is_dir() {
-                dirs.push(path);
-                continue;
-            }
-            let bytes = std::fs::metadata(&path)?.len();
-            if path.extension().is_some_and(|e| e == "varve")
-                && found.as_ref().is_none_or(|(most, _)| bytes > *most)
-            {
-                found = Some((bytes, path));
-            }
-        }
-    }
-    if found.is_none() {
-        bail!("no object below {}", dir.display());
-    }
-    Ok(found.map(|(_, path)| path))
 }
 
 /// One that is made, and lets its user in.
@@ -493,7 +462,7 @@ fn drilled(source: &Source) -> Result<()> {
     let work = Scratch::new("drill")?;
     let report = work.path().join("report.json");
     let drill = |kafka: &Path| -> Result<Command> {
-        let mut command = Command::new(varve()?);
+        let mut command = varve()?;
         command.args(["drill", "--from", &source.archive.url(), "--sample", "50%", "--seed", "3", "--json"]);
         command.arg("--kafka").arg(kafka).arg("--work").arg(work.path()).arg("--report").arg(&report);
         Ok(command)

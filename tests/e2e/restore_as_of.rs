@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, ensure};
 use varve_tests::raw_admin::commit;
 use varve_tests::{
-    ArchiveDir, Cluster, Produce, Scratch, Shared, Suite, TopicLogs, Transactions, ended, plain_client,
+    Cluster, Produce, Scratch, Shared, Suite, TestArchive, TopicLogs, Transactions, ended, plain_client,
     restore_from, runtime, same_logs,
 };
 
@@ -29,7 +29,7 @@ struct Source {
     between_ms: i64,
     between: Vec<TopicLogs>,
     all: Vec<TopicLogs>,
-    archive: ArchiveDir,
+    archive: TestArchive,
     scratch: Scratch,
 }
 
@@ -43,7 +43,7 @@ impl Source {
         let scratch = Scratch::new("as-of")?;
         let extra = "topics: { include: [\"*\"] }\njournal: { rpo: 2s }\n\
                      segments: { bytes: 4MiB, min.bytes: 512KiB }";
-        let archive = ArchiveDir::new(scratch.path(), &cluster.bootstrap(), extra)?;
+        let archive = TestArchive::new(scratch.path(), &cluster.bootstrap(), extra)?;
         let running = archive.start(&scratch.path().join("first.log"), &[])?;
         write(&cluster, 0, None)?;
         // What claims to be younger than it is: that it was there is known by who saw it.

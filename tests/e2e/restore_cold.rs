@@ -3,15 +3,17 @@
 use anyhow::{Context, Result, ensure};
 use aws_sdk_s3::types::StorageClass;
 use varve_tests::{
-    Archived, Bucket, Cluster, MINIO_PASSWORD, MINIO_REGION, MINIO_USER, Moto, Suite, Tier, USUAL, ended,
-    has_left, restore_from, write_usual,
+    Archived, Bucket, Cluster, MINIO_PASSWORD, MINIO_REGION, MINIO_USER, Moto, StoreKind, Suite, USUAL,
+    ended, has_left, restore_from, write_usual,
 };
 
 const BUCKET: &str = "cold";
 const COLD: &str = "plain";
 
 pub(crate) fn suite() -> Suite {
-    Suite::new().test("what_is_cold_is_told_before_and_restored_when_it_is_thawed", cold)
+    Suite::new()
+        .only_on(&[StoreKind::File, StoreKind::S3], "it is about S3")
+        .test("what_is_cold_is_told_before_and_restored_when_it_is_thawed", cold)
 }
 
 fn cold() -> Result<()> {
@@ -21,9 +23,9 @@ fn cold() -> Result<()> {
     drop(source);
     let moto = Moto::start()?;
     let bucket = moto.bucket(BUCKET)?;
-    let root = archived.archive.path();
-    for key in Tier::filesystem(root)?.list()?.keys() {
-        bucket.put(key, std::fs::read(root.join(key))?)?;
+    let tier = archived.archive.tier();
+    for key in tier.list()?.keys() {
+        bucket.put(key, tier.read(key)?)?;
     }
     let frozen = freeze(&archived, &bucket)?;
 

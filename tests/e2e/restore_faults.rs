@@ -2,7 +2,6 @@
 //! session, the store. It goes on, every byte is there, and nothing of ours is left. And what holds afterwards, when
 //! brokers start anew, or die.
 
-use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -10,8 +9,8 @@ use anyhow::{Context, Result, ensure};
 use varve_kafka::protocol::Batches;
 use varve_tests::{
     Archived, At, Cluster, Consume, KAFKA_VERSION, Look, Minio, Node, Produce, Restoring, Scratch, Shared,
-    Suite, Throttle, Tier, TopicLogs, USUAL, Weather, active_controller, copy, dumped_batches, ended,
-    eventually, has_left, is_registered, of_plan, plain_client, restore_from, runtime, write_usual,
+    StoreKind, Suite, Throttle, Tier, TopicLogs, USUAL, Weather, active_controller, dumped_batches, ended,
+    eventually, has_left, is_registered, of_plan, only_on, plain_client, restore_from, runtime, write_usual,
     writers_go_on,
 };
 
@@ -203,16 +202,13 @@ fn rolled(world: &World) -> Result<()> {
 
 /// Once where the store's own tries help, and once where they don't: then the brokers' do.
 fn reads_fail(world: &World) -> Result<()> {
+    only_on(&[StoreKind::File, StoreKind::S3], "it is about S3")?;
     let minio = Minio::start()?;
     let throttle = Throttle::start(minio.port)?;
     let store = Tier::s3(&minio, "archive", "")?.through(throttle.port);
-    let root = world.archived.archive.path();
-    for key in Tier::filesystem(root)?.list()?.keys() {
-        store.write(key, &std::fs::read(root.join(key))?)?;
-    }
-    let settings = store.rsm_config();
-    let settings = settings.iter().filter(|(key, _)| *key != "store.url");
-    let settings: Vec<String> = settings.map(|(key, value)| format!("{key}={value}")).collect();
+    world.archived.archive.tier().copy_to(&store)?;
+    let settings = store.settings();
+    let settings: Vec<String> = settings.iter().map(|(key, value)| format!("{key}={value}")).collect();
     let mut access: Vec<&str> =
         settings.iter().flat_map(|setting| ["--store-config", setting.as_str()]).collect();
 
@@ -248,27 +244,25 @@ fn reads_fail(world: &World) -> Result<()> {
 /// everything else is there.
 fn damaged(world: &World) -> Result<()> {
     let dir = Scratch::new("damaged")?;
-    let root = dir.path().join("archive");
-    copy(world.archived.archive.path(), &root)?;
-    let chain = |topic: &str, partition: i32| -> Result<Vec<PathBuf>> {
+    let archive = world.archived.archive.copied(dir.path())?;
+    let tier = archive.tier();
+    let chain = |topic: &str, partition: i32| -> Result<Vec<String>> {
         let logs = world.archived.logs.iter().find(|logs| logs.topic == topic).context("no such topic")?;
-        let chain = world.archived.archive.chain(&logs.topic_id, partition, 0)?;
-        let below = |path: &Path| -> Result<PathBuf> {
-            Ok(root.join(path.strip_prefix(world.archived.archive.path())?))
-        };
-        chain.iter().filter(|object| object.gap.is_none()).map(|object| below(&object.path)).collect()
+        let chain = archive.chain(&logs.topic_id, partition, 0)?;
+        Ok(chain.into_iter().filter(|object| object.gap.is_none()).map(|object| object.key).collect())
     };
     let (first, second, third) = (chain(PLAIN, 0)?, chain(PLAIN, 1)?, chain(PLAIN, 2)?);
     let counts = [&first, &second, &third].map(Vec::len);
     ensure!(counts.iter().all(|count| *count > 1), "{counts:?} objects");
-    flip(&first[0], 400_000)?;
-    std::fs::remove_file(&second[0])?;
+    let trimmed = chain("trimmed", 0)?;
+    tier.flip(&first[0], 400_000)?;
+    tier.remove(&second[0])?;
     let last = third.last().context("no object")?;
-    flip(last, std::fs::metadata(last)?.len() - 10)?;
-    flip(&chain("trimmed", 0)?[0], 200)?;
+    tier.flip(last, tier.read(last)?.len() - 10)?;
+    tier.flip(&trimmed[0], 200)?;
 
     world.clear()?;
-    let url = format!("file://{}", root.display());
+    let url = archive.url();
     let plan = dir.path().join("without.plan");
     let (_, err) = ended(restore_from(&url, &world.target, &plan, &["--replication-factor", "3"])?, 2)?;
     ensure!(err.contains(".varve"), "{err}");
@@ -325,19 +319,17 @@ fn damaged(world: &World) -> Result<()> {
 /// A plan passes over what it names: what is damaged later ends it before a byte of that is served.
 fn damaged_meanwhile(world: &World) -> Result<()> {
     let dir = Scratch::new("damaged-meanwhile")?;
-    let root = dir.path().join("archive");
-    copy(world.archived.archive.path(), &root)?;
+    let archive = world.archived.archive.copied(dir.path())?;
     let logs = world.archived.logs.iter().find(|logs| logs.topic == PLAIN).context("no such topic")?;
-    let chain = world.archived.archive.chain(&logs.topic_id, 0, 0)?;
-    let object = chain.iter().find(|object| object.gap.is_none()).context("no object")?;
-    let object = root.join(object.path.strip_prefix(world.archived.archive.path())?);
-    flip(&object, 400_000)?;
+    let chain = archive.chain(&logs.topic_id, 0, 0)?;
+    let object = &chain.iter().find(|object| object.gap.is_none()).context("no object")?.key;
+    archive.tier().flip(object, 400_000)?;
     world.clear()?;
     let plan = dir.path().join("meanwhile.plan");
-    let url = format!("file://{}", root.display());
+    let url = archive.url();
     let extra = ["--replication-factor", "3", "--skip-corrupt", "--dry-run"];
     ended(restore_from(&url, &world.target, &plan, &extra)?, 0)?;
-    flip(&object, 200_000)?;
+    archive.tier().flip(object, 200_000)?;
     let (_, err) = ended(of_plan("apply", &plan, &["--yes"])?, 2)?;
     ensure!(err.contains(".varve") && err.contains("what the plan passes over, and no more"), "{err}");
     for node in &world.target.nodes {
@@ -348,14 +340,6 @@ fn damaged_meanwhile(world: &World) -> Result<()> {
     }
     ended(of_plan("cleanup", &plan, &["--yes"])?, 0)?;
     has_left(&world.target)
-}
-
-fn flip(path: &Path, at: u64) -> Result<()> {
-    let mut bytes = std::fs::read(path)?;
-    *bytes.get_mut(usize::try_from(at)?).context("a shorter object")? ^= 1;
-    // A new file in its place: objects are read-only.
-    std::fs::remove_file(path)?;
-    Ok(std::fs::write(path, bytes)?)
 }
 
 /// The batches that have none of these offsets; none has some of them only.

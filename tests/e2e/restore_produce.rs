@@ -12,8 +12,8 @@ use rand::{Rng as _, SeedableRng as _};
 use varve_kafka::protocol::Batches;
 use varve_tests::raw_admin::commit;
 use varve_tests::{
-    ArchiveDir, At, Client as Kafka, Cluster, Consume, KAFKA_VERSION, Look, Produce, Restoring, Scratch,
-    Shared, Suite, TopicLogs, Toxiproxy, Transactions, ended, eventually, of_plan, plain_client, runtime,
+    At, Client as Kafka, Cluster, Consume, KAFKA_VERSION, Look, Produce, Restoring, Scratch, Shared, Suite,
+    TestArchive, TopicLogs, Toxiproxy, Transactions, ended, eventually, of_plan, plain_client, runtime,
     varve,
 };
 
@@ -47,7 +47,7 @@ type Seen = BTreeMap<(String, u32), (u64, String)>;
 
 /// An archive of a cluster that is gone.
 struct Source {
-    archive: ArchiveDir,
+    archive: TestArchive,
     /// Of committed records.
     seen: Seen,
     /// Of the first partition of each topic with a group's offset: the record that comes next.
@@ -124,7 +124,7 @@ impl Source {
             next.insert(topic.to_owned(), consume(&kafka, topic, 0, COMMITTED, Some(1))?.1);
         }
         let scratch = Scratch::new("restore-produce")?;
-        let archive = ArchiveDir::new(scratch.path(), &cluster.bootstrap(), "topics: { include: [\"*\"] }")?;
+        let archive = TestArchive::new(scratch.path(), &cluster.bootstrap(), "topics: { include: [\"*\"] }")?;
         archive.run_once(&[])?;
         Ok(Self { archive, seen: seen(&kafka)?, next, scratch })
     }
@@ -135,7 +135,7 @@ impl Source {
 
     /// `varve restore`, told no controller.
     fn restore(&self, cluster: &Cluster, plan: &Path, extra: &[&str]) -> Result<Command> {
-        let mut command = Command::new(varve()?);
+        let mut command = varve()?;
         command.args(["restore", "--from", &self.archive.url(), "--to", &cluster.bootstrap()]);
         command.args(["--yes", "--plan"]).arg(plan).args(extra);
         Ok(command)
@@ -268,9 +268,9 @@ fn groups(source: &Source, cluster: &Cluster) -> Result<()> {
 /// The map stands beside the archive, and says where a record went.
 fn kept(source: &Source, report: &serde_json::Value) -> Result<()> {
     let id = report["restore_id"].as_str().context("no id")?;
-    let dir = source.archive.path().join("restores").join(id);
-    ensure!(dir.join("about.json").is_file(), "no record in {}", dir.display());
-    let map = std::fs::read_to_string(dir.join("0000000000.map"))?;
+    let (tier, folder) = (source.archive.tier(), format!("restores/{id}"));
+    tier.read(&format!("{folder}/about.json")).context("no record of it")?;
+    let map = String::from_utf8(tier.read(&format!("{folder}/0000000000.map"))?)?;
     // Of the second partition of trimmed.
     ensure!(map.lines().any(|line| line.ends_with(" 1 1200 0 300")), "{map}");
     ensure!(map.lines().count() > 70, "transactions and compaction make runs: {map}");
@@ -386,7 +386,7 @@ fn forgetful(source: &Source) -> Result<()> {
     let builder = Cluster::builder().proxied_listener("FAR", "PLAINTEXT", &toxiproxy);
     let cluster = builder.property(FORGETS.0, FORGETS.1).start()?;
     let plan = source.plan("forgotten");
-    let mut command = Command::new(varve()?);
+    let mut command = varve()?;
     command.args(["restore", "--from", &source.archive.url(), "--to", &cluster.bootstrap_of("FAR")?]);
     command.args(["--yes", "--throttle", "400KiB", "--patience", "2m", "--plan"]).arg(&plan);
     command.env("VARVE_LOG", "debug");

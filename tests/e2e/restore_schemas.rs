@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use url::Url;
 use varve_cluster::{RegistrySettings, SchemaRegistry, SchemaState, SchemaVersion, read_registry};
 use varve_tests::{
-    ArchiveDir, Cluster, Import, Registry, Scratch, Shared, Suite, ended, of_plan, runtime, varve,
+    Cluster, Import, Registry, Scratch, Shared, Suite, TestArchive, ended, of_plan, runtime, varve,
 };
 
 const TOPIC: &str = "orders";
@@ -40,7 +40,7 @@ pub(crate) fn suite() -> Suite {
 /// The archive of a cluster and a registry, and an empty cluster.
 struct Scene {
     source: SchemaState,
-    archive: ArchiveDir,
+    archive: TestArchive,
     target: Cluster,
     scratch: Scratch,
 }
@@ -53,7 +53,7 @@ impl Scene {
         let scratch = Scratch::new("restore-schemas")?;
         let extra =
             format!("topics: {{ include: [\"*\"] }}\nschema.registry: {{ url: \"{}\" }}", registry.url());
-        let archive = ArchiveDir::new(scratch.path(), &cluster.bootstrap(), &extra)?;
+        let archive = TestArchive::new(scratch.path(), &cluster.bootstrap(), &extra)?;
         archive.run_once(&[])?;
         let source = state(&registry)?;
         drop(cluster);
@@ -66,7 +66,7 @@ impl Scene {
 
     /// The topic gets the name of the plan, so that one cluster does for all.
     fn restore(&self, name: &str, registry: &str, extra: &[&str]) -> Result<Command> {
-        let mut command = Command::new(varve()?);
+        let mut command = varve()?;
         command.args(["restore", "--from", &self.archive.url(), "--to", &self.target.bootstrap()]);
         command.args(["--controller", &self.target.controllers(), "--yes", "--no-verify"]);
         command.args(["--rename", &format!("{TOPIC}={name}"), "--schema-registry", registry]);
@@ -119,7 +119,7 @@ fn report(out: &str) -> Result<Value> {
 }
 
 fn kept(scene: &Scene) -> Result<()> {
-    let mut without = Command::new(varve()?);
+    let mut without = varve()?;
     without.args(["restore", "--from", &scene.archive.url(), "--to", &scene.target.bootstrap()]);
     without.args(["--controller", &scene.target.controllers(), "--dry-run", "--plan"]);
     without.arg(scene.plan("without"));

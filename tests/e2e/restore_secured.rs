@@ -10,8 +10,8 @@ use anyhow::{Context, Result, bail, ensure};
 use varve_kafka::client::{Client, ClientConfig};
 use varve_tests::raw_admin::{allow, commit, disallow, set_config, set_quota};
 use varve_tests::{
-    ArchiveDir, At, Certificates, Cluster, ClusterBuilder, Consume, Look, Permission, Produce, ResourceName,
-    Restoring, Scratch, Shared, Suite, TopicLogs, Transactions, documented_producer_permissions,
+    At, Certificates, Cluster, ClusterBuilder, Consume, Look, Permission, Produce, ResourceName, Restoring,
+    Scratch, Shared, Suite, TestArchive, TopicLogs, Transactions, documented_producer_permissions,
     documented_restore_permissions, eventually, of_plan, plain_client, runtime, same_logs, varve,
 };
 
@@ -41,7 +41,7 @@ pub(crate) fn suite() -> Suite {
 /// An archive of a cluster that is gone.
 struct Source {
     logs: Vec<TopicLogs>,
-    archive: ArchiveDir,
+    archive: TestArchive,
     certificates: Certificates,
     strangers: Certificates,
     scratch: Scratch,
@@ -76,7 +76,7 @@ impl Source {
         })?;
         let scratch = Scratch::new("restore-secured")?;
         let extra = "topics: { include: [\"*\"] }";
-        let archive = ArchiveDir::new(scratch.path(), &cluster.bootstrap(), extra)?;
+        let archive = TestArchive::new(scratch.path(), &cluster.bootstrap(), extra)?;
         archive.run_once(&[])?;
         let (own, other) = (scratch.path().join("own"), scratch.path().join("strangers"));
         std::fs::create_dir_all(&own)?;
@@ -103,7 +103,7 @@ impl Source {
     }
 
     fn restore(&self, cluster: &Cluster, name: &str, extra: &[&str]) -> Result<Command> {
-        let mut command = Command::new(varve()?);
+        let mut command = varve()?;
         command.args(["restore", "--from", &self.archive.url(), "--to", &cluster.bootstrap()]);
         command.args(["--controller", &cluster.controllers(), "--yes", "--plan"]).arg(self.plan(name));
         command.args(extra);
@@ -308,7 +308,7 @@ fn by_plain(source: &Source) -> Result<()> {
     }
     let servers = cluster.bootstrap_of(LISTENER)?;
     let restore = |name: &str, listener: &str, extra: &[&str]| -> Result<Command> {
-        let mut command = Command::new(varve()?);
+        let mut command = varve()?;
         command.args(["restore", "--from", &source.archive.url(), "--to", &servers]);
         command.args(["--controller", &cluster.controllers(), "--listener-config", listener, "--yes"]);
         command.args(access).args(extra).arg("--plan").arg(source.plan(name));
@@ -370,7 +370,7 @@ fn by_producer(source: &Source) -> Result<()> {
     let access = ["--command-config", config.as_str(), "--yes"];
     let servers = cluster.bootstrap_of(OUTSIDE)?;
     let restore = |name: &str, extra: &[&str]| -> Result<Command> {
-        let mut command = Command::new(varve()?);
+        let mut command = varve()?;
         command.args(["restore", "--from", &source.archive.url(), "--to", &servers]).args(access);
         // What begins behind 0 takes a filler.
         command.args(["--offsets", "plain-0=300..2000", "--parts", "groups", "--replication-factor", "3"]);

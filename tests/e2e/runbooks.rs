@@ -10,9 +10,9 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use varve_tests::raw_admin::{commit, join_classic};
 use varve_tests::{
-    ArchiveDir, Cluster, KAFKA_VERSION, KAFKA_VERSIONS, Look, Produce, Restoring, Runbook, Running, Scratch,
-    Suite, TopicLogs, Transactions, ended, eventually, has_left, kafka_jars, of_plan, plain_client,
-    restore_from, runtime, same_logs, varve, while_producing, writers_go_on,
+    Cluster, KAFKA_VERSION, KAFKA_VERSIONS, Look, Produce, Restoring, Runbook, Running, Scratch, Suite,
+    TestArchive, Tier, TopicLogs, Transactions, ended, eventually, has_left, kafka_jars, of_plan,
+    plain_client, restore_from, runtime, same_logs, varve, while_producing, writers_go_on,
 };
 
 /// All that there are, in the order of their names.
@@ -66,7 +66,7 @@ struct Source {
 
 /// What remains of it when it is lost.
 struct Left {
-    archive: ArchiveDir,
+    archive: TestArchive,
     logs: Vec<TopicLogs>,
     scratch: Scratch,
 }
@@ -78,7 +78,7 @@ impl Source {
         write(&cluster, 0)?;
         let scratch = Scratch::new("runbook")?;
         let extra = format!("{EXTRA}\njournal: {{ rpo: {rpo} }}");
-        let archive = ArchiveDir::new(scratch.path(), &cluster.bootstrap(), &extra)?;
+        let archive = TestArchive::new(scratch.path(), &cluster.bootstrap(), &extra)?;
         let archiver = archive.start(&scratch.path().join("archiver.log"), &[])?;
         let logs = read(&cluster, &[ORDERS, PAYMENTS])?;
         Ok(Self { cluster, archiver, left: Left { archive, logs, scratch } })
@@ -95,7 +95,7 @@ impl Source {
 impl Left {
     /// One more; its number.
     fn snapshot(&self) -> Result<u64> {
-        let mut command = Command::new(varve()?);
+        let mut command = varve()?;
         command.args(["archive", "snapshot", "-c"]).arg(self.archive.config());
         ended(command, 0)?;
         newest(&self.archive)
@@ -108,7 +108,7 @@ impl Left {
         self.logs = read(cluster, &[ORDERS, PAYMENTS])?;
         let end_offset = self.logs[0].logs[&0].end_offset;
         eventually("the last are archived", LIMIT, || {
-            let mut command = Command::new(varve()?);
+            let mut command = varve()?;
             command.args(["ls", &self.archive.url(), "orders:0", "--snapshot", "now", "--json"]);
             let listed: Value = serde_json::from_str(&ended(command, 0)?.0)?;
             Ok(Look::when(listed["end_offset"] == end_offset, (), listed))
@@ -133,7 +133,7 @@ fn values(url: String, target: &Cluster) -> [(&'static str, String); 3] {
     ]
 }
 
-fn newest(archive: &ArchiveDir) -> Result<u64> {
+fn newest(archive: &TestArchive) -> Result<u64> {
     archive.newest_snapshot()?["sequence"].as_u64().context("a snapshot without a number")
 }
 
@@ -374,15 +374,15 @@ fn go_on(page: &mut Runbook, lost: &Left, target: &Cluster) -> Result<()> {
     ensure!(moving.out.contains("orders-0: replicas: 1,990000"), "{moving:?}");
 
     let chain = lost.archive.chain(&lost.logs[0].topic_id, 2, 0)?;
-    let object = &chain.last().context("the orders have no object")?.path;
-    let whole = damage(object)?;
-    let name = object.file_name().context("no name")?.to_string_lossy().into_owned();
+    let (tier, object) = (lost.archive.tier(), &chain.last().context("the orders have no object")?.key);
+    let whole = damage(tier, object)?;
+    let name = object.rsplit('/').next().context("no name")?.to_owned();
     let failed = page.run("4", "varve restore apply", 2)?;
     ensure!(failed.err.contains(&name), "{failed:?}");
     page.shows("1", &failed, &[])?;
     let verified = page.run("Causes", "varve verify", 1)?;
     ensure!(verified.out.contains(&name), "{verified:?}");
-    std::fs::write(object, whole)?;
+    tier.write(object, &whole)?;
 
     let applied = page.run("4", "varve restore apply", 0)?;
     ensure!(applied.out.contains("resumed") && applied.out.contains("verified"), "{applied:?}");
@@ -417,11 +417,9 @@ fn without_the_plan(page: &mut Runbook, target: &Cluster) -> Result<()> {
 }
 
 /// One byte in the midst of an object is another; what it was before.
-fn damage(object: &Path) -> Result<Vec<u8>> {
-    let whole = std::fs::read(object)?;
-    let mut damaged = whole.clone();
-    damaged[whole.len() / 2] ^= 1;
-    std::fs::write(object, damaged)?;
+fn damage(tier: &Tier, object: &str) -> Result<Vec<u8>> {
+    let whole = tier.read(object)?;
+    tier.flip(object, whole.len() / 2)?;
     Ok(whole)
 }
 
@@ -433,12 +431,13 @@ fn moving() -> Result<()> {
     write(&old, 0)?;
     let new = Cluster::builder().start()?;
     let scratch = Scratch::new("runbook")?;
-    let archive = ArchiveDir::new(scratch.path(), &old.bootstrap(), "")?;
+    let archive = TestArchive::new(scratch.path(), &old.bootstrap(), "")?;
     let mut page = Runbook::open("moving.md", scratch.path(), &values(archive.url(), &new))?;
     page.value("old-broker-1:9092", old.bootstrap())?;
 
     page.run("Before 1", "kafka-configs.sh", 0)?;
     page.file("Before 3", "archive.yaml", "journal: { rpo: 1s }")?;
+    open_store(&page, &archive)?;
     page.run("Before 3", "varve config check", 0)?;
     let archiver = page.start("Before 3", "varve archive run", "archiver.log")?;
     eventually("the archive is near", LIMIT, || page.run("Before 3", "varve diff", 0).map(Look::Done))?;
@@ -473,6 +472,15 @@ fn moving() -> Result<()> {
     ensure!(back.out.contains("stays       orders") && !back.out.contains("deleted"), "{back:?}");
     has_left(&new)?;
     page.done()
+}
+
+/// What the store asks for, in the configuration that the page wrote.
+fn open_store(page: &Runbook, archive: &TestArchive) -> Result<()> {
+    let file = page.dir().join("archive.yaml");
+    let settings = archive.tier().settings();
+    let settings: String = settings.iter().map(|(key, value)| format!("{key}: \"{value}\", ")).collect();
+    let text = std::fs::read_to_string(&file)?;
+    Ok(std::fs::write(&file, text.replace("archive: { ", &format!("archive: {{ {settings}")))?)
 }
 
 /// Into the new cluster, which is as empty as before afterwards.
@@ -567,13 +575,13 @@ fn drill() -> Result<()> {
     for logs in &lost.logs {
         for partition in logs.logs.keys() {
             for object in lost.archive.chain(&logs.topic_id, *partition, 0)? {
-                damage(&object.path)?;
+                damage(lost.archive.tier(), &object.key)?;
             }
         }
     }
     // A quiet topic is in the journal alone.
-    for bundle in lost.archive.bundles() {
-        damage(&bundle)?;
+    for bundle in lost.archive.bundles()? {
+        damage(lost.archive.tier(), &bundle)?;
     }
     page.run("3", "varve drill", 0)?;
     ensure!(page.mails().contains("the restore drill failed"), "{:?}", page.mails());

@@ -1,4 +1,4 @@
-//! Every supported broker tiers to the filesystem and reads back.
+//! Every supported broker tiers and reads back.
 
 use anyhow::{Result, ensure};
 use varve_tests::{At, Cluster, KAFKA_VERSIONS, Produce, Scratch, Suite, Tier};
@@ -14,7 +14,7 @@ pub(crate) fn suite() -> Suite {
 
 fn tiers_and_reads_back(version: &str) -> Result<()> {
     let scratch = Scratch::new("store")?;
-    let tier = Tier::filesystem(scratch.path())?;
+    let tier = Tier::chosen(&scratch.path().join("tier"))?;
     let cluster = Cluster::builder().version(version).tier(&tier).start()?;
     let kafka = cluster.client();
     kafka.create_tiered_topic("smoke", 1, &[])?;

@@ -26,7 +26,7 @@ pub(crate) fn suite() -> Suite {
 
 fn setup() -> Result<Setup> {
     let store = Scratch::new("store")?;
-    let tier = Tier::filesystem(store.path())?;
+    let tier = Tier::chosen(&store.path().join("tier"))?;
     let cluster = Cluster::builder()
         .nodes(3)
         .tier(&tier)

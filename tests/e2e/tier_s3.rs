@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use varve_tests::{
-    Cluster, Consume, Look, Minio, Produce, Shared, Suite, Throttle, Tier, Transactions, eventually,
+    Cluster, Consume, Look, Minio, Produce, Shared, StoreKind, Suite, Throttle, Tier, Transactions,
+    eventually,
 };
 
 struct Setup {
@@ -19,6 +20,7 @@ struct Setup {
 pub(crate) fn suite() -> Suite {
     let shared = Shared::new(setup);
     Suite::new()
+        .only_on(&[StoreKind::File, StoreKind::S3], "it is about S3")
         .test_with(&shared, "s3_tiers_and_reads_back", s3_tiers_and_reads_back)
         .test_with(
             &shared,

@@ -9,7 +9,7 @@ pub(crate) fn suite() -> Suite {
 
 fn kafka_4_1_is_upgraded_to_4_2() -> Result<()> {
     let store = Scratch::new("store")?;
-    let tier = Tier::filesystem(store.path())?;
+    let tier = Tier::chosen(&store.path().join("tier"))?;
     let cluster = Cluster::builder().version("4.1.1").tier(&tier).start()?;
     let kafka = cluster.client();
     let topic = "upgraded";

@@ -1,7 +1,7 @@
 //! An archive held against the brokers: raw batches as fetched, byte for byte, and every offset accounted for.
 //! The archive is read here by its names and footers alone, not by what is to be tested.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
@@ -15,14 +15,16 @@ use varve_kafka::client::{Client, ClientConfig};
 use varve_kafka::protocol::Batches;
 
 use crate::process::Process;
-use crate::scratch::Scratch;
+use crate::stores::{self, SETTINGS_FILE};
 use crate::tier::Tier;
 
-/// A file-based archive and the archivers that write it.
+/// An archive in the store that this run is about, and the archivers that write it.
 #[derive(Debug)]
-pub struct ArchiveDir {
-    path: PathBuf,
+pub struct TestArchive {
+    tier: Tier,
     config: PathBuf,
+    /// The store's settings, for the command.
+    settings: PathBuf,
     env: Vec<(String, String)>,
 }
 
@@ -37,7 +39,8 @@ pub struct Ended {
 /// One object of a chain.
 #[derive(Clone, Debug)]
 pub struct ArchivedObject {
-    pub path: PathBuf,
+    /// Of the object.
+    pub key: String,
     pub footer: Footer,
     pub log: Vec<u8>,
     /// The record of a gap.
@@ -62,7 +65,7 @@ pub struct RawLog {
     pub batches: Vec<u8>,
 }
 
-impl ArchiveDir {
+impl TestArchive {
     /// `extra` is YAML of further sections, each at the left margin.
     pub fn new(scratch: &Path, bootstrap: &str, extra: &str) -> Result<Self> {
         let source = format!("source: {{ bootstrap.servers: \"{bootstrap}\" }}");
@@ -71,12 +74,33 @@ impl ArchiveDir {
 
     /// `source` is the YAML of its section.
     pub fn of_source(scratch: &Path, source: &str, extra: &str) -> Result<Self> {
-        let path = scratch.join("archive");
-        std::fs::create_dir_all(&path)?;
-        let config = scratch.join("archive.yaml");
-        let text = format!("{source}\narchive: {{ url: \"file://{}\" }}\n{extra}\n", path.display());
-        std::fs::write(&config, text)?;
-        Ok(Self { path, config, env: Vec::new() })
+        Self::on(Tier::chosen(&scratch.join("archive"))?, scratch, source, extra)
+    }
+
+    /// In a certain store.
+    pub fn on(tier: Tier, scratch: &Path, source: &str, extra: &str) -> Result<Self> {
+        let archive = archive_section(&tier.rsm_config());
+        Self::with(tier, scratch, &format!("{source}\n{archive}\n{extra}\n"))
+    }
+
+    /// The archiver's configuration is as given, and may know another way to the store.
+    pub fn with(tier: Tier, scratch: &Path, config: &str) -> Result<Self> {
+        let archive = Self::looked_at(tier, scratch)?;
+        std::fs::write(&archive.config, config)?;
+        Ok(archive)
+    }
+
+    fn looked_at(tier: Tier, scratch: &Path) -> Result<Self> {
+        let settings = scratch.join("archive.store.properties");
+        tier.write_settings(&settings)?;
+        Ok(Self { tier, config: scratch.join("archive.yaml"), settings, env: Vec::new() })
+    }
+
+    /// The same objects in another place of the same kind of store: to be damaged. No archiver writes it.
+    pub fn copied(&self, scratch: &Path) -> Result<Self> {
+        let tier = Tier::chosen(&scratch.join("archive"))?;
+        self.tier.copy_to(&tier)?;
+        Self::looked_at(tier, scratch)
     }
 
     /// A variable of the archiver's environment.
@@ -85,37 +109,32 @@ impl ArchiveDir {
         self
     }
 
-    fn command(&self, args: &[&str]) -> Result<Command> {
-        let mut command = Command::new(varve()?);
-        command.args(args).envs(self.env.iter().map(|(name, value)| (name, value)));
+    /// The command, which finds in its environment what opens this archive.
+    pub fn varve(&self, args: &[&str]) -> Result<Command> {
+        let mut command = Command::new(varve_file()?);
+        command.args(args).env(SETTINGS_FILE, &self.settings);
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
         Ok(command)
     }
 
-    /// Elsewhere than in a directory: `archive` is the YAML of its section. Only what runs can be asked of it.
-    pub fn with(scratch: &Path, bootstrap: &str, archive: &str, extra: &str) -> Result<Self> {
-        let config = scratch.join("archive.yaml");
-        let text = format!("source: {{ bootstrap.servers: \"{bootstrap}\" }}\n{archive}\n{extra}\n");
-        std::fs::write(&config, text)?;
-        Ok(Self { path: scratch.join("nowhere"), config, env: Vec::new() })
+    /// Its objects, without what they mean.
+    pub fn tier(&self) -> &Tier {
+        &self.tier
     }
 
-    /// A copy of all objects of a store, to be looked into.
-    pub fn mirror(scratch: &Scratch, store: &Tier) -> Result<Self> {
-        let path = scratch.path().join("mirror");
-        for key in store.list()?.keys() {
-            let file = path.join(key);
-            std::fs::create_dir_all(file.parent().context("a key without a folder")?)?;
-            std::fs::write(file, store.read(key)?)?;
-        }
-        Ok(Self { config: path.join("none"), path, env: Vec::new() })
-    }
-
-    pub fn path(&self) -> &Path {
-        &self.path
+    /// Where its objects are files; [`NotHere`](crate::NotHere) elsewhere.
+    pub fn directory(&self) -> Result<&Path> {
+        self.tier.directory()
     }
 
     pub fn url(&self) -> String {
-        format!("file://{}", self.path.display())
+        self.tier.url()
+    }
+
+    /// As the product opens it.
+    pub async fn open(&self) -> Result<varve_archive::Archive> {
+        let store = varve_store::open(&self.url(), &self.tier.settings()).await?;
+        Ok(varve_archive::Archive::open(store, "").await?)
     }
 
     pub fn config(&self) -> &Path {
@@ -133,7 +152,7 @@ impl ArchiveDir {
     pub fn try_once(&self, extra: &[&str]) -> Result<Ended> {
         let config = self.config.display().to_string();
         let args = [&["archive", "run", "-c", &config, "--once", "--json"], extra].concat();
-        let output = self.command(&args)?.output()?;
+        let output = self.varve(&args)?.output()?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         Ok(Ended { code: output.status.code(), out: text(&output.stdout), err: text(&output.stderr) })
     }
@@ -141,26 +160,22 @@ impl ArchiveDir {
     /// `varve verify` of all contents: sound, or an error with what was found.
     pub fn verify(&self) -> Result<()> {
         let args = ["verify", &self.url(), "--depth", "contents", "--json"];
-        let output = Command::new(varve()?).args(args).output()?;
+        let output = self.varve(&args)?.output()?;
         let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         ensure!(output.status.success(), "varve {args:?}: {}\n{out}\n{err}", output.status);
         Ok(())
     }
 
-    /// The journal's, of all archivers: those that are there, while others come and go.
-    pub fn bundles(&self) -> Vec<PathBuf> {
-        let folders = std::fs::read_dir(self.path.join("journal")).into_iter().flatten().flatten();
-        let files =
-            folders.flat_map(|folder| std::fs::read_dir(folder.path()).into_iter().flatten().flatten());
-        files.map(|file| file.path()).collect()
+    /// The journal's, of all archivers: their keys.
+    pub fn bundles(&self) -> Result<Vec<String>> {
+        Ok(self.tier.list_below("journal/")?.into_keys().collect())
     }
 
     /// The newest snapshot's record.
     pub fn newest_snapshot(&self) -> Result<serde_json::Value> {
-        let mut names: Vec<PathBuf> =
-            std::fs::read_dir(self.path.join("snapshots"))?.map(|e| Ok(e?.path())).collect::<Result<_>>()?;
-        names.sort();
-        Ok(serde_json::from_slice(&std::fs::read(names.last().context("no snapshot")?)?)?)
+        let all = self.tier.list_below("snapshots/")?;
+        let (newest, _) = all.last_key_value().context("no snapshot")?;
+        Ok(serde_json::from_slice(&self.tier.read(newest)?)?)
     }
 
     /// What the newest snapshot holds of the cluster.
@@ -169,7 +184,7 @@ impl ArchiveDir {
         let mut documents = snapshot["documents"].as_array().context("no documents")?.iter();
         let document = documents.find(|d| d["name"] == CLUSTER_STATE).context("no state of the cluster")?;
         let hash = document["hash"].as_str().context("no hash")?;
-        Ok(ClusterState::decode(&std::fs::read(self.path.join("manifests").join(hash))?)?)
+        Ok(ClusterState::decode(&self.tier.read(&format!("manifests/{hash}"))?)?)
     }
 
     /// `varve archive import --json`, to its end: its exit code, and what it printed; errors as text.
@@ -178,8 +193,8 @@ impl ArchiveDir {
         directories: &[&Path],
         extra: &[&str],
     ) -> Result<(i32, Vec<serde_json::Value>, String)> {
-        let mut command = Command::new(varve()?);
-        command.args(["archive", "import", "--json", "-c"]).arg(&self.config).args(extra).args(directories);
+        let mut command = self.varve(&["archive", "import", "--json", "-c"])?;
+        command.arg(&self.config).args(extra).args(directories);
         let output = command.output()?;
         let out = String::from_utf8(output.stdout)?;
         let lines = out.lines().map(serde_json::from_str).collect::<Result<_, _>>().context(out.clone())?;
@@ -189,55 +204,50 @@ impl ArchiveDir {
 
     /// `varve archive run`, until it is stopped.
     pub fn start(&self, log: &Path, extra: &[&str]) -> Result<Running> {
-        let mut command = self.command(&["archive", "run", "-c"])?;
+        let mut command = self.varve(&["archive", "run", "-c"])?;
         command.arg(&self.config).args(extra);
         Ok(Running(Process::start("varve archive run", command, log)?))
     }
 
     /// The objects of one branch in the order of their names, each checked to follow the one before.
     pub fn chain(&self, topic_id: &str, partition: i32, branch: u32) -> Result<Vec<ArchivedObject>> {
-        let dir = self.path.join(format!("topics/{topic_id}/{partition}/{branch}"));
-        if !dir.is_dir() {
-            return Ok(Vec::new());
-        }
-        let mut paths: Vec<PathBuf> =
-            std::fs::read_dir(&dir)?.map(|e| Ok(e?.path())).collect::<Result<_>>()?;
-        paths.retain(|path| path.extension().is_some_and(|e| e == "varve"));
-        paths.sort();
-        let objects: Vec<ArchivedObject> = paths.iter().map(|path| object(path)).collect::<Result<_>>()?;
+        let keys = self.tier.list_below(&format!("topics/{topic_id}/{partition}/{branch}/"))?.into_keys();
+        let keys = keys.filter(|key| key.ends_with(".varve"));
+        let objects: Vec<ArchivedObject> = keys.map(|key| self.object(key)).collect::<Result<_>>()?;
         for pair in objects.windows(2) {
             ensure!(
                 pair[0].end_offset() == pair[1].first_offset(),
                 "{} ends at {}, the next is {}",
-                pair[0].path.display(),
+                pair[0].key,
                 pair[0].end_offset(),
-                pair[1].path.display()
+                pair[1].key
             );
         }
         Ok(objects)
     }
 
+    fn object(&self, key: String) -> Result<ArchivedObject> {
+        let bytes = self.tier.read(&key)?;
+        object(key, &bytes)
+    }
+
     /// Branches that have objects.
     pub fn branches(&self, topic_id: &str, partition: i32) -> Result<Vec<u32>> {
-        let dir = self.path.join(format!("topics/{topic_id}/{partition}"));
-        let mut found = Vec::new();
-        for entry in std::fs::read_dir(&dir).with_context(|| dir.display().to_string())? {
-            found.extend(entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()));
-        }
-        found.sort_unstable();
-        Ok(found)
+        let folder = format!("topics/{topic_id}/{partition}/");
+        let keys = self.tier.list_below(&folder)?;
+        ensure!(!keys.is_empty(), "nothing in {folder}");
+        let below = keys.keys().filter_map(|key| key.strip_prefix(&folder)?.split_once('/'));
+        let found: BTreeSet<u32> = below.filter_map(|(branch, _)| branch.parse().ok()).collect();
+        Ok(found.into_iter().collect())
     }
 
     /// What the current branch of a partition goes back to: its parents' objects below where it begins, then its own.
     pub fn history(&self, topic_id: &str, partition: i32) -> Result<Vec<ArchivedObject>> {
-        let dir = self.path.join(format!("topics/{topic_id}/{partition}/branches"));
         let mut records: BTreeMap<u32, serde_json::Value> = BTreeMap::new();
-        if dir.is_dir() {
-            for entry in std::fs::read_dir(&dir)? {
-                let record: serde_json::Value = serde_json::from_slice(&std::fs::read(entry?.path())?)?;
-                let number = record["branch"].as_u64().context("a branch without a number")?;
-                records.insert(u32::try_from(number)?, record);
-            }
+        for key in self.tier.list_below(&format!("topics/{topic_id}/{partition}/branches/"))?.keys() {
+            let record: serde_json::Value = serde_json::from_slice(&self.tier.read(key)?)?;
+            let number = record["branch"].as_u64().context("a branch without a number")?;
+            records.insert(u32::try_from(number)?, record);
         }
         let mut branch = records.keys().next_back().copied().unwrap_or(0);
         let (mut history, mut below) = (Vec::new(), i64::MAX);
@@ -400,10 +410,9 @@ async fn read_topic(client: &Client, topic: &str) -> Result<(String, BTreeMap<i3
     Ok((metadata.topic_id.to_string(), logs))
 }
 
-fn object(path: &Path) -> Result<ArchivedObject> {
-    let bytes = std::fs::read(path)?;
+fn object(key: String, bytes: &[u8]) -> Result<ArchivedObject> {
     let trailer = bytes.last_chunk::<TRAILER_BYTES>().context("no trailer")?;
-    let trailer = Trailer::decode(trailer, bytes.len() as u64).with_context(|| path.display().to_string())?;
+    let trailer = Trailer::decode(trailer, bytes.len() as u64).with_context(|| key.clone())?;
     let footer =
         Footer::decode(&bytes[trailer.footer_offset as usize..bytes.len() - TRAILER_BYTES], &trailer)?;
     let mut decoder = Decoder::new(&footer, None)?;
@@ -423,7 +432,7 @@ fn object(path: &Path) -> Result<ArchivedObject> {
             _ => {}
         }
     }
-    Ok(ArchivedObject { path: path.to_owned(), footer, log, gap })
+    Ok(ArchivedObject { key, footer, log, gap })
 }
 
 /// A client of plain brokers.
@@ -437,8 +446,15 @@ pub fn client(bootstrap: &str, pairs: &[(&str, &str)]) -> Result<Client> {
     Ok(Client::new(ClientConfig::from_pairs(servers.chain(pairs.iter().copied()))?)?)
 }
 
+/// The command, which finds the settings of the chosen store in its environment, if that runs.
+pub fn varve() -> Result<Command> {
+    let mut command = Command::new(varve_file()?);
+    command.envs(stores::settings_file()?.map(|file| (SETTINGS_FILE, file)));
+    Ok(command)
+}
+
 /// The command, built beside the tests, or another one by the environment.
-pub fn varve() -> Result<PathBuf> {
+pub fn varve_file() -> Result<PathBuf> {
     if let Some(other) = std::env::var_os("VARVE_COMMAND") {
         return Ok(other.into());
     }
@@ -446,6 +462,15 @@ pub fn varve() -> Result<PathBuf> {
     let release =
         exe.ancestors().find(|dir| dir.join("varve").is_file()).context("no varve built beside the tests")?;
     Ok(release.join("varve"))
+}
+
+/// The YAML of an archiver's `archive`.
+pub fn archive_section(settings: &BTreeMap<String, String>) -> String {
+    let line = |(key, value): (&String, &String)| {
+        let key = if key == "store.url" { "url" } else { key };
+        format!("\n  {key}: \"{value}\"")
+    };
+    format!("archive:{}", settings.iter().map(line).collect::<String>())
 }
 
 /// For the tests' own client.

@@ -65,10 +65,16 @@ impl Bucket {
 
     /// Keys and sizes of all objects.
     pub fn list(&self) -> Result<BTreeMap<String, u64>> {
+        self.list_prefix("")
+    }
+
+    /// Of those whose keys begin so.
+    pub fn list_prefix(&self, prefix: &str) -> Result<BTreeMap<String, u64>> {
         let mut all = BTreeMap::new();
         let mut token = None;
         loop {
-            let request = self.client.list_objects_v2().bucket(&self.name).set_continuation_token(token);
+            let request = self.client.list_objects_v2().bucket(&self.name).prefix(prefix);
+            let request = request.set_continuation_token(token);
             let page = runtime()?.block_on(request.send())?;
             for object in page.contents() {
                 let size = object.size().unwrap_or_default().cast_unsigned();

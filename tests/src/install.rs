@@ -1,4 +1,4 @@
-//! What the tests run, and where it comes from: Go's module proxy, Maven Central and PyPI, at pinned versions.
+//! What the tests run, and where it comes from: Go's module proxy, Maven Central, PyPI and npm, at pinned versions.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,6 +9,8 @@ use crate::{KAFKA_VERSION, cache};
 
 const MINIO_VERSION: &str = "v0.0.0-20260212201848-7aac2a2c5b7c";
 const TOXIPROXY_VERSION: &str = "v2.12.0";
+const FAKE_GCS_VERSION: &str = "v1.56.1";
+const AZURITE_VERSION: &str = "3.37.0";
 
 /// Since 5.2 it names the answer to GetBucketVersioning otherwise than S3, and its SDK refuses it.
 const MOTO: &str = "moto[s3]==5.1.22";
@@ -35,9 +37,30 @@ pub(crate) fn minio() -> Result<PathBuf> {
     Ok(available("MinIO", dir)?.join("minio"))
 }
 
+/// The fake-gcs-server binary.
+pub(crate) fn fake_gcs() -> Result<PathBuf> {
+    let dir = cache::ensure(&format!("servers/fake-gcs-{FAKE_GCS_VERSION}"), |dir| {
+        go_install(dir, "github.com/fsouza/fake-gcs-server", FAKE_GCS_VERSION, "fake-gcs-server")
+    });
+    Ok(available("fake-gcs-server", dir)?.join("fake-gcs-server"))
+}
+
+/// A folder with Azurite in its `node_modules`.
+pub(crate) fn azurite() -> Result<PathBuf> {
+    let dir = cache::ensure(&format!("servers/azurite-{AZURITE_VERSION}"), |dir| {
+        let mut npm = Command::new("npm");
+        // What packages would run at their installation is not needed, and not run.
+        npm.args(["install", "--silent", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix"]);
+        run(npm.arg(dir).arg(format!("azurite@{AZURITE_VERSION}")))
+    });
+    available("Azurite", dir)
+}
+
 /// What unit tests want to find, and don't install themselves.
 pub fn install_for_unit_tests() -> Result<()> {
-    minio().map(drop)
+    minio()?;
+    fake_gcs()?;
+    azurite().map(drop)
 }
 
 pub(crate) fn toxiproxy() -> Result<PathBuf> {

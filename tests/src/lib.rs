@@ -1,4 +1,5 @@
-//! The harness for tests against real servers: brokers from Maven Central's jars, MinIO, moto, toxiproxy.
+//! The harness for tests against real servers: brokers from Maven Central's jars, MinIO, moto, fake-gcs-server,
+//! Azurite, toxiproxy.
 //!
 //! * Everything is installed once under the user's cache folder, by whoever needs it first; a lock file makes
 //!   the others wait, a rename makes it whole or absent.
@@ -10,11 +11,13 @@
 //!   that no test has to trust what a broker says of its own data.
 
 mod archive;
+mod azurite;
 mod bucket;
 mod cache;
 mod cluster;
 mod driver;
 mod dump;
+mod fake_gcs;
 mod fault;
 mod http;
 mod install;
@@ -31,6 +34,7 @@ mod restored;
 mod restoring;
 mod runbook;
 mod scratch;
+mod stores;
 mod suite;
 mod throttle;
 mod tier;
@@ -41,8 +45,8 @@ mod vault;
 mod wait;
 
 pub use archive::{
-    ArchiveDir, ArchivedObject, Compared, Ended, RawLog, Running, TopicLogs, client, plain_client, runtime,
-    varve,
+    ArchivedObject, Compared, Ended, RawLog, Running, TestArchive, TopicLogs, archive_section, client,
+    plain_client, runtime, varve, varve_file,
 };
 pub use bucket::Bucket;
 pub use cluster::{Cluster, ClusterBuilder};
@@ -71,6 +75,7 @@ pub use restoring::{
 };
 pub use runbook::Runbook;
 pub use scratch::{Scratch, copy};
+pub use stores::{NotHere, StoreKind, end_servers, only_on};
 pub use suite::{Shared, Suite};
 pub use throttle::{Throttle, Weather};
 pub use tier::Tier;

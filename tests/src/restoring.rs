@@ -10,7 +10,7 @@ use kafka_protocol::ResponseError;
 use kafka_protocol::messages::{BrokerId, DescribeClusterRequest, UnregisterBrokerRequest};
 use serde_json::Value;
 
-use crate::archive::{ArchiveDir, TopicLogs, plain_client, runtime, varve};
+use crate::archive::{TestArchive, TopicLogs, plain_client, runtime, varve};
 use crate::cluster::Cluster;
 use crate::driver::{Produce, Transactions};
 use crate::node::Node;
@@ -67,7 +67,7 @@ pub fn write_usual(cluster: &Cluster) -> Result<()> {
 #[derive(Debug)]
 pub struct Archived {
     pub logs: Vec<TopicLogs>,
-    pub archive: ArchiveDir,
+    pub archive: TestArchive,
     pub scratch: Scratch,
 }
 
@@ -75,7 +75,7 @@ impl Archived {
     /// All of a cluster that nobody writes to any more.
     pub fn of(cluster: &Cluster, topics: &[&str]) -> Result<Self> {
         let scratch = Scratch::new("restore")?;
-        let archive = ArchiveDir::new(scratch.path(), &cluster.bootstrap(), EXTRA)?;
+        let archive = TestArchive::new(scratch.path(), &cluster.bootstrap(), EXTRA)?;
         archive.run_once(&[])?;
         let logs = TopicLogs::read(&plain_client(&cluster.bootstrap())?, topics)?;
         Ok(Self { logs, archive, scratch })
@@ -102,7 +102,7 @@ impl Archived {
 
 /// `varve restore` of another archive.
 pub fn restore_from(url: &str, cluster: &Cluster, plan: &Path, extra: &[&str]) -> Result<Command> {
-    let mut command = Command::new(varve()?);
+    let mut command = varve()?;
     command.args(["restore", "--from", url, "--to", &cluster.bootstrap()]);
     command.args(["--controller", &cluster.controllers(), "--yes", "--plan"]).arg(plan).args(extra);
     Ok(command)
@@ -110,7 +110,7 @@ pub fn restore_from(url: &str, cluster: &Cluster, plan: &Path, extra: &[&str]) -
 
 /// `varve restore apply`, `verify` … of a plan.
 pub fn of_plan(subcommand: &str, plan: &Path, extra: &[&str]) -> Result<Command> {
-    let mut command = Command::new(varve()?);
+    let mut command = varve()?;
     command.args(["restore", subcommand]).arg(plan).args(extra);
     Ok(command)
 }

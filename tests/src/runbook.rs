@@ -14,9 +14,10 @@ use std::ptr::null_mut;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::archive::{Ended, Running, varve};
+use crate::archive::{Ended, Running, varve_file};
 use crate::install::kafka_class_path;
 use crate::process::Process;
+use crate::stores::{self, SETTINGS_FILE};
 
 /// Kafka's own commands, by their main classes.
 const TOOLS: [(&str, &str); 6] = [
@@ -114,7 +115,7 @@ impl Runbook {
     fn install(&self) -> Result<()> {
         let bin = self.dir.join("bin");
         std::fs::create_dir_all(&bin)?;
-        symlink(varve()?, bin.join("varve"))?;
+        symlink(varve_file()?, bin.join("varve"))?;
         let class_path = kafka_class_path(crate::KAFKA_VERSION)?;
         let options = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Xmx256m -XX:-UsePerfData \
                        -Dorg.slf4j.simpleLogger.defaultLogLevel=error";
@@ -192,6 +193,7 @@ impl Runbook {
         let path = std::env::var("PATH").unwrap_or_default();
         shell.args(["-e", "-c", command]).current_dir(&self.dir).stdin(Stdio::null());
         shell.env("PATH", format!("{}:{path}", self.dir.join("bin").display()));
+        shell.envs(stores::settings_file()?.map(|file| (SETTINGS_FILE, file)));
         Ok(shell)
     }
 

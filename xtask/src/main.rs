@@ -5,6 +5,7 @@ mod demo;
 mod dist;
 mod docs;
 mod step;
+mod store;
 mod test;
 mod workspace;
 

@@ -8,6 +8,7 @@ use anyhow::{Result, ensure};
 
 use crate::dist;
 use crate::step::Steps;
+use crate::store::Store;
 use crate::workspace::cargo;
 use lanes::Lanes;
 
@@ -18,6 +19,10 @@ const TWO_AT_ONCE: usize = 2;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
+    /// The store that end-to-end tests run on; those about another one are passed over [default: a directory, with
+    /// what is about S3 on MinIO, and the suite `stores` on the others]
+    #[arg(long, value_enum)]
+    store: Option<Store>,
     /// Only tests whose name holds this
     filter: Option<String>,
 }
@@ -34,7 +39,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     for (name, programs, at_once) in
         [("unit tests", alone, ONE_BY_ONE), ("end-to-end tests", with_servers, TWO_AT_ONCE)]
     {
-        let lanes = Lanes { at_once, jar: &jar, filter: args.filter.as_deref() };
+        let lanes = Lanes { at_once, jar: &jar, store: args.store, filter: args.filter.as_deref() };
         // What fails is told at the end, when all that can be known is known.
         failures.extend(steps.step(name, || lanes.run(programs))?);
     }

@@ -133,9 +133,9 @@ impl KeyRing {
     /// The file's text. It is built in one piece of memory, which is wiped.
     pub fn encode(&self) -> Zeroizing<String> {
         // Quoted, an id is at most twice as long; 44 characters of base64, and what stands around them.
-        let line = |id: &str| 2 * id.len() + 64;
-        let room = self.keys.keys().map(|id| line(id)).sum::<usize>() + line(&self.active);
-        let mut text = Zeroizing::new(String::with_capacity(room + 64));
+        let line = |id: &str| id.len().saturating_mul(2).saturating_add(64);
+        let room = self.keys.keys().fold(line(&self.active), |sum, id| sum.saturating_add(line(id)));
+        let mut text = Zeroizing::new(String::with_capacity(room.saturating_add(64)));
         text.push_str("{\n  \"active\": ");
         push_quoted(&mut text, &self.active);
         text.push_str(",\n  \"keys\": {");

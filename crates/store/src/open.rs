@@ -69,12 +69,8 @@ pub fn check(url: &str, given: &BTreeMap<String, String>) -> Vec<Error> {
 }
 
 fn is_known(scheme: &str) -> bool {
-    match scheme {
-        "memory" | "file" | "s3" => true,
-        "az" => cfg!(feature = "azure"),
-        "gs" => cfg!(feature = "gcs"),
-        _ => false,
-    }
+    let compiled_in = [("az", cfg!(feature = "azure")), ("gs", cfg!(feature = "gcs"))];
+    matches!(scheme, "memory" | "file" | "s3") || compiled_in.contains(&(scheme, true))
 }
 
 fn parse_url(url: &str) -> Result<Url> {

@@ -1,29 +1,50 @@
-//! The demo: a real broker tiers a topic to the filesystem store, drops its own copies, and a consumer reads
-//! everything back, byte for byte. Then the topic and its cluster's state are archived, proven and looked into, and restored
+//! The demo: a real broker tiers a topic to a store, drops its own copies, and a consumer reads everything back, byte
+//! for byte. Then the topic and its cluster's state are archived, proven and looked into, and restored
 //! into a second, empty cluster, with the same offsets, groups and bytes.
 //! `./varve demo` builds the plug-in and the command, and runs this.
 
 use std::io::Write as _;
 use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use clap::Parser as _;
 use varve_tests::{
-    ArchiveDir, At, Cluster, KAFKA_VERSION, Produce, Scratch, Tier, TopicLogs, plain_client, raw_admin,
-    rsm_jar, runtime, varve,
+    At, Cluster, KAFKA_VERSION, Produce, Scratch, StoreKind, TestArchive, Tier, TopicLogs, end_servers,
+    plain_client, raw_admin, rsm_jar, runtime,
 };
 
 const TOPIC: &str = "orders";
 const RECORDS: u64 = 60_000;
 
+#[derive(clap::Parser)]
+struct Args {
+    /// Where the tier and the archive are
+    #[arg(long, value_enum, default_value_t = StoreKind::File)]
+    store: StoreKind,
+}
+
+/// The store's server, if it has one, ends with it.
+struct Servers;
+
+impl Drop for Servers {
+    fn drop(&mut self) {
+        end_servers();
+    }
+}
+
 fn main() -> Result<()> {
-    let started = Instant::now();
-    println!("Varve demo: stock Kafka {KAFKA_VERSION}, its tier in Varve's filesystem store.\n");
+    let (args, started, _servers) = (Args::parse(), Instant::now(), Servers);
+    println!("Varve demo: stock Kafka {KAFKA_VERSION}, its tier in {}.\n", args.store.title());
     println!("plug-in  {}", rsm_jar()?.display());
     let store = Scratch::new("demo-store")?;
-    let tier = Tier::filesystem(store.path())?;
-    println!("store    file://{}\n", store.path().display());
+    let tier = Tier::on(args.store, &store.path().join("tier"))?;
+    println!("store    {}", tier.url());
+    for (name, value) in tier.settings() {
+        let is_secret = name.contains("key") && !name.ends_with(".id");
+        println!("         {name}={}", if is_secret { "…" } else { &value });
+    }
+    println!();
 
     let cluster = step("start a broker (the first time, its jars come from Maven Central)", || {
         let cluster = Cluster::builder().tier(&tier).rsm("compression", "auto").start()?;
@@ -88,7 +109,7 @@ fn main() -> Result<()> {
     })?;
 
     let scratch = Scratch::new("demo-archive")?;
-    let archived = archive(&cluster, scratch.path())?;
+    let archived = archive(&cluster, args.store, scratch.path())?;
     restore(&cluster, &archived, scratch.path())?;
 
     step("delete the topic, and with it its objects", || {
@@ -101,14 +122,15 @@ fn main() -> Result<()> {
 }
 
 /// The second half: what the broker and its tier have, the consumer group included, goes into an archive.
-fn archive(cluster: &Cluster, dir: &Path) -> Result<ArchiveDir> {
+fn archive(cluster: &Cluster, kind: StoreKind, dir: &Path) -> Result<TestArchive> {
     let client = plain_client(&cluster.bootstrap())?;
     step("let a consumer group commit offset 12345", || {
         runtime()?.block_on(raw_admin::commit(&client, "billing", &[TOPIC], 12_345, ""))?;
         Ok(((), "group billing".to_owned()))
     })?;
     let topics = format!("topics: {{ include: [{TOPIC}] }}");
-    let archive = ArchiveDir::new(dir, &cluster.bootstrap(), &topics)?;
+    let source = format!("source: {{ bootstrap.servers: \"{}\" }}", cluster.bootstrap());
+    let archive = TestArchive::on(Tier::on(kind, &dir.join("archive"))?, dir, &source, &topics)?;
     step("varve archive run --once: raw batches from the broker, and the state of the cluster", || {
         Ok(((), archive.run_once(&[])?.trim().to_owned()))
     })?;
@@ -124,13 +146,13 @@ fn archive(cluster: &Cluster, dir: &Path) -> Result<ArchiveDir> {
         vec!["cat", &url, TOPIC, "--offset", "30000..30002", "--format", "json"],
     ] {
         let what = format!("varve {}", args.join(" "));
-        step(&what, || Ok(((), command(&args)?)))?;
+        step(&what, || Ok(((), command(&archive, &args)?)))?;
     }
     Ok(archive)
 }
 
 /// The end: a second cluster, which knows nothing, gets it all back.
-fn restore(first: &Cluster, archive: &ArchiveDir, dir: &Path) -> Result<()> {
+fn restore(first: &Cluster, archive: &TestArchive, dir: &Path) -> Result<()> {
     let second = step("start a second, empty cluster", || {
         let second = Cluster::builder().start()?;
         let said = format!("listens on {}", second.bootstrap());
@@ -140,7 +162,7 @@ fn restore(first: &Cluster, archive: &ArchiveDir, dir: &Path) -> Result<()> {
     let (url, to, controllers) = (archive.url(), second.bootstrap(), second.controllers());
     let args =
         ["restore", "--from", &url, "--to", &to, "--controller", &controllers, "--yes", "--plan", &plan];
-    step(&format!("varve {}", args.join(" ")), || Ok(((), command(&args)?)))?;
+    step(&format!("varve {}", args.join(" ")), || Ok(((), command(archive, &args)?)))?;
     step("read both clusters, side by side", || {
         let (one, other) = (plain_client(&first.bootstrap())?, plain_client(&second.bootstrap())?);
         let told = |client: &varve_kafka::client::Client| -> Result<String> {
@@ -168,9 +190,9 @@ fn restore(first: &Cluster, archive: &ArchiveDir, dir: &Path) -> Result<()> {
     second.stop_all()
 }
 
-/// What the command prints, with long lines cut.
-fn command(args: &[&str]) -> Result<String> {
-    let output = Command::new(varve()?).args(args).output()?;
+/// What the command prints, with long lines cut. The store's settings are in its environment.
+fn command(archive: &TestArchive, args: &[&str]) -> Result<String> {
+    let output = archive.varve(args)?.output()?;
     let error = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "varve {args:?}: {} {error}", output.status);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow};
 
 use super::program::Program;
+use crate::store::Store;
 use crate::workspace::target_dir;
 
 /// No program takes half of that; one that does not end would take all failures' texts with it.
@@ -22,6 +23,8 @@ const LAST_BYTES: usize = 8000;
 pub(super) struct Lanes<'a> {
     pub(super) at_once: usize,
     pub(super) jar: &'a Path,
+    /// That end-to-end tests run on, if it is not for them to choose.
+    pub(super) store: Option<Store>,
     pub(super) filter: Option<&'a str>,
 }
 
@@ -50,6 +53,7 @@ impl Lanes<'_> {
         let output = File::create(&path)?;
         let mut command = program.command();
         command.args(self.filter).env("VARVE_REQUIRE_SERVERS", "1").env("VARVE_RSM_JAR", self.jar);
+        command.envs(self.store.map(|store| ("VARVE_TEST_STORE", store.name())));
         let mut child = command.stdout(output.try_clone()?).stderr(output).spawn()?;
         let ended = watch(&mut child, started)?;
         let told = String::from_utf8_lossy(&std::fs::read(&path)?).into_owned();
