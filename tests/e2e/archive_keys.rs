@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -10,7 +11,7 @@ use serde_json::Value;
 use varve_format::{ExtentKind, Footer, TRAILER_BYTES, Trailer};
 use varve_tests::{
     Cluster, Look, Produce, Scratch, Suite, TestArchive, TopicLogs, Transactions, ended, eventually,
-    plain_client, restore_from, same_logs, varve,
+    plain_client, restore_from, same_logs, varve, while_producing,
 };
 
 const KEY_RING: &str =
@@ -27,7 +28,7 @@ const SECRET: [&str; 2] = ["secret-orders", "secret-transactions"];
 const ALL: [&str; 3] = ["secret-orders", "secret-transactions", "open"];
 
 pub(crate) fn suite() -> Suite {
-    Suite::new().test("what_is_sealed_goes_on_and_comes_back", sealed)
+    Suite::new().test("what_is_sealed_goes_on_and_comes_back", sealed).test("killed_while_it_seals", killed)
 }
 
 struct Keys {
@@ -94,6 +95,36 @@ fn sealed() -> Result<()> {
     ensure!(summary["findings"] == 0 && summary["sealed"] == 0, "{summary}");
     drop(cluster);
     comes_back(&archive, &scratch, &keys, &logs)
+}
+
+/// Whenever it is killed, what it sealed is whole, and the next one goes on from there.
+fn killed() -> Result<()> {
+    let cluster = Cluster::builder().start()?;
+    cluster.client().create_topic("secret-orders", 3, 1, &[])?;
+    let scratch = Scratch::new("archive-keys-killed")?;
+    let keys = keys(&scratch)?;
+    let ring = keys.ring.display();
+    let encryption = format!("encryption: {{ topics: [\"*\"], key.ring.file: \"{ring}\", key.cache: 1s }}");
+    let archive = TestArchive::new(scratch.path(), &cluster.bootstrap(), &format!("{QUICK}\n{encryption}"))?;
+    let log = scratch.path().join("archiver.log");
+    while_producing(&cluster, "secret-orders", 3, || {
+        for round in 1..=12 {
+            let running = archive.start(&log, &[])?;
+            thread::sleep(Duration::from_millis(round * 300));
+            running.kill();
+        }
+        Ok(())
+    })?;
+    archive.run_once(&[])?;
+    let logs = TopicLogs::read(&plain_client(&cluster.bootstrap())?, &["secret-orders"])?;
+    nothing_in_the_clear(&archive, &logs)?;
+    let summary = verify(&archive, &["--key-ring", &keys.ring.display().to_string()])?;
+    ensure!(summary["findings"] == 0 && summary["sealed"] == 0, "{summary}");
+    drop(cluster);
+    let target = Cluster::builder().start()?;
+    let (plan, ring) = (scratch.path().join("plan"), keys.ring.display().to_string());
+    ended(restore_from(&archive.url(), &target, &plan, &["--key-ring", &ring])?, 0)?;
+    same_logs(&logs, &TopicLogs::read(&plain_client(&target.bootstrap())?, &["secret-orders"])?)
 }
 
 /// What was sealed into the journal outlives a kill, and that the brokers delete it meanwhile.
