@@ -31,6 +31,7 @@ pub(crate) async fn run(args: AuditArgs) -> Result<Verdict> {
     topics.retain(|(_, id), name| wanted.has(*id, name.as_deref()));
     audit.called = topics.iter().filter_map(|((_, id), name)| Some((*id, name.clone()?))).collect();
     audit.objects(&place, &topics).await?;
+    audit.look_again().await?;
     audit.report(&place)
 }
 
@@ -66,13 +67,8 @@ impl Audit {
         let mut looked = looked.buffer_unordered(PARALLEL);
         while let Some((found, name)) = looked.try_next().await? {
             bar.inc(1);
-            let Some(Looked { record, opens }) = found else { continue };
-            let of = self.usage.record(&name, record.as_ref().map_err(ToString::to_string));
-            let Some(key) = self.usage.keys.get_mut(&of) else { continue };
-            key.opens = opens;
-            if let (Ok(record), Some(trusted)) = (&record, &self.trusted) {
-                let by = KeyUrl::parse(&record.wrapping.wrapped_by);
-                key.trusted = Some(by.is_ok_and(|by| trusted.check(&by).is_ok()));
+            if let Some(found) = found {
+                note(&mut self.usage, self.trusted.as_ref(), &name, found);
             }
         }
         bar.finish_and_clear();
@@ -105,6 +101,20 @@ impl Audit {
         };
         place.needs(topics, &bar, &mut tell).await?;
         bar.finish_and_clear();
+        Ok(())
+    }
+
+    /// A writer's key has its record before any object, so that what was written since records were read has one now.
+    async fn look_again(&mut self) -> Result<()> {
+        let missing = self.usage.keys.keys().filter(|of| self.usage.state(of) == State::Missing);
+        for of in missing.cloned().collect::<Vec<_>>() {
+            let name = of.name();
+            if let Some(found) = look(&self.keys, &name, self.args.try_open).await? {
+                note(&mut self.usage, self.trusted.as_ref(), &name, found);
+            } else if matches!(self.keys.try_open(&name).await, Err(e) if e.kind == Kind::Destroyed) {
+                self.usage.tombstone(&KeyRecordName { is_tombstone: true, ..name });
+            }
+        }
         Ok(())
     }
 
@@ -243,6 +253,17 @@ impl Audit {
             grouped(usage.plain_objects)
         )?;
         Ok(())
+    }
+}
+
+fn note(usage: &mut Usage, trusted: Option<&Trusted>, name: &KeyRecordName, found: Looked) {
+    let Looked { record, opens } = found;
+    let of = usage.record(name, record.as_ref().map_err(ToString::to_string));
+    let Some(key) = usage.keys.get_mut(&of) else { return };
+    key.opens = opens;
+    if let (Ok(record), Some(trusted)) = (&record, trusted) {
+        let by = KeyUrl::parse(&record.wrapping.wrapped_by);
+        key.trusted = Some(by.is_ok_and(|by| trusted.check(&by).is_ok()));
     }
 }
 

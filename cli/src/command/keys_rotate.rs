@@ -80,7 +80,7 @@ fn told(args: &RotateArgs, path: &Path, was: &str, ring: &KeyRing, is_dry: bool)
         ],
         _ => [
             "put the same file on every broker and archiver, keep a copy of it offline, and restart them".to_owned(),
-            format!("varve keys rewrap URL --to ring:{active} for what was written before; until it is done, the key {was} must stay in the ring"),
+            format!("varve keys rewrap URL --to ring:{active} for what was written before; until it is done, the other keys must stay in the ring"),
         ],
     };
     for step in steps {

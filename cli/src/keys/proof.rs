@@ -70,3 +70,41 @@ async fn is_there(store: &SharedStore, name: &str) -> Result<bool> {
         Err(e) => Err(e.into()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use varve_format::Id;
+    use varve_store::{MemoryStore, PutOptions};
+
+    use super::*;
+    use crate::args::sealed_keys;
+
+    #[tokio::test]
+    async fn what_is_left_anywhere_is_seen() {
+        for (memory, kept) in [(MemoryStore::new(), None), (MemoryStore::versioned(), Some(2))] {
+            let store: SharedStore = Arc::new(memory);
+            let keys = sealed_keys(&store).unwrap();
+            let name = KeyRecordName {
+                cluster_id: "cluster".into(),
+                topic_id: Id([1; 16]),
+                period: "2026-11".into(),
+                id: Some(Id([2; 16])),
+                is_tombstone: false,
+            };
+            let key = Key::new(name.record()).unwrap();
+            store.put(&key, "a record".into(), &PutOptions::default()).await.unwrap();
+            let proof = prove(&store, &keys, &name).await.unwrap();
+            assert!(!proof.holds() && !proof.is_record_gone && !proof.has_tombstone && !proof.is_refused);
+            // Where versions are kept, this hides it alone.
+            varve_store::delete(store.as_ref(), &key).await.unwrap();
+            let proof = prove(&store, &keys, &name).await.unwrap();
+            assert_eq!((proof.is_record_gone, proof.versions_left.as_ref().map(Vec::len)), (true, kept));
+            assert_eq!(proof.flaws().len(), if kept.is_some() { 3 } else { 2 });
+            keys.destroy(&name, 5).await.unwrap();
+            let proof = prove(&store, &keys, &name).await.unwrap();
+            assert!(proof.holds() && proof.flaws().is_empty(), "{proof:?}");
+        }
+    }
+}

@@ -13,6 +13,9 @@ use crate::error::{Error, Result};
 
 /// A longer key ring is refused before it is parsed.
 pub const KEY_RING_MAX_BYTES: usize = 1024 * 1024;
+const ID_MAX_BYTES: usize = 64;
+/// Of what is written: an id, at most twice as long in quotes, 44 characters of base64, and what stands around them.
+const LINE_MAX_BYTES: usize = 256;
 
 /// `{"active": "2026", "keys": {"2025": "<32 bytes in base64>", "2026": "…"}}`.
 pub struct KeyRing {
@@ -132,10 +135,8 @@ impl KeyRing {
 
     /// The file's text. It is built in one piece of memory, which is wiped.
     pub fn encode(&self) -> Zeroizing<String> {
-        // Quoted, an id is at most twice as long; 44 characters of base64, and what stands around them.
-        let line = |id: &str| id.len().saturating_mul(2).saturating_add(64);
-        let room = self.keys.keys().fold(line(&self.active), |sum, id| sum.saturating_add(line(id)));
-        let mut text = Zeroizing::new(String::with_capacity(room.saturating_add(64)));
+        let lines = self.keys.len().saturating_add(4);
+        let mut text = Zeroizing::new(String::with_capacity(lines.saturating_mul(LINE_MAX_BYTES)));
         text.push_str("{\n  \"active\": ");
         push_quoted(&mut text, &self.active);
         text.push_str(",\n  \"keys\": {");
@@ -189,7 +190,7 @@ impl KeyRing {
 }
 
 fn check_id(id: &str) -> Result<()> {
-    if id.is_empty() || id.len() > 64 || !id.bytes().all(|b| b.is_ascii_graphic()) {
+    if id.is_empty() || id.len() > ID_MAX_BYTES || !id.bytes().all(|b| b.is_ascii_graphic()) {
         return Err(Error::invalid("key id", format!("{id:?}"), "1 to 64 printable ASCII characters"));
     }
     Ok(())
