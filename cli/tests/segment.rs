@@ -236,7 +236,10 @@ fn what_cannot_be_done_is_told_apart() {
     fails(&["segment", "verify", path(&made.object)], "no key was given");
     let ring = made.root.path().join("ring.json");
     fs::write(&ring, RING.replace("AgI", "AwI")).unwrap();
-    fails(&["segment", "verify", path(&made.object), "--key-ring", path(&ring)], "does not open with this key");
+    fails(
+        &["segment", "verify", path(&made.object), "--key-ring", path(&ring)],
+        "does not open with this key",
+    );
     fs::write(&ring, RING).unwrap();
     assert!(varve(&["segment", "verify", path(&made.object), "--key-ring", path(&ring)]).status.success());
     fs::remove_dir_all(made.root.path().join("keys")).unwrap();
