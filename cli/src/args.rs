@@ -247,10 +247,20 @@ pub(crate) struct ScrubArgs {
     pub(crate) json: bool,
 }
 
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub(crate) enum CheckFor {
+    Tier,
+    EncryptedTier,
+    Archive,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct CheckArgs {
     /// URL of the store: file:///directory, s3://bucket/prefix.
     pub(crate) url: String,
+    /// What it is to be used for; what that can do without doesn't count.
+    #[arg(long = "for", value_name = "PURPOSE", value_enum, default_value = "archive")]
+    pub(crate) purpose: CheckFor,
     #[command(flatten)]
     pub(crate) store: StoreArgs,
     /// JSON: a line for each promise.

@@ -184,6 +184,47 @@ const CHECKS: &[(&str, &str, Check)] = checks! {
     versions::many: "of a key with many versions the oldest is told",
 };
 
+/// What a store is to be used for: not every promise matters for all of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Brokers overwrite and delete what is theirs.
+    Tier,
+    /// Data keys are created, and must not replace one another.
+    EncryptedTier,
+    /// Everything is created once, by whoever comes first.
+    Archive,
+}
+
+/// Promises that some purposes can do without: their names, what is needed for, and what it is like without.
+const NOT_FOR_ALL: &[(&[&str], &[Purpose], &str)] = &[
+    (
+        &["create_if_absent"],
+        &[Purpose::EncryptedTier, Purpose::Archive],
+        "no archive, and no encryption: one writer would replace what another wrote",
+    ),
+    (
+        &["create_race", "upload_if_absent", "upload_race"],
+        &[Purpose::Archive],
+        "no archive: of two archivers one would replace what the other wrote",
+    ),
+    (&["copy", "copy_if_absent"], &[], "objects are copied by nobody today"),
+    (&["upload_listed"], &[], "uploads that a crash leaves behind are for a rule of the bucket alone"),
+    (
+        &["versions", "version_marker", "version_pages", "version_many"],
+        &[Purpose::Archive],
+        "what is hidden or overwritten in an archive would not be found",
+    ),
+    (&["version_removed"], &[], "under a lock this is as it should be; without one, keys can't be destroyed"),
+];
+
+impl CheckResult {
+    /// Whether `purpose` can do without the promise that was broken, and what that means.
+    pub fn remark(&self, purpose: Purpose) -> Option<&'static str> {
+        let rule = NOT_FOR_ALL.iter().find(|(names, ..)| names.contains(&self.name));
+        rule.filter(|(_, needed_for, _)| !needed_for.contains(&purpose)).map(|(.., without)| *without)
+    }
+}
+
 /// Runs all checks under `scratch_prefix` (a key prefix that is nobody else's, ending with `/` or empty).
 pub async fn run(store: &SharedStore, scratch_prefix: &str) -> Vec<CheckResult> {
     let mut results = Vec::with_capacity(CHECKS.len() + 1);
@@ -247,4 +288,28 @@ async fn clean_up(room: Room) -> Checked {
         }
     }
     Err(Flaw(format!("objects under {} stay, although they were deleted", room.folder)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn purposes_name_checks_that_there_are() {
+        let names: Vec<_> =
+            CHECKS.iter().map(|(path, ..)| path_name(path, path.rsplit("::").next().unwrap())).collect();
+        for name in NOT_FOR_ALL.iter().flat_map(|(named, ..)| *named) {
+            assert!(names.contains(name), "{name}");
+        }
+        let broken = |name| CheckResult {
+            name,
+            promise: "",
+            outcome: Outcome::Failed,
+            detail: String::new(),
+            duration: CHECK_TIMEOUT,
+        };
+        assert!(broken("ranges").remark(Purpose::Tier).is_none());
+        assert!(broken("create_race").remark(Purpose::EncryptedTier).is_some());
+        assert!(broken("create_race").remark(Purpose::Archive).is_none());
+    }
 }
