@@ -89,7 +89,7 @@ impl Bench {
 
     async fn destroy(&self, info: &EncryptionInfo) {
         let record = key_record_name("cluster", Id([2; 16]), &info.period, info.data_key_id);
-        let key = Key::new(&tombstone_name(&record)).unwrap();
+        let key = Key::new(tombstone_name(&record)).unwrap();
         let options = PutOptions { create: Create::IfAbsent, storage_class: None };
         self.store().put(&key, bytes::Bytes::from_static(b"{}"), &options).await.unwrap();
     }
