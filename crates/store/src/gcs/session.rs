@@ -27,7 +27,7 @@ pub(super) const QUANTUM_BYTES: u64 = 256 << 10;
 enum Told {
     /// It has so many bytes.
     Has(u64),
-    Done(Object),
+    Done(Box<Object>),
 }
 
 /// How the object ends.
@@ -120,7 +120,7 @@ impl Session {
             };
             let body_bytes = if asks { 0 } else { goal - start };
             let failure = match course.attempt(body_bytes, &request).await {
-                Ok(Told::Done(object)) => return Ok(Some(object)),
+                Ok(Told::Done(object)) => return Ok(Some(*object)),
                 Ok(Told::Has(bytes)) if bytes < start || bytes > goal => {
                     let detail = format!("the store says it has {bytes} bytes, of {start} to {goal}");
                     return Err(at.error(Kind::Other, detail));
@@ -179,7 +179,7 @@ impl Session {
 
 async fn told(answer: Response) -> std::result::Result<Told, Failure> {
     match answer.status().as_u16() {
-        200 | 201 => Ok(Told::Done(read_json(answer).await?)),
+        200 | 201 => Ok(Told::Done(Box::new(read_json(answer).await?))),
         308 => {
             let range = answer.headers().get(RANGE).map(|range| range.to_str().unwrap_or("?").to_owned());
             let bytes = has_bytes(range.as_deref());
