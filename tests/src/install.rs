@@ -60,6 +60,7 @@ pub(crate) fn azurite() -> Result<PathBuf> {
 pub fn install_for_unit_tests() -> Result<()> {
     minio()?;
     fake_gcs()?;
+    moto()?;
     azurite().map(drop)
 }
 

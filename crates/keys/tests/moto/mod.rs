@@ -52,15 +52,11 @@ pub(crate) async fn start() -> Option<Moto> {
     Some(moto)
 }
 
-/// In a virtual environment, or among the servers of the end-to-end tests.
+/// Among the servers of the end-to-end tests.
 fn installed() -> Option<Command> {
     let cache = std::env::var_os("VARVE_CACHE")
         .map(PathBuf::from)
         .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache/varve")))?;
-    let python = cache.join("moto/bin/python3");
-    if python.is_file() {
-        return Some(Command::new(python));
-    }
     let packages = cache.join("servers").join(format!("moto-s3---{VERSION}"));
     packages.is_dir().then(|| {
         let mut command = Command::new("python3");
