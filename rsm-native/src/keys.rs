@@ -77,6 +77,7 @@ impl From<varve_keys::Error> for Error {
         let kind = match e.kind {
             Keys::Unavailable => Kind::Retry,
             Keys::NotFound | Keys::Denied | Keys::Disabled | Keys::Refused | Keys::Destroyed => Kind::Denied,
+            Keys::NoSpace => Kind::NoSpace,
             Keys::Corrupt => Kind::Corrupt,
             Keys::Invalid | Keys::Other => Kind::Invalid,
         };

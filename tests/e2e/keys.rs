@@ -131,10 +131,12 @@ fn shredded(setup: &Setup) -> Result<()> {
     let keys = ["--kek", &setup.vault.key("brokers"), "--key-config", &token].map(str::to_owned);
     let command = |args: &[&str]| -> Result<_> {
         let mut command = varve()?;
-        command.arg("keys").args(args).args(&keys);
+        command.arg("keys").args(args);
         Ok(command)
     };
-    let (audit, _) = ended(command(&["audit", &url, "--try", "--json"])?, 0)?;
+    let mut audit = command(&["audit", &url, "--try", "--json"])?;
+    audit.args(&keys);
+    let (audit, _) = ended(audit, 0)?;
     ensure!(audit.contains(&topic_id), "{audit}");
     let shred = ["shred", &url, "--topic-id", &topic_id, "--all-periods", "--yes"];
     ended(command(&[&shred[..], &["--dry-run"]].concat())?, 0)?;

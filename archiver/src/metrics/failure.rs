@@ -110,6 +110,7 @@ impl FailureKind {
             Error::Keys(error) => match error.kind {
                 varve_keys::Kind::Invalid => Self::Setting,
                 varve_keys::Kind::Corrupt => Self::Corrupt,
+                varve_keys::Kind::NoSpace => Self::Store,
                 _ => Self::Keys,
             },
             Error::Client(error) => Self::of_client(error),

@@ -21,6 +21,8 @@ pub enum Kind {
     Refused,
     /// The key is there, but disabled, waiting for its deletion, or destroyed.
     Disabled,
+    /// The store of key records has no room for one.
+    NoSpace,
     /// The data key was destroyed on purpose.
     Destroyed,
     /// A key record is altered, or is not the one that its name says.
@@ -73,6 +75,7 @@ impl Kind {
             Self::Invalid => "invalid request or configuration",
             Self::Refused => "these bytes are altered, or belong to another key or another place",
             Self::Disabled => "enable the key, or cancel its deletion; a destroyed key is lost",
+            Self::NoSpace => "the store has no space left",
             Self::Destroyed => "nothing opens it any more",
             Self::Corrupt => "restore the key record from a copy",
             Self::Other => "unexpected answer",

@@ -224,7 +224,8 @@ pub(super) fn of_store(operation: &'static str) -> impl Fn(varve_store::Error) -
         let kind = match e.kind {
             Store::NotFound => Kind::NotFound,
             Store::Denied => Kind::Denied,
-            Store::Unavailable | Store::NoSpace => Kind::Unavailable,
+            Store::Unavailable => Kind::Unavailable,
+            Store::NoSpace => Kind::NoSpace,
             Store::Invalid | Store::Unsupported => Kind::Invalid,
             // Also an object that is shorter than any record.
             Store::Truncated | Store::InvalidRange => Kind::Corrupt,
