@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use url::Url;
 use varve_archive::Archive;
 use varve_format::SegmentName;
-use varve_store::{Key, SharedStore};
+use varve_store::{Key, SharedStore, shown_url};
 
 use crate::args::SegmentArgs;
 
@@ -43,7 +43,8 @@ pub(crate) async fn open_segment(args: &SegmentArgs) -> Result<(SharedStore, Key
         Some(store_url) => {
             let store_url = normal(store_url)?;
             let inside = url.strip_prefix(store_url.trim_end_matches('/')).and_then(|k| k.strip_prefix('/'));
-            let key = inside.with_context(|| format!("{url} does not lie in {store_url}"))?;
+            let key = inside
+                .with_context(|| format!("{} does not lie in {}", shown_url(&url), shown_url(&store_url)))?;
             (store_url, key.to_owned())
         }
         None => split(&url)?,
@@ -79,7 +80,7 @@ fn split(url: &str) -> Result<(String, String)> {
     {
         return Ok((if store == "file://" { "file:///".to_owned() } else { store }, key));
     }
-    at(1).filter(|(_, key)| !key.is_empty()).with_context(|| format!("{url} names no object"))
+    at(1).filter(|(_, key)| !key.is_empty()).with_context(|| format!("{} names no object", shown_url(url)))
 }
 
 #[cfg(test)]

@@ -66,9 +66,9 @@ impl Rsm {
             .build()
             .map_err(|e| Error::internal("starting threads", e))?;
         let opening = varve_store::open(&config.store_url, config.store_settings());
-        let store = runtime
-            .block_on(opening)
-            .map_err(|e| Error::new(Kind::Config, format!("store.url={}: {e}", config.store_url)))?;
+        let store = runtime.block_on(opening).map_err(|e| {
+            Error::new(Kind::Config, format!("store.url={}: {e}", varve_store::shown_url(&config.store_url)))
+        })?;
         Ok((runtime, store))
     }
 

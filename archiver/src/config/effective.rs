@@ -42,7 +42,11 @@ impl Effective {
                 let name = setting.name;
                 if let Some(entry) = values.entry(section.name, name) {
                     let origin = if entry.line.is_some() { Origin::File } else { Origin::CommandLine };
-                    let show = |text: &str| (if entry.hidden { HIDDEN } else { text }).to_owned();
+                    let show = |text: &str| match (section.name, name) {
+                        _ if entry.hidden => HIDDEN.to_owned(),
+                        ("archive", "url") => varve_store::shown_url(text),
+                        _ => text.to_owned(),
+                    };
                     let mut texts: Vec<_> = entry.texts.iter().map(|text| show(text)).collect();
                     let value = match setting.kind.is_list() {
                         true => Shown::List(texts),

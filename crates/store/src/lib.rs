@@ -41,7 +41,7 @@ pub use filesystem::FilesystemStore;
 pub use gcs::GcsStore;
 pub use key::Key;
 pub use memory::MemoryStore;
-pub use open::{check, open};
+pub use open::{check, open, shown_url};
 pub use operation::Operation;
 pub use s3::S3Store;
 pub use setting::{Setting, SettingKind, nearest, parse_bytes, parse_duration};

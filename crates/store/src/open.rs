@@ -94,7 +94,21 @@ fn unknown_scheme(url: &str, scheme: &str) -> Error {
     invalid(url, &format!("begins with {scheme}://, which no store has"))
 }
 
+/// What of a store's URL may be printed: where a user, a password, a signature or a token may stand, it is cut.
+pub fn shown_url(url: &str) -> String {
+    let end = url.find(['?', '#']).unwrap_or(url.len());
+    let (kept, cut) = url.split_at(end);
+    let (scheme, rest) = kept.split_once("://").unwrap_or(("", kept));
+    let authority = rest.split('/').next().unwrap_or_default();
+    let bare =
+        authority.rsplit_once('@').map_or(rest, |(user, _)| rest.get(user.len() + 1..).unwrap_or_default());
+    let colon = if scheme.is_empty() { "" } else { "://" };
+    let end = if cut.is_empty() { "" } else { "[…]" };
+    format!("{scheme}{colon}{bare}{end}")
+}
+
 fn invalid(url: &str, flaw: &str) -> Error {
+    let url = shown_url(url);
     Error::new(Kind::Invalid, "open", url, format!("the store's URL {flaw}: expected one of {SCHEMES}"))
 }
 
@@ -117,7 +131,14 @@ mod tests {
         assert!(flaws.len() == 1 && flaws[0].contains("s3.secret.access.key"), "{flaws:?}");
         assert!(check("file:///there", &[("s3.region", "x")])[0].contains("belongs to"));
         assert!(check("ftp://there", &[])[0].contains("ftp://"));
-        assert!(check("s3://me:hush@bucket", &[]).iter().all(|flaw| !flaw.contains("hush")));
+        for url in
+            ["s3://me:hush@bucket", "s3://bucket/a?sig=hush", "s3://a b/?hush", "ftp://me:hush@x/#hush"]
+        {
+            let flaws = check(url, &[]);
+            assert!(!flaws.is_empty() && flaws.iter().all(|flaw| !flaw.contains("hush")), "{flaws:?}");
+        }
+        assert_eq!(shown_url("az://me:hush@a/b/c?sig=hush"), "az://a/b/c[…]");
+        assert_eq!(shown_url("file:///a@b/c"), "file:///a@b/c");
         assert_eq!(check("s3://bucket/a/b", &[("s3.region", "x")]), Vec::<String>::new());
         #[cfg(feature = "azure")]
         {
