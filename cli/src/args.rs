@@ -155,8 +155,14 @@ pub(crate) struct KeyArgs {
     key_ring: Option<PathBuf>,
     /// A key-encryption key that may be asked to open data keys: aws-kms://…, gcp-kms://…, azure-kms://…, vault://….
     /// May be repeated; no others are asked.
-    #[arg(long = "kek", value_name = "URL", env = "VARVE_KEKS", value_delimiter = ',', value_parser = key_url)]
-    keks: Vec<KeyUrl>,
+    #[arg(
+        long = "kek",
+        value_name = "URL",
+        env = "VARVE_KEKS",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
+    keks: Vec<String>,
     /// A setting of the key service, as for the plug-in: kms.vault.token.file, kms.timeout.ms … May be repeated.
     #[arg(long = "key-config", value_name = "KEY=VALUE", value_parser = key_value)]
     key_settings: Vec<(String, String)>,
@@ -373,7 +379,8 @@ impl KeyArgs {
         settings.extend(self.key_settings.iter().cloned());
         let ring = self.ring()?.map(Arc::new);
         let services = KeyServices::new(&settings, ring.clone())?;
-        let keks: Vec<KeyUrl> = self.keks.iter().chain(more).cloned().collect();
+        let keks = self.keks.iter().map(|url| KeyUrl::configured(url)).collect::<Result<Vec<_>, _>>()?;
+        let keks: Vec<KeyUrl> = keks.into_iter().chain(more.iter().cloned()).collect();
         let is_any = ring.is_some() || !keks.is_empty();
         Ok((services, Trusted::new(keks, ring.is_some()), is_any))
     }
