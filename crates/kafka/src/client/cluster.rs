@@ -134,6 +134,30 @@ impl Client {
         }
     }
 
+    /// All topics as a broker knows them that counts `broker_id` as alive no more; `None` while one does.
+    ///
+    /// One answer would not do: the topics in it may be of an earlier moment than the brokers.
+    ///
+    /// # Errors
+    /// As [`metadata`](Self::metadata).
+    pub async fn metadata_without(&self, broker_id: i32) -> Result<Option<ClusterMetadata>> {
+        let mut backoff = self.backoff();
+        loop {
+            let asked = async {
+                let connection = self.any_connection().await?;
+                let brokers = metadata::ask(&connection, Some(&[])).await?.brokers;
+                match brokers.iter().any(|broker| broker.node_id == broker_id) {
+                    true => Ok(None),
+                    false => metadata::ask(&connection, None).await.map(Some),
+                }
+            };
+            match asked.await {
+                Ok(answer) => return Ok(answer),
+                Err(e) => backoff.wait_or_fail("metadata", e).await?,
+            }
+        }
+    }
+
     /// One topic by name, with its id.
     pub async fn topic(&self, name: &str) -> Result<TopicMetadata> {
         let mut backoff = self.backoff();

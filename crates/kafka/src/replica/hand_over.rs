@@ -138,21 +138,21 @@ impl Leader {
     async fn is_left_alone(&self) -> Result<bool> {
         self.registration.rest(true).await?;
         let (begun, us) = (Instant::now(), self.broker_id());
-        loop {
-            let metadata = self.client.metadata(None).await?;
-            // A broker that knows us fenced knows of all that was placed on us before.
-            let is_known = metadata.brokers.iter().any(|broker| broker.node_id == us);
-            if !is_known || begun.elapsed() >= FOREIGN {
-                let mut partitions = metadata.topics.iter().flat_map(|topic| &topic.partitions);
-                if !partitions.any(|partition| partition.replicas.contains(&us)) {
-                    return Ok(true);
-                }
-                self.registration.rest(false).await?;
-                self.partitions.stale.store(true, Ordering::Relaxed);
-                return Ok(false);
+        // A broker that knows us fenced knows of all that was placed on us before.
+        let metadata = loop {
+            match self.client.metadata_without(us).await? {
+                Some(metadata) => break metadata,
+                None if begun.elapsed() >= FOREIGN => break self.client.metadata(None).await?,
+                None => tokio::time::sleep(LOOK / 4).await,
             }
-            tokio::time::sleep(LOOK / 4).await;
+        };
+        let mut partitions = metadata.topics.iter().flat_map(|topic| &topic.partitions);
+        if !partitions.any(|partition| partition.replicas.contains(&us)) {
+            return Ok(true);
         }
+        self.registration.rest(false).await?;
+        self.partitions.stale.store(true, Ordering::Relaxed);
+        Ok(false)
     }
 
     /// Producer ids up to `last` are given out by no broker any more.

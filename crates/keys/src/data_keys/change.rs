@@ -68,15 +68,11 @@ impl DataKeys {
         }
         let fresh = KeyRecord { wrapping: wrapping(sealed), ..fresh };
         let text = key_record_name(&name.cluster_id, name.topic_id, &name.period, old.id);
-        let stored = records.put(&text, &fresh, Create::Overwrite).await?;
+        records.put(&text, &fresh, Create::Overwrite).await?;
         if let Err(e) = records.refuse_destroyed(&fresh, name).await {
             // Destroyed while we were at it: what we put must not stay.
             records.remove(&text).await?;
             return Err(e);
-        }
-        if records.bytes(&text).await? != stored {
-            let detail = "another record is there than was written: somebody else is at work here";
-            return Err(Error::new(Kind::Other, "rewrap", records.place(&text), detail));
         }
         records.remove_older(&text).await?;
         if name.record() != text {

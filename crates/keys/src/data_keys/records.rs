@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use super::Period;
 use crate::error::{Error, Kind, Result};
-use crate::key_url::KeyUrl;
+use crate::key_url::{KeyUrl, Service};
 use crate::services::KeyServices;
 use crate::trusted::Trusted;
 use crate::wrapped::Wrapped;
@@ -148,20 +148,35 @@ impl Records {
     }
 
     /// A key of the period that `kek` vouches for.
+    ///
+    /// # Errors
+    /// [`Kind::Refused`] where a file's key opens none of what a key of its id has wrapped: likely it is another one,
+    /// and what would be sealed now could not be read later beside what is there. A service's key is what it says.
     pub(super) async fn find(&self, period: &Period, kek: &KeyUrl) -> Result<Option<DataKey>> {
         let prefix = key_prefix(&period.cluster_id, period.topic_id, &period.period);
         let page = self.store.list(&prefix, None, PAGE_KEYS).await.map_err(of_store("list"))?;
         let names = page.objects.iter().filter_map(|object| KeyRecordName::parse(object.key.as_str()));
         let names = names.filter(|name| !name.is_tombstone && name.id.is_some());
+        let mut refused = None;
         for name in names.take(LOOKED_AT_MAX) {
             match self.vouched(period, &name, kek).await {
                 Ok(Some(key)) => return Ok(Some(key)),
                 Ok(None) => {}
                 Err(e) if e.kind == Kind::Unavailable => return Err(e),
+                Err(e) if e.kind == Kind::Refused && kek.service() == Service::Ring => refused = Some(e),
                 Err(e) => tracing::warn!(record = name.record(), "passed over a key record: {e}"),
             }
         }
-        Ok(None)
+        match refused {
+            Some(Error { detail, .. }) => {
+                let record = self.place(&prefix);
+                let detail = format!(
+                    "none of the key records at {record} opens with it: {detail}; is it another key of the same id?"
+                );
+                Err(Error::new(Kind::Refused, "unwrap", kek, detail))
+            }
+            None => Ok(None),
+        }
     }
 
     async fn vouched(&self, period: &Period, name: &KeyRecordName, kek: &KeyUrl) -> Result<Option<DataKey>> {
@@ -186,21 +201,23 @@ impl Records {
         Ok(record.data_key(&secret))
     }
 
-    pub(super) async fn put(&self, name: &str, record: &KeyRecord, create: Create) -> Result<Bytes> {
+    /// Writes a record, and reads it back: the keys of a month of objects are lost with one that was cut short.
+    pub(super) async fn put(&self, name: &str, record: &KeyRecord, create: Create) -> Result<()> {
         let encoded = record.encode().map(Bytes::from);
         let encoded = encoded.map_err(|e| Error::new(Kind::Other, "write", name, e.to_string()))?;
         let options = PutOptions { create, storage_class: None };
-        match self.store.put(&self.key(name)?, encoded.clone(), &options).await {
-            Ok(_) => Ok(encoded),
-            Err(e) => {
-                // An answer that was lost may come back as this: what is there tells.
-                let is_there = e.kind == varve_store::Kind::AlreadyExists;
-                if is_there && self.bytes(name).await? == encoded {
-                    return Ok(encoded);
-                }
-                Err(of_store("write")(e))
-            }
+        let refused = match self.store.put(&self.key(name)?, encoded.clone(), &options).await {
+            Ok(_) => None,
+            // An answer that was lost may come back as this: what is there tells.
+            Err(e) if e.kind == varve_store::Kind::AlreadyExists => Some(e),
+            Err(e) => return Err(of_store("write")(e)),
+        };
+        if self.bytes(name).await? == encoded {
+            return Ok(());
         }
+        let detail = "another record is there than was written: somebody else wrote it, or it was cut short";
+        Err(refused
+            .map_or_else(|| Error::new(Kind::Other, "write", self.place(name), detail), of_store("write")))
     }
 }
 
