@@ -153,6 +153,7 @@ pub(crate) struct KeyArgs {
     /// The key ring, as for the plug-in's encryption.key.ring.file.
     #[arg(long, value_name = "FILE", env = "VARVE_KEY_RING")]
     key_ring: Option<PathBuf>,
+    // Read by us, not by clap, which shows what it refuses: that may be a secret in the wrong place.
     /// A key-encryption key that may be asked to open data keys: aws-kms://…, gcp-kms://…, azure-kms://…, vault://….
     /// May be repeated; no others are asked.
     #[arg(
@@ -408,11 +409,6 @@ impl KeyArgs {
 pub(crate) fn sealed_keys(store: &SharedStore) -> anyhow::Result<DataKeys> {
     let services = KeyServices::new(&BTreeMap::new(), None)?;
     Ok(DataKeys::new(store.clone(), services, Trusted::default(), KEY_CACHE))
-}
-
-/// What was given is not shown where it is refused: it may be a secret in the wrong place.
-fn key_url(text: &str) -> Result<KeyUrl, String> {
-    KeyUrl::configured(text).map_err(|e| e.to_string())
 }
 
 pub(crate) fn properties_file(path: &std::path::Path) -> anyhow::Result<Vec<(String, String)>> {

@@ -1,7 +1,7 @@
 //! Copies of one segment, under each configuration, and several at once.
 
 use anyhow::Result;
-use varve_tests::Scratch;
+use varve_rsm::wire::SegmentMetadata;
 
 use crate::measure::{Pairs, Sample, at_once};
 use crate::segment::Source;
@@ -19,12 +19,6 @@ pub(crate) fn run(args: &Args, place: &Place, source: &Source) -> Result<()> {
     copy(args, place, source, "copy, digest=none", &[("digest", "none")])?;
     copy(args, place, source, "copy, digest=blake3", &[])?;
     copy(args, place, source, "copy, compression=zstd", &[("compression", "zstd")])?;
-    let ring = Scratch::new("bench-keys")?;
-    let file = ring.path().join("ring.json");
-    std::fs::write(&file, r#"{"active":"k","keys":{"k":"AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="}}"#)?;
-    let encrypted =
-        [("encryption.enabled", "true"), ("encryption.key.ring.file", file.to_str().unwrap_or_default())];
-    copy(args, place, source, "copy, encrypted", &encrypted)?;
     parallel_copies(args, place, source)
 }
 
@@ -57,29 +51,39 @@ fn copy(args: &Args, place: &Place, source: &Source, name: &str, config: &[(&str
         return Ok(());
     }
     let config: Vec<_> = config.iter().map(|(k, v)| (*k, (*v).to_owned())).collect();
-    let stage = Stage::open(place, &config)?;
-    let mut attempt = 0;
-    let mut last = None;
-    let pairs = Pairs::run(
-        args.runs,
-        source.bytes,
-        || {
-            // The one before is deleted outside the measured time: the disk stays as full as it was.
-            if let Some(metadata) = last.take() {
-                stage.delete(&metadata)?;
-            }
-            attempt += 1;
-            let request = source.request(attempt, None);
-            Sample::of(|| {
-                last = Some(stage.copy(request)?);
-                Ok(())
-            })
-        },
-        || Sample::of(|| place.lean_copy(&source.log, 0)),
-    )?;
-    pairs.print(name);
-    let before = stage.counts.calls();
-    stage.copy(source.request(attempt + 1, None))?;
-    println!("{:<52} {} requests for one copy", "", stage.counts.calls() - before);
+    let mut copies = Copies::new(Stage::open(place, &config)?, source, 1);
+    let limit = || Sample::of(|| place.lean_copy(&source.log, 0));
+    Pairs::run(args.runs, source.bytes, || copies.next(), limit)?.print(name);
+    let before = copies.stage.counts.calls();
+    copies.stage.copy(source.request(copies.number, None))?;
+    println!("{:<52} {} requests for one copy", "", copies.stage.counts.calls() - before);
     Ok(())
+}
+
+/// Copies one after the other. The one before is deleted first, unmeasured: the disk stays as full as it was.
+pub(crate) struct Copies<'a> {
+    stage: Stage,
+    source: &'a Source,
+    number: u32,
+    last: Option<SegmentMetadata>,
+}
+
+impl<'a> Copies<'a> {
+    pub(crate) fn new(stage: Stage, source: &'a Source, first_number: u32) -> Self {
+        Self { stage, source, number: first_number, last: None }
+    }
+
+    pub(crate) fn next(&mut self) -> Result<Sample> {
+        self.delete_last()?;
+        let request = self.source.request(self.number, None);
+        self.number += 1;
+        Sample::of(|| {
+            self.last = Some(self.stage.copy(request)?);
+            Ok(())
+        })
+    }
+
+    pub(crate) fn delete_last(&mut self) -> Result<()> {
+        self.last.take().map_or(Ok(()), |metadata| self.stage.delete(&metadata))
+    }
 }

@@ -1,18 +1,17 @@
-//! The limits: the least work that moves the same bytes.
+//! The limits: the least work that moves the same bytes. Of stores that are reached by HTTP see [`remote`](crate::remote).
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use varve_format::DigestAlgorithm;
 
-use crate::measure::{at_once, thread_cpu_seconds};
+use crate::measure::thread_cpu_seconds;
 
 const STEP: usize = 1 << 20;
 
@@ -99,124 +98,4 @@ pub(crate) fn read_range(path: &Path, at: u64, bytes: usize) -> Result<Duration>
     let mut buffer = vec![0; bytes];
     File::open(path)?.read_exact_at(&mut buffer, at)?;
     Ok(start.elapsed())
-}
-
-/// HTTP/1.1 over one kept connection, without signatures: the bucket lets anyone in.
-pub(crate) struct Http {
-    stream: BufReader<TcpStream>,
-    port: u16,
-}
-
-/// Headers, lower case, and the body.
-pub(crate) struct Answer {
-    pub(crate) headers: Vec<(String, String)>,
-    pub(crate) body: Vec<u8>,
-}
-
-impl Http {
-    pub(crate) fn connect(port: u16) -> Result<Self> {
-        let stream = TcpStream::connect(("127.0.0.1", port))?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(Duration::from_secs(60)))?;
-        Ok(Self { stream: BufReader::with_capacity(256 << 10, stream), port })
-    }
-
-    pub(crate) fn send(&mut self, method: &str, target: &str, headers: &str, body: &[u8]) -> Result<Answer> {
-        let head = format!(
-            "{method} {target} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nContent-Length: {}\r\n{headers}\r\n",
-            self.port,
-            body.len()
-        );
-        let stream = self.stream.get_mut();
-        stream.write_all(head.as_bytes())?;
-        stream.write_all(body)?;
-        self.answer()
-    }
-
-    fn answer(&mut self) -> Result<Answer> {
-        let mut line = String::new();
-        self.stream.read_line(&mut line)?;
-        let status = line.trim_end().to_owned();
-        let mut headers = Vec::new();
-        loop {
-            line.clear();
-            self.stream.read_line(&mut line)?;
-            let Some((name, value)) = line.trim_end().split_once(": ") else { break };
-            headers.push((name.to_ascii_lowercase(), value.to_owned()));
-        }
-        let length = headers.iter().find(|(n, _)| n == "content-length").and_then(|(_, v)| v.parse().ok());
-        let mut body = vec![0; length.unwrap_or(0)];
-        self.stream.read_exact(&mut body)?;
-        let code: u16 = status.split(' ').nth(1).and_then(|c| c.parse().ok()).unwrap_or(0);
-        ensure!((200..300).contains(&code), "{status}: {}", String::from_utf8_lossy(&body));
-        Ok(Answer { headers, body })
-    }
-}
-
-impl Answer {
-    fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
-    }
-
-    fn element(&self, name: &str) -> Option<String> {
-        let text = String::from_utf8_lossy(&self.body).into_owned();
-        let (_, rest) = text.split_once(&format!("<{name}>"))?;
-        Some(rest.split_once('<')?.0.to_owned())
-    }
-}
-
-/// Uploads a file in parts, `parallel` at once, each read and sent by its own thread.
-pub(crate) fn upload(port: u16, target: &str, from: &Path, part_bytes: u64, parallel: u32) -> Result<()> {
-    let mut http = Http::connect(port)?;
-    let begun = http.send("POST", &format!("{target}?uploads="), "", &[])?;
-    let id = begun.element("UploadId").context("UploadId")?;
-    let bytes = fs::metadata(from)?.len();
-    let parts = bytes.div_ceil(part_bytes);
-    let next = AtomicU64::new(0);
-    let worker = |_| -> Result<Vec<(u64, String)>> {
-        let (file, mut http, mut etags) = (File::open(from)?, Http::connect(port)?, Vec::new());
-        let mut buffer = vec![0; part_bytes as usize];
-        loop {
-            let part = next.fetch_add(1, Ordering::Relaxed);
-            if part >= parts {
-                return Ok(etags);
-            }
-            let n = part_bytes.min(bytes - part * part_bytes) as usize;
-            file.read_exact_at(&mut buffer[..n], part * part_bytes)?;
-            let answer = http.send(
-                "PUT",
-                &format!("{target}?partNumber={}&uploadId={id}", part + 1),
-                "",
-                &buffer[..n],
-            )?;
-            etags.push((part + 1, answer.header("etag").context("ETag")?.to_owned()));
-        }
-    };
-    let mut etags = at_once(parallel, worker)?.concat();
-    etags.sort_unstable();
-    let list: String = etags
-        .iter()
-        .map(|(n, tag)| format!("<Part><PartNumber>{n}</PartNumber><ETag>{tag}</ETag></Part>"))
-        .collect();
-    let body = format!("<CompleteMultipartUpload>{list}</CompleteMultipartUpload>");
-    http.send("POST", &format!("{target}?uploadId={id}"), "", body.as_bytes())?;
-    Ok(())
-}
-
-/// Reads the first `bytes` of an object by ranges of `step`, `parallel` at once.
-pub(crate) fn download(port: u16, target: &str, bytes: u64, step: u64, parallel: u32) -> Result<()> {
-    let next = AtomicU64::new(0);
-    let worker = |_| -> Result<()> {
-        let mut http = Http::connect(port)?;
-        loop {
-            let at = next.fetch_add(step, Ordering::Relaxed);
-            if at >= bytes {
-                return Ok(());
-            }
-            let end = (at + step).min(bytes);
-            let answer = http.send("GET", target, &format!("Range: bytes={at}-{}\r\n", end - 1), &[])?;
-            ensure!(answer.body.len() as u64 == end - at);
-        }
-    };
-    at_once(parallel, worker).map(drop)
 }

@@ -42,7 +42,7 @@ pub(crate) fn run(args: &Args, place: &Place, source: &Source) -> Result<()> {
 }
 
 /// Segments for one [`Stage`] after the other: each new to it, the one before deleted.
-struct Fresh<'a> {
+pub(crate) struct Fresh<'a> {
     place: &'a Place,
     source: &'a Source,
     writer: Stage,
@@ -51,7 +51,12 @@ struct Fresh<'a> {
 
 impl<'a> Fresh<'a> {
     fn new(place: &'a Place, source: &'a Source) -> Result<Self> {
-        Ok(Self { place, source, writer: Stage::open(place, &[])?, number: Cell::new(1_000_000) })
+        Self::by(place, source, Stage::open(place, &[])?, 1_000_000)
+    }
+
+    /// Written by `writer`, and numbered from `number` on.
+    pub(crate) fn by(place: &'a Place, source: &'a Source, writer: Stage, number: u32) -> Result<Self> {
+        Ok(Self { place, source, writer, number: Cell::new(number) })
     }
 
     /// One more copy of the source; `cool` takes it out of the page cache.
@@ -69,7 +74,11 @@ impl<'a> Fresh<'a> {
     }
 
     /// What `read` takes of a segment made for it.
-    fn sample(&self, cool: bool, read: impl FnOnce(&SegmentMetadata) -> Result<()>) -> Result<Sample> {
+    pub(crate) fn sample(
+        &self,
+        cool: bool,
+        read: impl FnOnce(&SegmentMetadata) -> Result<()>,
+    ) -> Result<Sample> {
         let metadata = self.next(cool)?;
         let sample = Sample::of(|| read(&metadata))?;
         self.drop(&metadata)?;

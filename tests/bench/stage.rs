@@ -2,24 +2,35 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use url::Url;
 use varve_format::ExtentKind;
 use varve_rsm::operation::Operation;
 use varve_rsm::read::stream::Progress;
 use varve_rsm::rsm::Rsm;
 use varve_rsm::wire::{CopyRequest, SegmentMetadata};
 use varve_store::{CountingStore, Counts};
-use varve_tests::{Bucket, Minio, Proxy, Scratch, Tier, Toxiproxy};
+use varve_tests::{Bucket, Minio, Proxy, Scratch, StoreKind, Tier, Toxiproxy, azure_signature};
 
 use crate::lean;
+use crate::remote::{Dialect, Remote};
 
 /// Where the objects go.
-#[expect(clippy::large_enum_variant, reason = "there is one at a time")]
 pub(crate) enum Place {
     File(Scratch),
-    S3 { minio: Minio, bucket: Bucket, proxy: Option<Delay> },
+    S3 {
+        minio: Minio,
+        bucket: Bucket,
+        proxy: Option<Delay>,
+    },
+    /// Another cloud's, as its test server plays it.
+    Cloud {
+        kind: StoreKind,
+        tier: Tier,
+        remote: Remote,
+    },
 }
 
 /// Two proxies of one server before the store: through one, answers come later.
@@ -58,11 +69,35 @@ impl Place {
         Ok(Self::S3 { minio, bucket, proxy })
     }
 
-    pub(crate) fn name(&self) -> &'static str {
+    pub(crate) fn gcs() -> Result<Self> {
+        Self::cloud(StoreKind::Gcs, Dialect::Gcs)
+    }
+
+    pub(crate) fn azure() -> Result<Self> {
+        Self::cloud(StoreKind::Azure, Dialect::Azure { signature: azure_signature() })
+    }
+
+    fn cloud(kind: StoreKind, dialect: Dialect) -> Result<Self> {
+        let tier = Tier::on(kind, Path::new(PREFIX))?;
+        let config = tier.rsm_config();
+        let endpoint =
+            config.iter().find(|(key, _)| key.ends_with(".endpoint.url")).context("no endpoint")?.1;
+        let endpoint = Url::parse(endpoint)?;
+        let url = tier.url();
+        // The bucket of the one; of the other the container, below the account that is the endpoint's path.
+        let bucket = url.rsplit('/').nth(1).context("no bucket")?;
+        let bucket = format!("{}/{bucket}", endpoint.path().trim_matches('/'));
+        let bucket = bucket.trim_start_matches('/').to_owned();
+        let remote = Remote { port: endpoint.port().context("no port")?, dialect, bucket };
+        Ok(Self::Cloud { kind, tier, remote })
+    }
+
+    pub(crate) fn name(&self) -> String {
         match self {
-            Self::File(_) => "file",
-            Self::S3 { proxy: None, .. } => "s3",
-            Self::S3 { .. } => "s3 +30ms",
+            Self::File(_) => "file".to_owned(),
+            Self::S3 { proxy: None, .. } => "s3".to_owned(),
+            Self::S3 { .. } => "s3 +30ms".to_owned(),
+            Self::Cloud { kind, .. } => kind.to_string(),
         }
     }
 
@@ -74,6 +109,7 @@ impl Place {
                 let endpoint = format!("http://127.0.0.1:{}", port.unwrap_or(minio.port));
                 Ok(Tier::S3 { bucket: bucket.clone(), prefix: PREFIX.to_owned(), endpoint })
             }
+            Self::Cloud { tier, .. } => Ok(tier.clone()),
         }
     }
 
@@ -89,60 +125,59 @@ impl Place {
     pub(crate) fn cool(&self, key: &str) -> Result<()> {
         match self {
             Self::File(scratch) => lean::drop_cached(&scratch.path().join(key)),
-            Self::S3 { .. } => Ok(()),
+            Self::S3 { .. } | Self::Cloud { .. } => Ok(()),
         }
     }
 
-    fn port(&self) -> Option<u16> {
+    /// As the least work reaches it, and the prefix of its objects; or its directory.
+    fn limit(&self) -> Result<Limit<'_>> {
         match self {
-            Self::File(_) => None,
-            Self::S3 { minio, proxy, .. } => Some(proxy.as_ref().map_or(minio.port, |d| d.delayed.port)),
+            Self::File(scratch) => Ok(Limit::File(scratch.path())),
+            Self::S3 { minio, proxy, .. } => {
+                let port = proxy.as_ref().map_or(minio.port, |delay| delay.delayed.port);
+                let remote = Remote { port, dialect: Dialect::S3, bucket: BUCKET.to_owned() };
+                Ok(Limit::Remote(remote, PREFIX.to_owned()))
+            }
+            Self::Cloud { tier, remote, .. } => {
+                let url = tier.url();
+                let prefix = url.rsplit('/').next().context("no prefix")?;
+                Ok(Limit::Remote(remote.clone(), prefix.to_owned()))
+            }
         }
     }
 
     /// The limit of copying a file here; those that run at once have each their own number.
     pub(crate) fn lean_copy(&self, from: &Path, number: u32) -> Result<()> {
         let name = format!("lean-{number}.copy");
-        match (self, self.port()) {
-            (Self::File(scratch), _) => lean::copy_file(from, &scratch.path().join(name)),
-            (_, Some(port)) => lean::upload(port, &format!("/{BUCKET}/{name}"), from, 8 << 20, 4),
-            _ => bail!("no store"),
+        match self.limit()? {
+            Limit::File(dir) => lean::copy_file(from, &dir.join(name)),
+            Limit::Remote(remote, _) => remote.upload(&name, from),
         }
     }
 
     /// The limit of reading the first `bytes` of an object.
     pub(crate) fn lean_read(&self, key: &str, bytes: u64) -> Result<()> {
-        match (self, self.port()) {
-            (Self::File(scratch), _) => lean::read_file(&scratch.path().join(key), bytes),
-            (_, Some(port)) => lean::download(port, &format!("/{BUCKET}/{PREFIX}/{key}"), bytes, 4 << 20, 4),
-            _ => bail!("no store"),
+        match self.limit()? {
+            Limit::File(dir) => lean::read_file(&dir.join(key), bytes),
+            Limit::Remote(remote, prefix) => remote.download(&format!("{prefix}/{key}"), bytes),
         }
     }
 
     /// A reader of ranges, one after the other, that tells how long each took.
     pub(crate) fn lean_ranges(&self, key: &str) -> Result<RangeReader> {
-        match (self, self.port()) {
-            (Self::File(scratch), _) => {
-                let path: PathBuf = scratch.path().join(key);
+        match self.limit()? {
+            Limit::File(dir) => {
+                let path: PathBuf = dir.join(key);
                 Ok(Box::new(move |at, bytes| lean::read_range(&path, at, bytes)))
             }
-            (_, Some(port)) => {
-                let mut http = lean::Http::connect(port)?;
-                let target = format!("/{BUCKET}/{PREFIX}/{key}");
-                Ok(Box::new(move |at, bytes| {
-                    let start = Instant::now();
-                    http.send(
-                        "GET",
-                        &target,
-                        &format!("Range: bytes={at}-{}\r\n", at + bytes as u64 - 1),
-                        &[],
-                    )?;
-                    Ok(start.elapsed())
-                }))
-            }
-            _ => bail!("no store"),
+            Limit::Remote(remote, prefix) => Ok(Box::new(remote.ranges(&format!("{prefix}/{key}"))?)),
         }
     }
+}
+
+enum Limit<'a> {
+    File(&'a Path),
+    Remote(Remote, String),
 }
 
 /// One RemoteStorageManager and its counters.
@@ -153,7 +188,11 @@ pub(crate) struct Stage {
 
 impl Stage {
     pub(crate) fn open(place: &Place, more: &[(&str, String)]) -> Result<Self> {
-        Self::over(&place.tier(place.port())?, more)
+        let port = match place {
+            Place::S3 { proxy: Some(delay), .. } => Some(delay.delayed.port),
+            _ => None,
+        };
+        Self::over(&place.tier(port)?, more)
     }
 
     /// Through a proxy that does nothing.

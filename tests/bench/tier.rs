@@ -1,16 +1,16 @@
 //! Copies and reads of the tier, scenario by scenario.
 
 use anyhow::Result;
-use varve_tests::Scratch;
+use varve_tests::{Scratch, end_servers};
 
 use crate::measure::Pairs;
 use crate::segment::{Data, Source};
 use crate::stage::Place;
-use crate::{copies, reads};
+use crate::{copies, reads, sealed};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// file, s3, delay (S3 with 30 ms on each answer), or all
+    /// file, s3, delay (S3 with 30 ms on each answer), gcs, azure, or all
     #[arg(long, default_value = "all")]
     pub(crate) store: String,
     /// Sizes of segments, in MiB
@@ -32,7 +32,7 @@ impl Args {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let scratch = Scratch::new("bench-source")?;
-    for store in ["file", "s3", "delay"] {
+    for store in ["file", "s3", "delay", "gcs", "azure"] {
         if args.store != "all" && args.store != store {
             continue;
         }
@@ -40,6 +40,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             let place = match store {
                 "file" => Place::file()?,
                 "s3" => Place::s3(0)?,
+                "gcs" => Place::gcs()?,
+                "azure" => Place::azure()?,
                 _ => Place::s3(30)?,
             };
             println!("\n{} store, segments of {mib} MiB, median of {} runs", place.name(), args.runs);
@@ -50,6 +52,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
                 copies::dense(args, &place, &Source::make(scratch.path(), Data::Zstd, mib << 20, 2)?)?;
             }
             reads::run(args, &place, &plain)?;
+            sealed::run(args, &place, &plain)?;
+            drop(place);
+            end_servers();
         }
     }
     Ok(())

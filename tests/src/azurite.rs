@@ -58,7 +58,7 @@ impl Azurite {
 }
 
 /// The parameters of a shared access signature of the account, for all that can be done with blobs.
-fn signature() -> String {
+pub fn signature() -> String {
     let signed = [Azurite::ACCOUNT, "rwdlac", "b", "sco", "", EXPIRY, "", "http", VERSION, ""].join("\n");
     let mac = STANDARD.encode(hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, KEY), signed.as_bytes()));
     let mac: String = byte_serialize(mac.as_bytes()).collect();

@@ -48,6 +48,7 @@ pub use archive::{
     ArchivedObject, Compared, Ended, RawLog, Running, TestArchive, TopicLogs, archive_section, client,
     plain_client, runtime, varve, varve_file,
 };
+pub use azurite::signature as azure_signature;
 pub use bucket::Bucket;
 pub use cluster::{Cluster, ClusterBuilder};
 pub use driver::{

@@ -4,9 +4,8 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Subcommand};
 use varve_format::Id;
-use varve_keys::KeyUrl;
 
-use super::{KeyArgs, StoreArgs, key_url};
+use super::{KeyArgs, StoreArgs};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum KeysCommand {
@@ -81,8 +80,8 @@ pub(crate) struct RotateArgs {
     #[arg(long, value_name = "ID", requires = "key_ring")]
     pub(crate) activate: Option<String>,
     /// Say what to configure to go on with this key of a key service. Changes nothing.
-    #[arg(long, value_name = "KEK-URL", value_parser = key_url)]
-    pub(crate) to: Option<KeyUrl>,
+    #[arg(long, value_name = "KEK-URL")]
+    pub(crate) to: Option<String>,
     /// Show what it would do, and change nothing.
     #[arg(long)]
     pub(crate) dry_run: bool,
@@ -102,8 +101,8 @@ pub(crate) struct RewrapArgs {
     pub(crate) keys: KeyArgs,
     /// What to wrap by: ring:ID (the ring's active key), aws-kms://…, gcp-kms://…, azure-kms://…, vault://…. The keys
     /// that wrap them now are needed too: --key-ring, --kek.
-    #[arg(long, value_name = "KEK-URL", value_parser = key_url)]
-    pub(crate) to: KeyUrl,
+    #[arg(long, value_name = "KEK-URL")]
+    pub(crate) to: String,
     /// Only these topics, by name or id; * stands for any characters. May be repeated.
     #[arg(long, value_name = "PATTERN", value_delimiter = ',')]
     pub(crate) topics: Vec<String>,

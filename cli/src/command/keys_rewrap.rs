@@ -16,8 +16,9 @@ use crate::{Verdict, progress};
 const PARALLEL: usize = 4;
 
 pub(crate) async fn run(args: RewrapArgs) -> Result<Verdict> {
+    let to = KeyUrl::configured(&args.to)?;
     let place = KeyPlace::open(&args.at).await?;
-    let keys = args.keys.open_with(&place.store, std::slice::from_ref(&args.to))?;
+    let keys = args.keys.open_with(&place.store, std::slice::from_ref(&to))?;
     let keys = keys.context("no key is given")?;
     let wanted = Wanted::new(&args.topics)?;
     // Names are needed for patterns alone.
@@ -30,8 +31,8 @@ pub(crate) async fn run(args: RewrapArgs) -> Result<Verdict> {
     let all: Vec<_> = names(&keys, |name| !name.is_tombstone && is_wanted(name)).await?;
     let what = if args.dry_run { "reading key records" } else { "wrapping data keys" };
     let bar = progress::count(what, all.len() as u64);
-    let (keys, args) = (&keys, &args);
-    let work = stream::iter(all).map(|name| async move { (one(keys, &name, args).await, name) });
+    let (keys, to, args) = (&keys, &to, &args);
+    let work = stream::iter(all).map(|name| async move { (one(keys, &name, to, args).await, name) });
     let mut work = work.buffer_unordered(PARALLEL);
     let mut sums = Sums::default();
     while let Some((outcome, name)) = work.next().await {
@@ -40,7 +41,7 @@ pub(crate) async fn run(args: RewrapArgs) -> Result<Verdict> {
         bar.suspend(|| tell(&name, &outcome, args.json))?;
     }
     bar.finish_and_clear();
-    sums.report(args, place.store.url())?;
+    sums.report(to, args, place.store.url())?;
     Ok(if sums.failed == 0 { Verdict::Clean } else { Verdict::Findings })
 }
 
@@ -64,10 +65,10 @@ struct Sums {
     failed: u64,
 }
 
-async fn one(keys: &DataKeys, name: &KeyRecordName, args: &RewrapArgs) -> Outcome {
+async fn one(keys: &DataKeys, name: &KeyRecordName, to: &KeyUrl, args: &RewrapArgs) -> Outcome {
     let outcome = match args.dry_run {
-        true => would(keys, name, args).await,
-        false => keys.rewrap(name, &args.to, args.again).await.map(|rewrapped| match rewrapped {
+        true => would(keys, name, to, args).await,
+        false => keys.rewrap(name, to, args.again).await.map(|rewrapped| match rewrapped {
             Rewrapped::Done => Outcome::Done,
             Rewrapped::Already => Outcome::Already,
         }),
@@ -82,10 +83,10 @@ async fn one(keys: &DataKeys, name: &KeyRecordName, args: &RewrapArgs) -> Outcom
 }
 
 /// By names alone: which version of the key wrapped it is not asked.
-async fn would(keys: &DataKeys, name: &KeyRecordName, args: &RewrapArgs) -> Result<Outcome, Error> {
+async fn would(keys: &DataKeys, name: &KeyRecordName, to: &KeyUrl, args: &RewrapArgs) -> Result<Outcome, Error> {
     let record = keys.record(name).await?;
     let wrapped_by = KeyUrl::parse(&record.wrapping.wrapped_by)?;
-    let is_same = record.cluster_id.is_some() && args.to.covers(&wrapped_by) == Some(true);
+    let is_same = record.cluster_id.is_some() && to.covers(&wrapped_by) == Some(true);
     Ok(match is_same && !args.again {
         true => Outcome::Already,
         false => Outcome::Would { wrapped_by: wrapped_by.as_str().to_owned() },
@@ -120,9 +121,9 @@ impl Sums {
         } += 1;
     }
 
-    fn report(&self, args: &RewrapArgs, store: &str) -> Result<()> {
+    fn report(&self, to: &KeyUrl, args: &RewrapArgs, store: &str) -> Result<()> {
         let mut out = std::io::stdout().lock();
-        let to = args.to.as_str();
+        let to = to.as_str();
         if args.json {
             let line = json!({
                 "type": "summary",

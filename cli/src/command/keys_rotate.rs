@@ -14,7 +14,7 @@ use crate::keys::{agreed, random_key, ring_file};
 
 pub(crate) fn run(args: &RotateArgs) -> Result<Verdict> {
     if let Some(kek) = &args.to {
-        return configure(kek, args.json);
+        return configure(&KeyUrl::configured(kek)?, args.json);
     }
     let path = args.key_ring.as_deref().context("--key-ring is needed")?;
     let before = ring_file::read(path)?;
