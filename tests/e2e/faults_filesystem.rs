@@ -270,7 +270,7 @@ fn the_wrong_key_opens_nothing() -> Result<()> {
     // Another key of the same id seals nothing, one of another id does.
     for (text, said) in [
         (WRONG, &["copying", "none of the key records", "is it another key of the same id?"][..]),
-        (OTHER, &["reading", "the file key ring holds no such key"]),
+        (OTHER, &["unwrap by ring:k", "the file key ring holds no such key"]),
     ] {
         cluster.broker().stop()?;
         fs::write(&ring, text)?;

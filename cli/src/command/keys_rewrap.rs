@@ -83,7 +83,12 @@ async fn one(keys: &DataKeys, name: &KeyRecordName, to: &KeyUrl, args: &RewrapAr
 }
 
 /// By names alone: which version of the key wrapped it is not asked.
-async fn would(keys: &DataKeys, name: &KeyRecordName, to: &KeyUrl, args: &RewrapArgs) -> Result<Outcome, Error> {
+async fn would(
+    keys: &DataKeys,
+    name: &KeyRecordName,
+    to: &KeyUrl,
+    args: &RewrapArgs,
+) -> Result<Outcome, Error> {
     let record = keys.record(name).await?;
     let wrapped_by = KeyUrl::parse(&record.wrapping.wrapped_by)?;
     let is_same = record.cluster_id.is_some() && to.covers(&wrapped_by) == Some(true);

@@ -112,6 +112,23 @@ impl ObjectKey {
             .map_err(|_| refused())
     }
 
+    /// Decrypts `sealed` (ciphertext and tag) where it is. How many bytes of it are plain then; after an error none.
+    pub(crate) fn open_in_place(
+        &self,
+        what: &'static str,
+        offset: u64,
+        nonce: [u8; 12],
+        aad: &[u8],
+        sealed: &mut [u8],
+    ) -> Result<usize> {
+        let opened = self.aead.open_in_place(Nonce::assume_unique_for_key(nonce), Aad::from(aad), sealed);
+        opened.map(|plain| plain.len()).map_err(|_| Error::KeyRefused {
+            what,
+            offset,
+            key_id: self.data_key_id.to_string(),
+        })
+    }
+
     pub(crate) fn frame_aad(&self, number: u64, count: u64) -> [u8; 32] {
         let mut aad = [0; 32];
         let values = self.object_id.0.into_iter().chain(number.to_be_bytes()).chain(count.to_be_bytes());

@@ -107,17 +107,53 @@ impl<'a> Decoder<'a> {
                 Ok(())
             }
             (None, Codec::Zstd) => decompress(&mut self.zstd, frame, stored, plain),
-            (Some(key), Codec::None) => open(key, self.footer, frame, stored, plain),
+            (Some(key), Codec::None) => self.open(key, frame, stored, plain),
             (Some(key), Codec::Zstd) => {
                 let compressed = stored
                     .len()
                     .checked_sub(TAG_BYTES)
                     .ok_or_else(|| mismatch(frame, TAG_BYTES, stored.len()))?;
-                self.scratch.resize(compressed, 0);
-                open(key, self.footer, frame, stored, &mut self.scratch)?;
+                let mut scratch = std::mem::take(&mut self.scratch);
+                scratch.resize(compressed, 0);
+                let opened = self.open(key, frame, stored, &mut scratch);
+                self.scratch = scratch;
+                opened?;
                 decompress(&mut self.zstd, frame, &self.scratch, plain)
             }
         }
+    }
+}
+
+impl Decoder<'_> {
+    /// The same for a frame that is not compressed, where it is: how many of its bytes are plain ones then.
+    ///
+    /// # Errors
+    /// As [`decode`](Self::decode), and [`Error::Invalid`] for a frame that is compressed.
+    pub fn decode_in_place(&mut self, frame: &FrameRef, stored: &mut [u8]) -> Result<usize> {
+        frame.check(stored)?;
+        let plain = match (self.key, frame.codec) {
+            (_, Codec::Zstd) => return Err(Error::invalid("frame", "compressed", "one that is not")),
+            (None, Codec::None) => stored.len(),
+            (Some(key), Codec::None) => {
+                let aad = key.frame_aad(frame.number, self.aad_count());
+                key.open_in_place("frame", frame.stored.start, frame_nonce(frame.number), &aad, stored)?
+            }
+        };
+        if plain == frame.plain_bytes as usize {
+            Ok(plain)
+        } else {
+            Err(mismatch(frame, frame.plain_bytes as usize, plain))
+        }
+    }
+
+    /// What stands in a frame's associated data for the number of frames.
+    fn aad_count(&self) -> u64 {
+        if self.footer.streamed { 0 } else { self.footer.frame_count() }
+    }
+
+    fn open(&self, key: &ObjectKey, frame: &FrameRef, stored: &[u8], plain: &mut [u8]) -> Result<()> {
+        let aad = key.frame_aad(frame.number, self.aad_count());
+        key.open("frame", frame.stored.start, frame_nonce(frame.number), &aad, stored, plain)
     }
 }
 
@@ -138,12 +174,6 @@ impl FrameRef {
         }
         Err(Error::corrupt("frame", offset, format!("CRC32C {:08x}", self.crc), format!("{crc:08x}")))
     }
-}
-
-fn open(key: &ObjectKey, footer: &Footer, frame: &FrameRef, stored: &[u8], plain: &mut [u8]) -> Result<()> {
-    let count = if footer.streamed { 0 } else { footer.frame_count() };
-    let aad = key.frame_aad(frame.number, count);
-    key.open("frame", frame.stored.start, frame_nonce(frame.number), &aad, stored, plain)
 }
 
 fn decompress(

@@ -11,6 +11,7 @@ use crate::contract::{Result, SharedStore};
 use crate::error::{Error, Kind};
 use crate::filesystem::FilesystemStore;
 use crate::memory::MemoryStore;
+#[cfg(feature = "s3")]
 use crate::s3::S3Store;
 use crate::settings::Values;
 
@@ -37,6 +38,7 @@ pub async fn open(url: &str, given: &BTreeMap<String, String>) -> Result<SharedS
                 Err(error) => Err(Error::new(Kind::Other, "open", url, error.to_string())),
             }
         }
+        #[cfg(feature = "s3")]
         "s3" => Ok(Arc::new(S3Store::open(&parsed, &values("s3")?).await?)),
         #[cfg(feature = "azure")]
         "az" => Ok(Arc::new(AzureStore::open(&parsed, &values("az")?)?)),
@@ -55,9 +57,11 @@ pub fn check(url: &str, given: &BTreeMap<String, String>) -> Vec<Error> {
     if !is_known(parsed.scheme()) {
         return vec![unknown_scheme(url, parsed.scheme())];
     }
+    #[allow(unused_variables, reason = "only where no store has settings")]
     let (values, mut flaws) = Values::examine(parsed.scheme(), given);
     match parsed.scheme() {
         "file" if parsed.to_file_path().is_err() => flaws.push(no_directory(url)),
+        #[cfg(feature = "s3")]
         "s3" => flaws.extend(S3Store::check(&parsed, &values)),
         #[cfg(feature = "azure")]
         "az" => flaws.extend(AzureStore::check(&parsed, &values)),
@@ -69,8 +73,9 @@ pub fn check(url: &str, given: &BTreeMap<String, String>) -> Vec<Error> {
 }
 
 fn is_known(scheme: &str) -> bool {
-    let compiled_in = [("az", cfg!(feature = "azure")), ("gs", cfg!(feature = "gcs"))];
-    matches!(scheme, "memory" | "file" | "s3") || compiled_in.contains(&(scheme, true))
+    let compiled_in =
+        [("az", cfg!(feature = "azure")), ("gs", cfg!(feature = "gcs")), ("s3", cfg!(feature = "s3"))];
+    matches!(scheme, "memory" | "file") || compiled_in.contains(&(scheme, true))
 }
 
 fn parse_url(url: &str) -> Result<Url> {

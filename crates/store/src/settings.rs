@@ -18,6 +18,7 @@ const STORES: &[(&str, &[Setting])] = &[
     ("az", crate::azure::SETTINGS),
     #[cfg(feature = "gcs")]
     ("gs", crate::gcs::SETTINGS),
+    #[cfg(feature = "s3")]
     ("s3", crate::s3::SETTINGS),
 ];
 

@@ -6,15 +6,18 @@
 mod azurite;
 #[cfg(feature = "gcs")]
 mod fake_gcs;
+#[cfg(feature = "s3")]
 mod minio;
 
 use std::collections::BTreeMap;
 
 use varve_store::conformance::{Outcome, run};
 use varve_store::{
-    CountingStore, Faults, FaultyStore, FilesystemStore, GetRange, Key, MemoryStore, PutOptions, Rate,
-    SharedStore, Store, ThrottledStore, delete, open,
+    CountingStore, Faults, FaultyStore, FilesystemStore, MemoryStore, Rate, SharedStore, Store,
+    ThrottledStore, open,
 };
+#[cfg(feature = "s3")]
+use varve_store::{GetRange, Key, PutOptions, delete};
 
 async fn check(store: SharedStore, scratch_prefix: &str) {
     check_but(store, scratch_prefix, &[]).await;
@@ -72,6 +75,7 @@ async fn filesystem_by_url() {
     check(open(&url, &BTreeMap::new()).await.unwrap(), "").await;
 }
 
+#[cfg(feature = "s3")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s3() {
     let Some(server) = minio::start("conformance").await else { return };
@@ -82,6 +86,7 @@ async fn s3() {
     }
 }
 
+#[cfg(feature = "s3")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s3_with_versions() {
     let Some(server) = minio::start("unused").await else { return };
@@ -95,6 +100,7 @@ async fn s3_with_versions() {
 
 /// A lock keeps versions from being removed, and nothing else: whoever can write can still put another version on top,
 /// or hide all of them.
+#[cfg(feature = "s3")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_lock_does_not_stop() {
     let Some(server) = minio::start("unused").await else { return };

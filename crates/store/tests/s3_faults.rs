@@ -1,5 +1,6 @@
 //! S3 when things go wrong, against a server that does as it is told.
 
+#![cfg(feature = "s3")]
 #![allow(clippy::unwrap_used, reason = "a failure here fails the test")]
 
 mod script;

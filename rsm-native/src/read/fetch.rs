@@ -4,10 +4,10 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::TryStreamExt as _;
 use tokio::runtime::Handle;
-use varve_format::{Codec, Decoder, FrameRef, SegmentName, segment_prefix};
+use varve_format::{Codec, Decoder, FrameRef, SegmentName, TAG_BYTES, segment_prefix};
 use varve_store::{GetRange, GetResult, Key, SharedStore};
 
 use crate::budget::{Budget, Permit};
@@ -215,11 +215,11 @@ impl Reader {
                 let stored_bytes = (frame.stored.end - frame.stored.start) as usize;
                 let Some(stored) = cutter.cut(stored_bytes) else { break };
                 self.metrics.store_get.add_bytes(stored_bytes as u64);
-                landed.push((plain(opened, &mut decoder, &frame, stored).map_err(fail)?, frame));
+                landed.push((plain(&mut decoder, &frame, stored).map_err(fail)?, frame));
                 number += 1;
             }
             // The connection reads on into the same memory once nobody holds a piece of it.
-            cutter.let_go(opened.footer.frame_bytes as usize);
+            cutter.let_go(opened.footer.frame_bytes as usize + TAG_BYTES);
             if !landed.is_empty() {
                 self.cache.land(flight, first, frames(landed, opened, permit));
                 self.budget.retry();
@@ -283,16 +283,16 @@ fn stored_range(segment: &Segment, opened: &Opened, flight: &Flight) -> Result<R
     Ok(first.stored.start..last.stored.end)
 }
 
-/// A frame's plain bytes, checked.
+/// A frame's plain bytes, checked; in the memory of the stored ones where it can be.
 pub fn plain(
-    opened: &Opened,
     decoder: &mut Decoder<'_>,
     frame: &FrameRef,
-    stored: Bytes,
+    mut stored: BytesMut,
 ) -> Result<Bytes, varve_format::Error> {
-    if opened.key.is_none() && frame.codec == Codec::None {
-        frame.check(&stored)?;
-        return Ok(stored);
+    if frame.codec == Codec::None {
+        let plain_bytes = decoder.decode_in_place(frame, &mut stored)?;
+        stored.truncate(plain_bytes);
+        return Ok(stored.freeze());
     }
     let mut plain = vec![0; frame.plain_bytes as usize];
     decoder.decode(frame, &stored, &mut plain)?;
@@ -315,38 +315,44 @@ pub fn frames(landed: Vec<(Bytes, FrameRef)>, opened: &Opened, permit: &mut Perm
 /// of the frame. Others are parts of a buffer of unknown size, which a small frame must not keep alive.
 #[derive(Default)]
 struct Cutter {
-    piece: Bytes,
-    owned: bool,
+    /// The piece, if its memory is its own; else it is `shared`.
+    owned: BytesMut,
+    shared: Bytes,
     /// The beginning of a frame that goes on in the next piece.
-    begun: Vec<u8>,
+    begun: BytesMut,
 }
 
 impl Cutter {
     fn add(&mut self, piece: Bytes) {
-        self.owned = piece.is_unique();
-        self.piece = piece;
-    }
-
-    /// Keeps the beginning of the next frame, of about `frame_bytes`, and nothing of the piece.
-    fn let_go(&mut self, frame_bytes: usize) {
-        let rest = std::mem::take(&mut self.piece);
-        if !rest.is_empty() {
-            self.begun.reserve_exact(frame_bytes.max(rest.len()));
-            self.begun.extend_from_slice(&rest);
+        match piece.try_into_mut() {
+            Ok(owned) => self.owned = owned,
+            Err(shared) => self.shared = shared,
         }
     }
 
-    fn cut(&mut self, bytes: usize) -> Option<Bytes> {
-        if self.begun.len() + self.piece.len() < bytes {
+    /// Keeps the beginning of the next frame, of at most `frame_bytes`, and nothing of the piece.
+    fn let_go(&mut self, frame_bytes: usize) {
+        let (owned, shared) = (std::mem::take(&mut self.owned), std::mem::take(&mut self.shared));
+        for rest in [&owned[..], &shared[..]].into_iter().filter(|rest| !rest.is_empty()) {
+            self.begun.reserve(frame_bytes.max(rest.len()));
+            self.begun.extend_from_slice(rest);
+        }
+    }
+
+    fn cut(&mut self, bytes: usize) -> Option<BytesMut> {
+        if self.begun.len() + self.owned.len() + self.shared.len() < bytes {
             return None;
         }
-        if self.begun.is_empty() && self.owned {
-            return Some(self.piece.split_to(bytes));
+        if self.begun.is_empty() && self.shared.is_empty() {
+            return Some(self.owned.split_to(bytes));
         }
         let mut whole = std::mem::take(&mut self.begun);
-        whole.reserve_exact(bytes.saturating_sub(whole.len()));
         let rest = bytes.saturating_sub(whole.len());
-        whole.extend_from_slice(&self.piece.split_to(rest));
-        Some(Bytes::from(whole))
+        whole.reserve(rest);
+        match self.shared.is_empty() {
+            true => whole.extend_from_slice(&self.owned.split_to(rest)),
+            false => whole.extend_from_slice(&self.shared.split_to(rest)),
+        }
+        Some(whole)
     }
 }

@@ -3,7 +3,7 @@
 //! What is fetched and decoded is accounted for by the cache's budget, and stays in the cache where there is
 //! room: the broker asks for all indexes in a row.
 
-use bytes::Bytes;
+use bytes::BytesMut;
 use varve_format::{Decoder, ExtentKind};
 
 use crate::budget::Permit;
@@ -84,7 +84,7 @@ impl Reader {
             let short = || segment.corrupt(format!("bytes {:?} are missing at its end", frame.stored));
             let stored = tail.slice(frame.stored.start, frame.stored.end).ok_or_else(short)?;
             // A copy of its own: the frame must not keep the whole tail in memory.
-            let plain = plain(opened, &mut decoder, &frame, Bytes::copy_from_slice(&stored)).map_err(fail)?;
+            let plain = plain(&mut decoder, &frame, BytesMut::from(&stored[..])).map_err(fail)?;
             if let Some(out) = &mut out {
                 out.extend_from_slice(&plain);
             }
