@@ -13,7 +13,8 @@ mod source;
 use std::sync::Arc;
 
 use tokio::runtime::Handle;
-use varve_format::{Encoder, Encryption, Id, Plan, SegmentInfo, WriteOptions};
+use tokio::time::Instant;
+use varve_format::{Encoder, Encryption, EncryptionInfo, Id, Plan, SegmentInfo, WriteOptions};
 use varve_store::{Key, SharedStore};
 
 use self::output::Output;
@@ -49,17 +50,17 @@ impl Copier {
     ) -> Result<Vec<u8>> {
         let key = crate::read::segment::object_key(&self.config, &request.metadata)?;
         let policy = self.config.policy(&request.metadata.topic).clone();
-        let encryption = match policy.encrypt {
-            false => None,
+        let (encryption, key_until) = match policy.encrypt {
+            false => (None, None),
             true => {
                 let m = &request.metadata;
-                let (data_key, period) = cancel
+                let (data_key, period, until) = cancel
                     .run(
                         WHAT,
                         self.keys.for_write(&self.config.cluster_id, m.topic_id, policy.key.as_ref(), now_ms),
                     )
                     .await??;
-                Some(Encryption { key: data_key, period, salt: random()? })
+                (Some(Encryption { key: data_key, period, salt: random()? }), Some(until))
             }
         };
         let traces = Arc::new(Traces::default());
@@ -68,6 +69,7 @@ impl Copier {
             key: key.clone(),
             options: write_options(&policy, encryption)?,
             policy,
+            key_until,
             request,
             cancel,
             handle: Handle::current(),
@@ -105,6 +107,7 @@ struct Job {
     key: Key,
     policy: TopicPolicy,
     options: WriteOptions,
+    key_until: Option<Instant>,
     request: CopyRequest,
     cancel: Cancel,
     handle: Handle,
@@ -142,8 +145,27 @@ impl Job {
         let mut end = Vec::new();
         let finished = encoder.finish(info, &mut end).map_err(fail)?;
         output.push(&end)?;
+        self.check_key()?;
         output.finish(&finished)?;
         finished.custom_metadata(&self.copier.config.store_id, None).encode().map_err(fail)
+    }
+
+    /// A copy may take longer than a key may be used without asking: what was destroyed meanwhile seals nothing.
+    fn check_key(&self) -> Result<()> {
+        let (Some(until), Some(encryption)) = (self.key_until, &self.options.encryption) else {
+            return Ok(());
+        };
+        if Instant::now() < until {
+            return Ok(());
+        }
+        let info = EncryptionInfo {
+            data_key_id: encryption.key.id,
+            period: encryption.period.clone(),
+            salt: encryption.salt,
+        };
+        let (cluster_id, topic_id) = (&self.copier.config.cluster_id, self.request.metadata.topic_id);
+        let asked = self.copier.keys.for_read(cluster_id, topic_id, &info);
+        self.handle.block_on(self.cancel.run(WHAT, asked))?.map(drop)
     }
 
     /// Runs a call that leaves something in the store. Cancelled, it is not dropped half way, since what it

@@ -39,18 +39,19 @@ impl Keys {
         })
     }
 
-    /// The key for new objects of a topic, and its period. `kek` wraps it; without one the ring's active key.
+    /// The key for new objects of a topic, its period, and until when it may be used without asking again. `kek` wraps
+    /// it; without one the ring's active key.
     pub async fn for_write(
         &self,
         cluster_id: &str,
         topic_id: Id,
         kek: Option<&KeyUrl>,
         now_ms: i64,
-    ) -> Result<(DataKey, String)> {
+    ) -> Result<(DataKey, String, Instant)> {
         let Some(kek) = kek.or(self.ring.as_ref()) else {
             return Err(Error::config("encryption.enabled", "true", "needs encryption.key"));
         };
-        Ok(self.data_keys.for_write(cluster_id, topic_id, kek, self.period, now_ms).await?)
+        Ok(self.data_keys.for_write_until(cluster_id, topic_id, kek, self.period, now_ms).await?)
     }
 
     /// The key that an object names, and until when it may be used without asking again.

@@ -136,7 +136,7 @@ fn a_record_under_another_name_is_not_taken() {
     let bench = Bench::open(&given).unwrap();
     let keys = || Keys::new(&Config::parse(&given).unwrap(), bench.store.clone()).unwrap();
     let (topic, other) = (Id([1; 16]), Id([2; 16]));
-    let (key, period) = bench.block(keys().for_write(CLUSTER, topic, None, 0)).unwrap();
+    let (key, period, _) = bench.block(keys().for_write(CLUSTER, topic, None, 0)).unwrap();
     let record = bench.object(&key_record_name(CLUSTER, topic, &period, key.id));
     bench.put(&key_record_name(CLUSTER, other, &period, key.id), record.clone());
     bench.put(&key_record_name(CLUSTER, topic, "1970-02", key.id), record.clone());
@@ -145,7 +145,7 @@ fn a_record_under_another_name_is_not_taken() {
         let e = bench.block(keys().for_read(CLUSTER, topic, &info)).unwrap_err();
         assert_eq!(e.kind, Kind::Corrupt, "{e}");
         assert!(e.message.contains("not the key record that was looked for"), "{e}");
-        let (written, _) = bench.block(keys().for_write(CLUSTER, topic, None, now_ms)).unwrap();
+        let (written, ..) = bench.block(keys().for_write(CLUSTER, topic, None, now_ms)).unwrap();
         assert_ne!(written.id, key.id);
     }
     let long = [&record[..], &vec![b' '; 64 << 10]].concat();
@@ -168,9 +168,9 @@ fn each_period_has_a_key_of_its_own() {
         let keys = Keys::new(&config, bench.store.clone()).unwrap();
         let topic = Id([1; 16]);
         bench.block(async {
-            let (first, named) = keys.for_write(CLUSTER, topic, None, 0).await.unwrap();
+            let (first, named, _) = keys.for_write(CLUSTER, topic, None, 0).await.unwrap();
             assert_eq!(keys.for_write(CLUSTER, topic, None, same).await.unwrap().0.id, first.id, "{period}");
-            let (then, other) = keys.for_write(CLUSTER, topic, None, next).await.unwrap();
+            let (then, other, _) = keys.for_write(CLUSTER, topic, None, next).await.unwrap();
             assert!(then.id != first.id && other != named, "{period}: {named} {other}");
             let elsewhere = keys.for_write(CLUSTER, Id([2; 16]), None, 0).await.unwrap().0;
             assert_ne!(elsewhere.id, first.id, "another topic");
@@ -183,4 +183,27 @@ fn each_period_has_a_key_of_its_own() {
         });
         assert_eq!(records(&bench).len(), 3);
     }
+}
+
+/// A copy may take longer than a key may be used without asking.
+#[test]
+fn a_key_that_is_destroyed_while_a_copy_runs_seals_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut given = given(dir.path(), "k", 1);
+    given.insert("encryption.key.cache.ms".into(), "1000".into());
+    given.insert("upload.rate.bytes.per.second".into(), "4194304".into());
+    let bench = Bench::open(&given).unwrap();
+    let mut segment = bench.segment(1, 12 << 20);
+    let failed = std::thread::scope(|scope| {
+        let copy = scope.spawn(|| segment.copy(&bench.rsm));
+        while records(&bench).is_empty() {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        bench.put(&records(&bench)[0].replace(".json", ".destroyed"), b"{}".to_vec());
+        copy.join().unwrap().unwrap_err()
+    });
+    assert!(failed.kind == Kind::Denied && failed.to_string().contains("destroyed on purpose"), "{failed}");
+    assert_eq!(bench.objects().len(), 0);
+    // What comes is sealed by another.
+    bench.copied(2, SIZE).check(&bench.rsm);
 }

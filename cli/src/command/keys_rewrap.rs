@@ -20,6 +20,7 @@ pub(crate) async fn run(args: RewrapArgs) -> Result<Verdict> {
     let place = KeyPlace::open(&args.at).await?;
     let keys = args.keys.open_with(&place.store, std::slice::from_ref(&to))?;
     let keys = keys.context("no key is given")?;
+    keys.check_ring(&to).await?;
     let wanted = Wanted::new(&args.topics)?;
     // Names are needed for patterns alone.
     let topics = if args.topics.is_empty() { Topics::new() } else { place.topics().await? };

@@ -33,6 +33,8 @@ pub struct KeyRecord {
     /// `2026-11`, for instance: whatever text the writer's period gives.
     pub period: String,
     pub created_ms: i64,
+    /// Wrapped anew: whoever could open it before still can, and so it seals nothing new.
+    pub rewrapped: bool,
     pub wrapping: Wrapping,
 }
 
@@ -70,6 +72,8 @@ struct Json2 {
     topic_id: String,
     period: String,
     created_ms: i64,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    rewrapped: bool,
     algorithm: String,
     wrapped_by: String,
     wrapped: String,
@@ -90,13 +94,14 @@ const NONCE_BYTES: usize = 12;
 const RING_WRAPPED_BYTES: usize = NONCE_BYTES + 32 + 16;
 
 /// What a wrapped key is bound to.
-fn aad(id: Id, cluster_id: Option<&str>, topic_id: Id, period: &str) -> Vec<u8> {
+fn aad(id: Id, cluster_id: Option<&str>, topic_id: Id, period: &str, rewrapped: bool) -> Vec<u8> {
     match cluster_id {
         None => [b"varve key v1".as_slice(), &id.0, &topic_id.0, period.as_bytes()].concat(),
-        // A cluster id is safe text, so that `/` ends it.
+        // A cluster id and a period are safe text, so that `/` ends them.
         Some(cluster) => {
-            [b"varve key v2".as_slice(), &id.0, &topic_id.0, cluster.as_bytes(), b"/", period.as_bytes()]
-                .concat()
+            let end: &[u8] = if rewrapped { b"/rewrapped" } else { b"" };
+            let (cluster, period) = (cluster.as_bytes(), period.as_bytes());
+            [b"varve key v2".as_slice(), &id.0, &topic_id.0, cluster, b"/", period, end].concat()
         }
     }
 }
@@ -110,13 +115,13 @@ impl KeyRecord {
         cluster_id_flaw(cluster_id).map_err(Flaw::invalid)?;
         check_period(period).map_err(Flaw::invalid)?;
         let wrapping = Wrapping { wrapped_by: String::new(), algorithm: String::new(), wrapped: Vec::new() };
-        let cluster_id = Some(cluster_id.to_owned());
-        Ok(Self { id, cluster_id, topic_id, period: period.to_owned(), created_ms, wrapping })
+        let (cluster_id, period) = (Some(cluster_id.to_owned()), period.to_owned());
+        Ok(Self { id, cluster_id, topic_id, period, created_ms, rewrapped: false, wrapping })
     }
 
     /// The associated data of the wrapped key.
     pub fn aad(&self) -> Vec<u8> {
-        aad(self.id, self.cluster_id.as_deref(), self.topic_id, &self.period)
+        aad(self.id, self.cluster_id.as_deref(), self.topic_id, &self.period, self.rewrapped)
     }
 
     /// The record of `key`, wrapped with the ring's active key. `nonce` is random.
@@ -174,6 +179,7 @@ impl KeyRecord {
                 topic_id,
                 period,
                 created_ms,
+                rewrapped: self.rewrapped,
                 algorithm,
                 wrapped_by,
                 wrapped: STANDARD.encode(wrapped),
@@ -254,6 +260,7 @@ fn decode_1(bytes: &[u8]) -> Result<KeyRecord> {
         topic_id: id(&json.topic_id)?,
         period: json.period,
         created_ms: json.created_ms,
+        rewrapped: false,
         wrapping: Wrapping { wrapped_by, algorithm: json.algorithm, wrapped },
     })
 }
@@ -279,6 +286,7 @@ fn decode_2(bytes: &[u8]) -> Result<KeyRecord> {
         topic_id: id(&json.topic_id)?,
         period: json.period,
         created_ms: json.created_ms,
+        rewrapped: json.rewrapped,
         wrapping: Wrapping { wrapped_by: json.wrapped_by, algorithm: json.algorithm, wrapped },
     })
 }

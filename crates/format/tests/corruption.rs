@@ -167,6 +167,7 @@ fn wrong_and_missing_keys_are_told_apart() {
         KeyRecord { period: "q".into(), ..record.clone() },
         KeyRecord { cluster_id: Some("d".into()), ..record.clone() },
         KeyRecord { cluster_id: None, ..record.clone() },
+        KeyRecord { rewrapped: true, ..record.clone() },
         // What follows a cluster id doesn't pass for a part of it.
         KeyRecord { cluster_id: Some("c.".into()), ..record.clone() },
         {

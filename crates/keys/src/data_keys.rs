@@ -5,7 +5,8 @@
 //!   begin it with several keys; those that come later use one that is there.
 //! * **Whose keys.** A writer seals only under a key that it made itself or that the configured key-encryption key
 //!   vouches for: that of a key pair, with which anyone can wrap, vouches for nothing. A reader asks only keys that are
-//!   [`Trusted`], and a record counts only for the cluster, topic, period and id that it was looked for by.
+//!   [`Trusted`], and a record counts only for the cluster, topic, period and id that it was looked for by. What was
+//!   wrapped anew seals nothing new: whoever could open it before still may have it.
 //! * **Bounded time.** A key in the clear is used for `cache`, from the moment at which it was asked for. From half of
 //!   that on it is asked for anew: while the key service is away the rest of the time is used up, and then calls fail
 //!   with [`Kind::Unavailable`]. Any other answer than "away" counts at once.
@@ -111,15 +112,13 @@ impl DataKeys {
         let period = Period { cluster_id: cluster_id.to_owned(), topic_id, period: period.at(now_ms) };
         let slot = self.inner.writing.slot(&(period.clone(), kek.clone()), self.inner.cache);
         let records = &self.inner.records;
-        let load = |held: Option<Id>| {
+        let load = |held: Option<DataKey>| {
             let period = period.clone();
             async move {
-                if let Some(id) = held {
-                    match records.load(&period, id).await {
-                        // Destroyed since: what comes is sealed with another.
-                        Err(e) if matches!(e.kind, Kind::Destroyed | Kind::NotFound) => {}
-                        again => return again,
-                    }
+                if let Some(held) = held
+                    && let Some(key) = records.renewed(&period, kek, held, now_ms).await?
+                {
+                    return Ok(key);
                 }
                 match records.find(&period, kek).await? {
                     Some(key) => Ok(key),
@@ -235,11 +234,11 @@ impl Slot {
         fresh.then(|| (known.key.clone(), known.asked + cache))
     }
 
-    /// The key, held or by `load`, which is told the id of the one before.
+    /// The key, held or by `load`, which is given the one before.
     async fn current<F>(
         &self,
         cache: Duration,
-        load: impl FnOnce(Option<Id>) -> F,
+        load: impl FnOnce(Option<DataKey>) -> F,
     ) -> Result<(DataKey, Instant)>
     where
         F: Future<Output = Result<DataKey>>,
@@ -258,7 +257,7 @@ impl Slot {
         {
             return Err(error.clone());
         }
-        let (asked, before) = (Instant::now(), self.state.lock().key.as_ref().map(|known| known.key.id));
+        let (asked, before) = (Instant::now(), self.state.lock().key.as_ref().map(|known| known.key.clone()));
         let loaded = load(before).await;
         let away = matches!(&loaded, Err(error) if error.kind == Kind::Unavailable);
         if let (true, Some(held)) = (away, self.held(cache, true)) {

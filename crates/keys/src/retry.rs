@@ -36,6 +36,14 @@ impl Failure {
         Self { kind, passing, detail: detail.into() }
     }
 
+    /// Of credentials that can't be had: by a service that is away (then what is known may still be used), or at all.
+    pub(crate) fn of_credentials(passes: bool, detail: impl Into<String>) -> Self {
+        match passes {
+            true => Self::new(Kind::Unavailable, Passing::Transient, detail),
+            false => Self::last(Kind::Denied, detail),
+        }
+    }
+
     pub(crate) fn last(kind: Kind, detail: impl Into<String>) -> Self {
         Self::new(kind, Passing::Never, detail)
     }

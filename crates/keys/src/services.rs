@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+#[allow(unused_imports, reason = "only where the file key ring is alone")]
 use futures::FutureExt;
 use varve_format::KeyRing;
 use zeroize::Zeroizing;
@@ -48,6 +49,7 @@ impl KeyServices {
     /// # Errors
     /// [`Kind::Invalid`]: the first flaw that [`check`](Self::check) finds, or what is wrong with a file.
     pub fn new(given: &BTreeMap<String, String>, ring: Option<Arc<KeyRing>>) -> Result<Self> {
+        #[allow(unused_variables, reason = "only where the file key ring is alone")]
         let (config, flaws) = Config::examine(given);
         if let Some(flaw) = flaws.into_iter().next() {
             return Err(flaw);

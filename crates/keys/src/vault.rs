@@ -90,7 +90,7 @@ impl Vault {
         let plaintext = Zeroizing::new(STANDARD.encode(secret));
         let body = Encrypt { plaintext: &plaintext, associated_data: STANDARD.encode(aad) };
         let answer: Enveloped<Encrypted> = self.ask(key, "encrypt", &body, &plaintext).await?;
-        // Vault before 1.10 doesn't know associated data, and goes on without.
+        // Vault before 1.13 doesn't know associated data, and goes on without.
         let ignored = |warning: &String| warning.contains("associated_data");
         if answer.warnings.unwrap_or_default().iter().any(ignored) {
             let detail = "this Vault ignores associated data, so nothing would be bound: upgrade it";

@@ -4,18 +4,19 @@
 
 mod records;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use records::{
     CLUSTER, NOW_MS, PERIOD, TOPIC, faulty, get, keys, keys_of, listed, memory, name, put, read, record,
     record_1, ring, rule, url, versions, write,
 };
 use varve_format::{
-    Id, KEY_RECORD_MAX_BYTES, KeyRecord, KeyRecordName, Wrapping, key_record_1_name, key_record_name,
-    tombstone_name,
+    DataKey, Id, KEY_RECORD_MAX_BYTES, KeyRecord, KeyRecordName, KeyRing, Wrapping, key_record_1_name,
+    key_record_name, tombstone_name,
 };
-use varve_keys::{Kind, Rewrapped};
+use varve_keys::{DataKeys, KeyPeriod, KeyServices, Kind, Rewrapped, Trusted};
 use varve_store::{Fault, Key, MemoryStore, Operation, SharedStore, When};
 
 #[tokio::test]
@@ -294,4 +295,126 @@ async fn a_ring_that_has_lost_a_key_opens_nothing_of_it() {
     let id = write(&keys(&store, "1")).await.unwrap().id;
     let lost = keys_of(&store, ring("2", &["2"]));
     assert_eq!(read(&lost, id).await.unwrap_err().kind, Kind::NotFound);
+}
+
+/// A process that asks for its key each time, as others do when their cache's time is over.
+fn forgetful(store: &SharedStore, active: &str) -> DataKeys {
+    let services = KeyServices::new(&BTreeMap::new(), Some(Arc::new(ring(active, &["1", "2"])))).unwrap();
+    DataKeys::new(store.clone(), services, Trusted::new([], true), Duration::ZERO)
+}
+
+#[tokio::test]
+async fn a_look_that_fails_takes_no_record_away() {
+    let inner = memory();
+    let id = write(&keys(&inner, "1")).await.unwrap().id;
+    let away = Fault::ErrorBefore(varve_store::Kind::Unavailable);
+    let (store, _) = faulty(&inner, vec![rule(Some(Operation::Head), When::Nth(2), away)]);
+    let failed = keys(&store, "2").rewrap(&name(id), &url("ring:2"), false).await.unwrap_err();
+    assert_eq!(failed.kind, Kind::Unavailable, "{failed}");
+    read(&keys(&inner, "2"), id).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_writer_keeps_to_its_key_or_says_so() {
+    let store = memory();
+    let writer = forgetful(&store, "1");
+    let held = write(&writer).await.unwrap();
+    let record_name = name(held.id).record();
+
+    // Lost: nobody else may have it any more.
+    varve_store::delete(&*store, &Key::new(&record_name).unwrap()).await.unwrap();
+    assert_eq!(write(&writer).await.unwrap().id, held.id);
+    assert_eq!(read(&keys(&store, "1"), held.id).await.unwrap().secret(), held.secret());
+
+    // Replaced by a key that somebody else may know.
+    let truth = get(&store, &record_name).await;
+    let stranger = DataKey::new(held.id, [7; 32]);
+    let wrapped = KeyRecord::wrap(&ring("1", &["1"]), &stranger, CLUSTER, TOPIC, PERIOD, NOW_MS, [7; 12]);
+    put(&store, &record_name, wrapped.unwrap().encode().unwrap()).await;
+    let refused = write(&writer).await.unwrap_err();
+    assert!(refused.kind == Kind::Refused && refused.to_string().contains("replaced"), "{refused}");
+
+    // Destroyed.
+    put(&store, &record_name, truth).await;
+    let writer = forgetful(&store, "1");
+    assert_eq!(write(&writer).await.unwrap().id, held.id);
+    keys(&store, "1").destroy(&name(held.id), NOW_MS).await.unwrap();
+    assert_ne!(write(&writer).await.unwrap().id, held.id);
+    assert!(!listed(&store).await.contains(&record_name));
+}
+
+#[tokio::test]
+async fn what_was_wrapped_anew_seals_nothing_new() {
+    let store = memory();
+    let id = write(&keys(&store, "1")).await.unwrap().id;
+    keys(&store, "2").rewrap(&name(id), &url("ring:2"), false).await.unwrap();
+    let by_2 = |keys: DataKeys| async move {
+        let key = keys.for_write(CLUSTER, TOPIC, &url("ring:2"), KeyPeriod::Month, NOW_MS).await;
+        key.unwrap().0.id
+    };
+    let next = by_2(keys(&store, "2")).await;
+    assert_ne!(next, id);
+    assert_eq!(by_2(keys(&store, "2")).await, next);
+    read(&keys(&store, "2"), id).await.unwrap();
+
+    // That it was is bound to the key.
+    let mut record = KeyRecord::decode(&get(&store, &name(id).record()).await).unwrap();
+    assert!(record.rewrapped);
+    record.rewrapped = false;
+    put(&store, &name(id).record(), record.encode().unwrap()).await;
+    assert_eq!(read(&keys(&store, "2"), id).await.unwrap_err().kind, Kind::Refused);
+}
+
+#[tokio::test]
+async fn an_older_version_that_may_be_the_true_one_stays() {
+    let store: SharedStore = Arc::new(MemoryStore::versioned());
+    let id = write(&keys(&store, "1")).await.unwrap().id;
+    let stranger = DataKey::new(id, [7; 32]);
+    let wrapped = KeyRecord::wrap(&ring("1", &["1"]), &stranger, CLUSTER, TOPIC, PERIOD, NOW_MS, [7; 12]);
+    put(&store, &name(id).record(), wrapped.unwrap().encode().unwrap()).await;
+    let kept = keys(&store, "2").rewrap(&name(id), &url("ring:2"), false).await.unwrap_err();
+    assert!(kept.to_string().contains("another data key"), "{kept}");
+    assert_eq!(versions(&store).await.len(), 3, "the true one, the stranger's, and that wrapped anew");
+}
+
+#[tokio::test]
+async fn a_rewrap_that_was_broken_off_ends_what_it_began() {
+    let store: SharedStore = Arc::new(MemoryStore::versioned());
+    let id = write(&keys(&store, "1")).await.unwrap().id;
+    let before = get(&store, &name(id).record()).await;
+    let (second, by_2) = (keys(&store, "2"), url("ring:2"));
+    assert_eq!(second.rewrap(&name(id), &by_2, false).await.unwrap(), Rewrapped::Done);
+    // As after a kill between the record and what was before it.
+    let after = get(&store, &name(id).record()).await;
+    put(&store, &name(id).record(), before).await;
+    put(&store, &name(id).record(), after).await;
+    assert_eq!(second.rewrap(&name(id), &by_2, false).await.unwrap(), Rewrapped::Already);
+    assert_eq!(versions(&store).await, [name(id).record()]);
+}
+
+#[tokio::test]
+async fn a_ring_is_the_right_one_before_anything_is_wrapped_by_it() {
+    let store = memory();
+    write(&keys(&store, "1")).await.unwrap();
+    let other = |active: &str| {
+        let ring = r#"{"active": "ACTIVE", "keys": {"1": "AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI=", "3": "AwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwM="}}"#;
+        keys_of(&store, KeyRing::parse(&ring.replace("ACTIVE", active)).unwrap())
+    };
+    let wrong = other("1").check_ring(&url("ring:1")).await.unwrap_err();
+    assert!(wrong.kind == Kind::Refused && wrong.to_string().contains("same id"), "{wrong}");
+    other("3").check_ring(&url("ring:3")).await.unwrap();
+    keys(&store, "1").check_ring(&url("ring:1")).await.unwrap();
+}
+
+#[tokio::test]
+async fn strangers_hide_no_true_record() {
+    let store = memory();
+    let id = write(&keys(&store, "1")).await.unwrap().id;
+    for byte in 0..20 {
+        // Names that come first, and bytes that open to nothing.
+        let mut stranger = record(&ring("1", &["1"]), 1, CLUSTER, TOPIC, PERIOD);
+        stranger.id = Id([0, byte, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        put(&store, &name(stranger.id).record(), stranger.encode().unwrap()).await;
+    }
+    assert_eq!(write(&keys(&store, "1")).await.unwrap().id, id);
 }

@@ -45,10 +45,9 @@ where
 }
 
 fn credentials(cause: &CredentialsError) -> Failure {
-    // Only these can be cured by asking again: a metadata service that is slow or away.
+    // Only these can be cured by asking again: a service of credentials that is slow or away.
     let passes = matches!(cause, CredentialsError::ProviderTimedOut(_) | CredentialsError::ProviderError(_));
-    let passing = if passes { Passing::Transient } else { Passing::Never };
-    Failure::new(Kind::Denied, passing, format!("no credentials: {}", words(&chain(cause), &[])))
+    Failure::of_credentials(passes, format!("no credentials: {}", words(&chain(cause), &[])))
 }
 
 fn find<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a T> {

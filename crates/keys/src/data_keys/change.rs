@@ -1,15 +1,18 @@
 //! What people do to key records: see them, wrap them anew, destroy them.
 
 use bytes::Bytes;
-use varve_format::{KEYS_PREFIX, KeyRecord, KeyRecordName, key_record_name, tombstone_name};
-use varve_store::{Create, Key, PutOptions, Store};
+use futures::{StreamExt, stream};
+use varve_format::{DataKey, KEYS_PREFIX, KeyRecord, KeyRecordName, key_record_name, tombstone_name};
+use varve_store::{Create, GetRange, Key, PutOptions, Store, Version};
 
 use super::DataKeys;
-use super::records::{Records, of_store, wrapped, wrapping};
+use super::records::{FETCH_BYTES, Records, of_store, wrapped, wrapping, wrong_ring};
 use crate::error::{Error, Kind, Result};
-use crate::key_url::KeyUrl;
+use crate::key_url::{KeyUrl, Service};
 
 const PAGE_KEYS: usize = 1000;
+/// Records that are read at once.
+const PARALLEL: usize = 16;
 
 /// What came of wrapping a key anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,10 +48,11 @@ impl DataKeys {
     ///
     /// The record is replaced whole, after what will stand in it was opened; older versions of it, where the store
     /// keeps them, are deleted then. A call that is broken off leaves the old record or the new one, and may be
-    /// repeated.
+    /// repeated. Of a file key ring see first that it [is the right one](Self::check_ring).
     ///
     /// # Errors
-    /// [`Kind::Destroyed`] of a key that was destroyed, also meanwhile. Of versions that can't be deleted.
+    /// [`Kind::Destroyed`] of a key that was destroyed, also meanwhile. Of versions that can't be deleted, or opened:
+    /// one that holds another key may be the true record.
     pub async fn rewrap(&self, name: &KeyRecordName, kek: &KeyUrl, again: bool) -> Result<Rewrapped> {
         let records = &self.inner.records;
         let old = records.record(name).await?;
@@ -56,29 +60,67 @@ impl DataKeys {
         let key = records.open(&old).await?;
         let fresh = KeyRecord::new(old.id, &name.cluster_id, old.topic_id, &old.period, old.created_ms);
         let fresh = fresh.map_err(|e| Error::new(Kind::Invalid, "rewrap", name.record(), e.to_string()))?;
-        let sealed = records.services.wrap(kek, key.secret(), &fresh.aad()).await?;
+        let fresh = KeyRecord { rewrapped: true, ..fresh };
+        let text = key_record_name(&name.cluster_id, name.topic_id, &name.period, old.id);
+        let sealed = records.wrap(kek, key.secret(), &fresh.aad()).await?;
         let before = wrapped(&old)?;
         let same = old.cluster_id.is_some() && sealed.is_by_the_same_key_as(&before);
         if same && !again {
+            // A call before this one may have come no further.
+            records.remove_older(&text, &key).await?;
             return Ok(Rewrapped::Already);
         }
-        if *records.services.unwrap(&sealed, &fresh.aad()).await? != *key.secret() {
-            let detail = "what was wrapped opens to another key: the record stays as it is";
-            return Err(Error::new(Kind::Other, "rewrap", records.place(&name.record()), detail));
-        }
         let fresh = KeyRecord { wrapping: wrapping(sealed), ..fresh };
-        let text = key_record_name(&name.cluster_id, name.topic_id, &name.period, old.id);
         records.put(&text, &fresh, Create::Overwrite).await?;
-        if let Err(e) = records.refuse_destroyed(&fresh, name).await {
-            // Destroyed while we were at it: what we put must not stay.
-            records.remove(&text).await?;
-            return Err(e);
+        match records.refuse_destroyed(&fresh, name).await {
+            // While we were at it: what we put must not stay.
+            Err(e) if e.kind == Kind::Destroyed => {
+                records.remove(&text).await?;
+                return Err(e);
+            }
+            looked => looked?,
         }
-        records.remove_older(&text).await?;
+        records.remove_older(&text, &key).await?;
         if name.record() != text {
             records.remove(&name.record()).await?;
         }
         Ok(Rewrapped::Done)
+    }
+
+    /// That a file's key is the one which its id stands for here: where a key of that id has wrapped records, it opens
+    /// one. Keys of services are what they say.
+    ///
+    /// # Errors
+    /// [`Kind::Refused`] if it opens none of them.
+    pub async fn check_ring(&self, kek: &KeyUrl) -> Result<()> {
+        if kek.service() != Service::Ring {
+            return Ok(());
+        }
+        let records = &self.inner.records;
+        let (mut after, mut refused) = (None, None);
+        loop {
+            let (names, next) = self.page(after.as_ref()).await?;
+            let names = names.into_iter().filter(|name| !name.is_tombstone);
+            let mut found =
+                stream::iter(names).map(|name| async move { records.record(&name).await }).buffered(PARALLEL);
+            while let Some(found) = found.next().await {
+                let record = match found {
+                    Ok(record) if record.wrapping.wrapped_by == kek.as_str() => record,
+                    Err(e) if matches!(e.kind, Kind::Unavailable | Kind::Denied) => return Err(e),
+                    _ => continue,
+                };
+                match records.open(&record).await {
+                    Ok(_) => return Ok(()),
+                    Err(e) if e.kind == Kind::Refused => refused = Some(e),
+                    Err(e) => return Err(e),
+                }
+            }
+            match next {
+                Some(next) => after = Some(next),
+                None => break,
+            }
+        }
+        refused.map_or(Ok(()), |e| Err(wrong_ring(kek, &records.place(KEYS_PREFIX), &e)))
     }
 
     /// Destroys a data key: a tombstone, then the record and all its versions, then a look whether any is left. A call
@@ -119,7 +161,7 @@ impl DataKeys {
 
 impl Records {
     /// The object and all its versions, for good.
-    async fn remove(&self, name: &str) -> Result<()> {
+    pub(super) async fn remove(&self, name: &str) -> Result<()> {
         let key = self.key(name)?;
         let store: &dyn Store = self.store.as_ref();
         if let Some(versions) = self.versions().await? {
@@ -144,28 +186,60 @@ impl Records {
         }
     }
 
-    /// All versions but the current one.
-    async fn remove_older(&self, name: &str) -> Result<()> {
+    /// All versions but the current one, which holds `data_key`.
+    async fn remove_older(&self, name: &str, data_key: &DataKey) -> Result<()> {
         let Some(versions) = self.versions().await? else { return Ok(()) };
         let key = self.key(name)?;
         for _ in 0..1000 {
-            let mut ids = self.version_ids(name).await?;
-            ids.pop();
-            if ids.is_empty() {
+            let mut older = self.version_list(name).await?;
+            older.pop();
+            if older.is_empty() {
                 return Ok(());
             }
-            for id in ids {
-                versions.delete(&key, &id).await.map_err(of_store("rewrap"))?;
+            for version in older {
+                if !version.delete_marker {
+                    self.check_version(&key, &version.id, data_key).await?;
+                }
+                versions.delete(&key, &version.id).await.map_err(of_store("rewrap"))?;
             }
         }
         Ok(())
     }
 
-    /// The oldest first, the current one last.
+    /// That a version may go: it holds this key, or nothing that is a record of it.
+    async fn check_version(&self, key: &Key, version: &str, data_key: &DataKey) -> Result<()> {
+        let Some(versions) = self.versions().await? else { return Ok(()) };
+        let range = GetRange::Bounded { start: 0, end: FETCH_BYTES };
+        let got = versions.get(key, version, range).await.map_err(of_store("read"))?;
+        let bytes = got.bytes().await.map_err(of_store("read"))?;
+        let Ok(record) = KeyRecord::decode(&bytes) else { return Ok(()) };
+        if record.id != data_key.id {
+            return Ok(());
+        }
+        let kept = |what: &str| {
+            let detail = format!(
+                "its older version {version} stays: {what}. One of the two may be a stranger's: see which of them \
+                 opens what was sealed, and delete the other version by hand"
+            );
+            Error::new(Kind::Other, "rewrap", self.place(key.as_str()), detail)
+        };
+        match self.open(&record).await {
+            Ok(opened) if opened.secret() == data_key.secret() => Ok(()),
+            Ok(_) => Err(kept("it holds another data key")),
+            Err(e) if e.kind == Kind::Unavailable => Err(e),
+            Err(e) => Err(kept(&format!("it does not open ({e})"))),
+        }
+    }
+
     async fn version_ids(&self, name: &str) -> Result<Vec<String>> {
+        Ok(self.version_list(name).await?.into_iter().map(|version| version.id).collect())
+    }
+
+    /// The oldest first, the current one last.
+    async fn version_list(&self, name: &str) -> Result<Vec<Version>> {
         let (Some(versions), key) = (self.versions().await?, self.key(name)?) else { return Ok(Vec::new()) };
         let page = versions.list(name, None, 1).await.map_err(of_store("list"))?;
         let found = page.keys.into_iter().find(|found| found.key == key);
-        Ok(found.into_iter().flat_map(|found| found.versions).map(|version| version.id).collect())
+        Ok(found.map(|found| found.versions).unwrap_or_default())
     }
 }

@@ -17,7 +17,7 @@ use crate::trusted::Trusted;
 use crate::wrapped::Wrapped;
 
 /// One byte more than is allowed, so that a longer one is refused, not cut.
-const FETCH_BYTES: u64 = KEY_RECORD_MAX_BYTES as u64 + 1;
+pub(super) const FETCH_BYTES: u64 = KEY_RECORD_MAX_BYTES as u64 + 1;
 /// Of a period's records a writer looks at so many for one that it may use; then it makes one.
 const LOOKED_AT_MAX: usize = 8;
 const PAGE_KEYS: usize = 1000;
@@ -147,6 +147,52 @@ impl Records {
         }
     }
 
+    /// What a writer goes on with that holds this key: `None`, and so with another, once it was destroyed.
+    ///
+    /// A record that is gone was not destroyed on purpose. We may be the last who have the key: it is written again.
+    ///
+    /// # Errors
+    /// [`Kind::Refused`] of a record that opens to another key than ours: somebody else may know that one.
+    pub(super) async fn renewed(
+        &self,
+        period: &Period,
+        kek: &KeyUrl,
+        held: DataKey,
+        now_ms: i64,
+    ) -> Result<Option<DataKey>> {
+        let Period { cluster_id, topic_id, period: of } = period;
+        let name = key_record_name(cluster_id, *topic_id, of, held.id);
+        match self.load(period, held.id).await {
+            Ok(key) if key.secret() == held.secret() => return Ok(Some(key)),
+            Ok(_) => {
+                let detail = "it opens to another data key than it did: somebody replaced it. Put the true record \
+                              back (an older version, a copy): what was sealed needs it";
+                tracing::error!(record = name, "{detail}");
+                return Err(Error::new(Kind::Refused, "read", self.place(&name), detail));
+            }
+            Err(e) if e.kind == Kind::Destroyed => {
+                tracing::warn!(
+                    record = name,
+                    "a data key in use was destroyed: what comes is sealed by another"
+                );
+                return Ok(None);
+            }
+            // The record, not the key that wraps it.
+            Err(e) if e.kind == Kind::NotFound && e.operation == "read" => {}
+            Err(e) => return Err(e),
+        }
+        tracing::error!(record = name, "the record of a data key in use is gone: it is written again");
+        self.make(period, kek, held.id, held.secret(), now_ms).await?;
+        match self.refuse_tombstone(&name).await {
+            Ok(()) => Ok(Some(held)),
+            Err(e) if e.kind == Kind::Destroyed => {
+                self.remove(&name).await?;
+                Ok(None)
+            }
+            Err(e) => Err(e),
+        }
+    }
+
     /// A key of the period that `kek` vouches for.
     ///
     /// # Errors
@@ -157,48 +203,77 @@ impl Records {
         let page = self.store.list(&prefix, None, PAGE_KEYS).await.map_err(of_store("list"))?;
         let names = page.objects.iter().filter_map(|object| KeyRecordName::parse(object.key.as_str()));
         let names = names.filter(|name| !name.is_tombstone && name.id.is_some());
+        let of_ring = kek.service() == Service::Ring;
+        // To ask a ring takes nobody's time, and strangers' records must not hide the one that proves it.
+        let looked_at_max = if of_ring { PAGE_KEYS } else { LOOKED_AT_MAX };
         let mut refused = None;
-        for name in names.take(LOOKED_AT_MAX) {
-            match self.vouched(period, &name, kek).await {
+        for name in names.take(looked_at_max) {
+            match self.vouched(&name, kek).await {
                 Ok(Some(key)) => return Ok(Some(key)),
                 Ok(None) => {}
                 Err(e) if e.kind == Kind::Unavailable => return Err(e),
-                Err(e) if e.kind == Kind::Refused && kek.service() == Service::Ring => refused = Some(e),
+                Err(e) if e.kind == Kind::Refused && of_ring => refused = Some(e),
                 Err(e) => tracing::warn!(record = name.record(), "passed over a key record: {e}"),
             }
         }
-        match refused {
-            Some(Error { detail, .. }) => {
-                let record = self.place(&prefix);
-                let detail = format!(
-                    "none of the key records at {record} opens with it: {detail}; is it another key of the same id?"
-                );
-                Err(Error::new(Kind::Refused, "unwrap", kek, detail))
-            }
-            None => Ok(None),
-        }
+        refused.map_or(Ok(None), |e| Err(wrong_ring(kek, &self.place(&prefix), &e)))
     }
 
-    async fn vouched(&self, period: &Period, name: &KeyRecordName, kek: &KeyUrl) -> Result<Option<DataKey>> {
-        let Some(id) = name.id else { return Ok(None) };
-        let wrapped = wrapped(&self.record(name).await?)?;
-        if wrapped.anyone_can_wrap() || kek.covers(&wrapped.wrapped_by) != Some(true) {
+    async fn vouched(&self, name: &KeyRecordName, kek: &KeyUrl) -> Result<Option<DataKey>> {
+        let record = self.record(name).await?;
+        let wrapped = wrapped(&record)?;
+        if record.rewrapped || wrapped.anyone_can_wrap() || kek.covers(&wrapped.wrapped_by) != Some(true) {
             return Ok(None);
         }
-        self.load(period, id).await.map(Some)
+        self.refuse_tombstone(&name.record()).await?;
+        // The very bytes that were judged.
+        self.open(&record).await.map(Some)
     }
 
     /// Makes a key, and its record.
     pub(super) async fn create(&self, period: &Period, kek: &KeyUrl, now_ms: i64) -> Result<DataKey> {
-        let Period { cluster_id, topic_id, period } = period;
         let (id, secret) = (Id(*random()?), random::<32>()?);
+        self.make(period, kek, id, &secret, now_ms).await
+    }
+
+    async fn make(
+        &self,
+        period: &Period,
+        kek: &KeyUrl,
+        id: Id,
+        secret: &[u8; 32],
+        now_ms: i64,
+    ) -> Result<DataKey> {
+        let Period { cluster_id, topic_id, period } = period;
         let name = key_record_name(cluster_id, *topic_id, period, id);
         let record = KeyRecord::new(id, cluster_id, *topic_id, period, now_ms);
         let record = record.map_err(|e| Error::new(Kind::Invalid, "make", &name, e.to_string()))?;
-        let wrapped = self.services.wrap(kek, &secret, &record.aad()).await?;
+        let wrapped = self.wrap(kek, secret, &record.aad()).await?;
         let record = KeyRecord { wrapping: wrapping(wrapped), ..record };
         self.put(&name, &record, Create::IfAbsent).await?;
-        Ok(record.data_key(&secret))
+        Ok(record.data_key(secret))
+    }
+
+    /// Wraps, and sees that what came of it opens, and not for anything else: before something is sealed by the key.
+    pub(super) async fn wrap(&self, kek: &KeyUrl, secret: &[u8; 32], aad: &[u8]) -> Result<Wrapped> {
+        let wrapped = self.services.wrap(kek, secret, aad).await?;
+        if *self.services.unwrap(&wrapped, aad).await? != *secret {
+            return Err(Error::new(Kind::Other, "wrap", kek, "what was wrapped opens to another key"));
+        }
+        if kek.service() == Service::Vault {
+            let mut other = aad.to_vec();
+            other.iter_mut().take(1).for_each(|byte| *byte ^= 1);
+            match self.services.unwrap(&wrapped, &other).await {
+                Err(e) if e.kind == Kind::Refused => {}
+                Err(e) => return Err(e),
+                Ok(_) => {
+                    let detail =
+                        "it opens whatever it was bound to: this Vault knows no associated data, upgrade it";
+                    return Err(Error::new(Kind::Invalid, "wrap", kek, detail));
+                }
+            }
+        }
+        Ok(wrapped)
     }
 
     /// Writes a record, and reads it back: the keys of a month of objects are lost with one that was cut short.
@@ -219,6 +294,15 @@ impl Records {
         Err(refused
             .map_or_else(|| Error::new(Kind::Other, "write", self.place(name), detail), of_store("write")))
     }
+}
+
+/// A file's key opens nothing of what a key of its id wrapped, at `place`.
+pub(super) fn wrong_ring(kek: &KeyUrl, place: &str, refused: &Error) -> Error {
+    let detail = format!(
+        "none of the key records at {place} opens with it: {}; is it another key of the same id?",
+        refused.detail
+    );
+    Error::new(Kind::Refused, "unwrap", kek, detail)
 }
 
 /// What a key service is asked to open.
