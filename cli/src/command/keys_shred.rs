@@ -27,8 +27,8 @@ use crate::{Verdict, progress};
 const PARALLEL: usize = 4;
 
 const STILL: [&str; 2] = [
-    "what runs now and holds a key uses it for up to encryption.key.cache.ms more: wait for it, or restart brokers and \
-     archivers",
+    "what runs now and holds a key uses it for up to encryption.key.cache.ms more, an archiver also until it has ended \
+     what it began (half of journal.rpo): wait for it, or restart brokers and archivers",
     "copies of key records elsewhere (backups, replicated buckets, copies of the archive) open what they sealed: destroy \
      them there too",
 ];
