@@ -395,6 +395,48 @@ fn shredded_keys_are_gone_and_proven_to_be() {
     says(&made.opened("rewrap", &["--to", "ring:1", "--again"]), 0, &["1 destroyed or gone"]);
 }
 
+/// Whoever can write to the store can put an object that names another topic into a topic's folder.
+#[test]
+fn a_planted_name_leads_to_no_other_topics_keys() {
+    let (made, objects) = tier();
+    // A topic that was deleted: its keys are there, its objects are not.
+    made.record(13, OTHER, NEW);
+    let name = SegmentName {
+        cluster_id: "cluster".into(),
+        topic_id: TOPIC,
+        partition: 0,
+        base_offset: 7,
+        segment_id: Id([5; 16]),
+    };
+    let planted = segment_name(&name);
+    made.put(&planted, &segment(info(TOPIC, "clicks", 0, 7), None));
+    let before = made.state();
+    let genuine = objects[1].strip_prefix(&made.root).unwrap();
+    let refused = [&planted, text_of(genuine), "clicks", "orders", "--topic-id"];
+    for given in [&["--yes"][..], &["--dry-run"], &["--yes", "--json"]] {
+        let which = ["--topic", "clicks", "--all-periods"];
+        says(&made.keys("shred", &[&which[..], given].concat()), 2, &refused);
+    }
+    // One that comes behind the others spoils their name as well.
+    fs::remove_file(made.root.join(&planted)).unwrap();
+    let name = SegmentName { partition: 9, ..name };
+    let planted = made.put(&segment_name(&name), &segment(info(TOPIC, "clicks", 9, 7), None));
+    let which = ["--topic", "orders", "--all-periods", "--yes"];
+    says(&made.keys("shred", &which), 2, &["clicks", "--topic-id"]);
+    // By the id, what they say is shown, and the id is asked for.
+    let id = TOPIC.to_string();
+    let which = ["--topic-id", &id, "--all-periods"];
+    let out = made.keys("shred", &which);
+    says(&out, 2, &["several names", "clicks", &format!("type {id}:"), "say --yes"]);
+    fs::remove_file(planted).unwrap();
+    let all = format!("orders, {id} of cluster cluster");
+    says(&made.keys("shred", &which), 2, &[&all, &format!("type {id}:")]);
+    let which = ["--topic", "orders", "--all-periods"];
+    says(&made.keys("shred", &which), 2, &[&format!("Keys of topic {all}"), "type orders:"]);
+    let still = |path: &PathBuf| before.get(path) == made.state().get(path);
+    assert!(before.keys().filter(|path| path.extension().is_some_and(|e| e == "json")).all(still));
+}
+
 #[test]
 fn a_key_without_a_record_gets_a_tombstone() {
     let (made, objects) = tier();
