@@ -251,8 +251,21 @@ fn an_audit_finds_keys_that_are_lost_but_not_those_that_were_destroyed() {
     made.put(&tombstone, b"{}");
     says(&made.opened("audit", &[]), 0, &["destroyed", "on purpose", text_of(name)]);
     fs::write(&record, &bytes).unwrap();
-    says(&made.opened("audit", &[]), 1, &["returned", "destroy it again"]);
+    // Whether it was destroyed no tombstone proves: it may be planted.
+    let delete = format!("delete {tombstone}");
+    says(
+        &made.opened("audit", &[]),
+        1,
+        &["returned", "report of varve keys shred", "destroy it again", &delete],
+    );
     fs::remove_file(made.root.join(tombstone)).unwrap();
+    // Nor does that of the period's record of version 1 say whose key it was.
+    fs::remove_file(&record).unwrap();
+    let of_period = tombstone_name(&key_record_1_name("cluster", TOPIC, NEW));
+    made.put(&of_period, b"{}");
+    let out = made.opened("audit", &["--try"]);
+    says(&out, 1, &["missing", &of_period, "restore keys/", "as it is", "1 FINDINGS"]);
+    fs::remove_file(made.root.join(of_period)).unwrap();
     fs::write(&record, &bytes[1..]).unwrap();
     says(&made.opened("audit", &[]), 1, &["damaged", record.file_name().unwrap().to_str().unwrap()]);
     fs::write(&record, &bytes).unwrap();
@@ -389,6 +402,7 @@ fn shredded_keys_are_gone_and_proven_to_be() {
     assert_eq!((&lines[0]["ok"], &lines[0]["keys"]), (&true.into(), &2.into()));
     says(&made.verify(&objects[0], &made.ring), 2, &["destroyed on purpose"]);
     assert!(!made.root.join(key_record_1_name("cluster", TOPIC, OLD)).exists());
+    says(&made.opened("audit", &["--try"]), 0, &["destroyed", "on purpose"]);
     // Put back from a copy, it counts for nothing.
     made.record(11, TOPIC, NEW);
     says(&made.verify(&objects[1], &made.ring), 2, &["destroyed on purpose"]);
