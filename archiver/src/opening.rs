@@ -117,7 +117,18 @@ impl Opening<'_> {
                 continue;
             }
             let Some(log) = self.log().await? else { return Ok(Opened::Gone) };
-            match standing.verdict(self.lane, self, log).await? {
+            let verdict = standing.verdict(self.lane, self, log).await?;
+            let limit = match verdict {
+                Verdict::DivergesAt(_) | Verdict::StartsAnewAt(_) => i64::MAX,
+                Verdict::Continues if self.is_late(&standing, log) => i64::MAX,
+                // From there on the leader has the same.
+                Verdict::Continues => log.start_offset,
+                _ => 0,
+            };
+            if self.passes_lost(&standing, limit).await? {
+                continue;
+            }
+            match verdict {
                 // Deletions of the other history may be gone from this one: it is archived from its beginning.
                 Verdict::DivergesAt(_) if self.lane.topic.delete_retention_ms.is_some() => {
                     self.branch(&standing, None, log.start_offset, BranchReason::Divergence).await?;
@@ -186,6 +197,9 @@ impl Opening<'_> {
         if rescue::from_journal(self.lane, self.style, standing).await? {
             return Ok(Compared::Restored);
         }
+        if self.passes_lost(standing, i64::MAX).await? {
+            return Ok(Compared::Restored);
+        }
         let Some(log) = self.log().await? else { return Ok(Compared::Stale) };
         tracing::error!(
             partition = %self.lane,
@@ -236,6 +250,19 @@ impl Opening<'_> {
             false => self.tally.lost_race(),
         }
         Ok(())
+    }
+
+    /// Whether the chain has gone on over what nothing opens any more, to what the journal has behind it.
+    async fn passes_lost(&self, standing: &Standing, limit: i64) -> Result<bool> {
+        let passed = rescue::pass_lost(self.lane, self.style, standing, limit).await?;
+        match passed {
+            Some(gap) if gap.is_ours => {
+                self.tally.gap(gap_name(&GapReason::Lost), gap.end_offset - standing.end_offset);
+            }
+            Some(_) => self.tally.lost_race(),
+            None => {}
+        }
+        Ok(passed.is_some())
     }
 
     async fn branch(

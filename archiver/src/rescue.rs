@@ -1,10 +1,15 @@
 //! What the brokers have deleted by now, and only the journal still has, becomes a segment.
+//!
+//! Entries that nothing opens any more cost no others: what comes before them is kept first, and where the source does
+//! not have their offsets either, a gap up to their end leads to those behind them.
 
 use bytes::Bytes;
+use varve_archive::record::branch::{EpochEntry, epoch_before};
 use varve_archive::record::bundle::BundleEntry;
+use varve_archive::record::gap::GapReason;
 use varve_archive::record::state::JournalEntry;
 use varve_archive::{BundleName, ObjectHead};
-use varve_format::{DataKey, Decoder, ObjectKey, Observed};
+use varve_format::{DataKey, Decoder, EpochStart, ObjectKey, Observed};
 use varve_kafka::protocol::Batches;
 
 use crate::error::{Error, Result};
@@ -12,7 +17,18 @@ use crate::memory::Memory;
 use crate::segment::{Lane, SegmentWriter, Style};
 use crate::standing::Standing;
 
-/// `false` where the journal has nothing to go on with. Whoever wins the race, the chain has gone on.
+const LOST: &str = "nothing opens what the journal has of it any more";
+
+/// A gap where the journal's first entries were.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Passed {
+    pub(crate) end_offset: i64,
+    /// Not another archiver's, which was first.
+    pub(crate) is_ours: bool,
+}
+
+/// Up to the first entry that nothing opens any more. `false` where the journal has nothing to go on with. Whoever wins
+/// the race, the chain has gone on.
 pub(crate) async fn from_journal(lane: &Lane, style: &Style, standing: &Standing) -> Result<bool> {
     if standing.journal.is_empty() {
         return Ok(false);
@@ -28,7 +44,7 @@ pub(crate) async fn from_journal(lane: &Lane, style: &Style, standing: &Standing
     )?;
     let mut looks = Vec::new();
     for entry in &standing.journal {
-        let Some(found) = Found::of(lane, entry).await? else { return Ok(false) };
+        let Some(found) = Found::of(lane, entry).await? else { break };
         let kept = behind(lane, &Bytes::from(found.log()?), writer.end_offset())?;
         looks.extend(found.head.footer.info.observed);
         writer.push(&kept, memory.no_room()).await?;
@@ -40,6 +56,50 @@ pub(crate) async fn from_journal(lane: &Lane, style: &Style, standing: &Standing
     let (closing, _) = writer.close()?;
     closing.commit().await?;
     Ok(true)
+}
+
+/// Writes a gap over the journal's first entries if nothing opens them any more and others behind them can be read, and
+/// if it ends at or below `limit`: what lies above that the source still has. `None` where there is no such gap; else
+/// the chain has gone on, whoever wins the race.
+///
+/// Of an entry that has expired the same is tried: where the chains have it, the gap's name is taken.
+pub(crate) async fn pass_lost(
+    lane: &Lane,
+    style: &Style,
+    standing: &Standing,
+    limit: i64,
+) -> Result<Option<Passed>> {
+    if limit <= standing.end_offset {
+        return Ok(None);
+    }
+    let mut lost: Vec<&JournalEntry> = Vec::new();
+    for entry in &standing.journal {
+        if Found::of(lane, entry).await?.is_none() {
+            lost.push(entry);
+            continue;
+        }
+        let Some(last) = lost.last() else { return Ok(None) };
+        let end_offset = joint(standing, last, entry);
+        if end_offset > limit {
+            return Ok(None);
+        }
+        // With these what is behind the gap joins it.
+        let epochs = lost.iter().flat_map(|entry| &entry.leader_epochs);
+        let epochs: Vec<EpochStart> =
+            epochs.map(|e| EpochStart { epoch: e.epoch, start_offset: e.start_offset }).collect();
+        let detail = Some(LOST.to_owned());
+        let is_ours = standing.gap(lane, style, end_offset, GapReason::Lost, detail, &epochs).await?;
+        return Ok(Some(Passed { end_offset, is_ours }));
+    }
+    Ok(None)
+}
+
+/// Where `next` goes on behind a gap over `lost`: it may hold some of its offsets.
+fn joint(standing: &Standing, lost: &JournalEntry, next: &JournalEntry) -> i64 {
+    let at = next.first_offset;
+    let before = |epochs: &[EpochEntry]| epoch_before(epochs, at);
+    let joins = at > standing.end_offset && before(&lost.leader_epochs) == before(&next.leader_epochs);
+    if joins { at.min(lost.end_offset) } else { lost.end_offset }
 }
 
 /// What those who wrote these entries saw of the partition, in their order. Of what has expired there is nothing.

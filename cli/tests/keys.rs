@@ -251,8 +251,21 @@ fn an_audit_finds_keys_that_are_lost_but_not_those_that_were_destroyed() {
     made.put(&tombstone, b"{}");
     says(&made.opened("audit", &[]), 0, &["destroyed", "on purpose", text_of(name)]);
     fs::write(&record, &bytes).unwrap();
-    says(&made.opened("audit", &[]), 1, &["returned", "destroy it again"]);
+    // Whether it was destroyed no tombstone proves: it may be planted.
+    let delete = format!("delete {tombstone}");
+    says(
+        &made.opened("audit", &[]),
+        1,
+        &["returned", "report of varve keys shred", "destroy it again", &delete],
+    );
     fs::remove_file(made.root.join(tombstone)).unwrap();
+    // Nor does that of the period's record of version 1 say whose key it was.
+    fs::remove_file(&record).unwrap();
+    let of_period = tombstone_name(&key_record_1_name("cluster", TOPIC, NEW));
+    made.put(&of_period, b"{}");
+    let out = made.opened("audit", &["--try"]);
+    says(&out, 1, &["missing", &of_period, "restore keys/", "as it is", "1 FINDINGS"]);
+    fs::remove_file(made.root.join(of_period)).unwrap();
     fs::write(&record, &bytes[1..]).unwrap();
     says(&made.opened("audit", &[]), 1, &["damaged", record.file_name().unwrap().to_str().unwrap()]);
     fs::write(&record, &bytes).unwrap();
@@ -389,10 +402,53 @@ fn shredded_keys_are_gone_and_proven_to_be() {
     assert_eq!((&lines[0]["ok"], &lines[0]["keys"]), (&true.into(), &2.into()));
     says(&made.verify(&objects[0], &made.ring), 2, &["destroyed on purpose"]);
     assert!(!made.root.join(key_record_1_name("cluster", TOPIC, OLD)).exists());
+    says(&made.opened("audit", &["--try"]), 0, &["destroyed", "on purpose"]);
     // Put back from a copy, it counts for nothing.
     made.record(11, TOPIC, NEW);
     says(&made.verify(&objects[1], &made.ring), 2, &["destroyed on purpose"]);
     says(&made.opened("rewrap", &["--to", "ring:1", "--again"]), 0, &["1 destroyed or gone"]);
+}
+
+/// Whoever can write to the store can put an object that names another topic into a topic's folder.
+#[test]
+fn a_planted_name_leads_to_no_other_topics_keys() {
+    let (made, objects) = tier();
+    // A topic that was deleted: its keys are there, its objects are not.
+    made.record(13, OTHER, NEW);
+    let name = SegmentName {
+        cluster_id: "cluster".into(),
+        topic_id: TOPIC,
+        partition: 0,
+        base_offset: 7,
+        segment_id: Id([5; 16]),
+    };
+    let planted = segment_name(&name);
+    made.put(&planted, &segment(info(TOPIC, "clicks", 0, 7), None));
+    let before = made.state();
+    let genuine = objects[1].strip_prefix(&made.root).unwrap();
+    let refused = [&planted, text_of(genuine), "clicks", "orders", "--topic-id"];
+    for given in [&["--yes"][..], &["--dry-run"], &["--yes", "--json"]] {
+        let which = ["--topic", "clicks", "--all-periods"];
+        says(&made.keys("shred", &[&which[..], given].concat()), 2, &refused);
+    }
+    // One that comes behind the others spoils their name as well.
+    fs::remove_file(made.root.join(&planted)).unwrap();
+    let name = SegmentName { partition: 9, ..name };
+    let planted = made.put(&segment_name(&name), &segment(info(TOPIC, "clicks", 9, 7), None));
+    let which = ["--topic", "orders", "--all-periods", "--yes"];
+    says(&made.keys("shred", &which), 2, &["clicks", "--topic-id"]);
+    // By the id, what they say is shown, and the id is asked for.
+    let id = TOPIC.to_string();
+    let which = ["--topic-id", &id, "--all-periods"];
+    let out = made.keys("shred", &which);
+    says(&out, 2, &["several names", "clicks", &format!("type {id}:"), "say --yes"]);
+    fs::remove_file(planted).unwrap();
+    let all = format!("orders, {id} of cluster cluster");
+    says(&made.keys("shred", &which), 2, &[&all, &format!("type {id}:")]);
+    let which = ["--topic", "orders", "--all-periods"];
+    says(&made.keys("shred", &which), 2, &[&format!("Keys of topic {all}"), "type orders:"]);
+    let still = |path: &PathBuf| before.get(path) == made.state().get(path);
+    assert!(before.keys().filter(|path| path.extension().is_some_and(|e| e == "json")).all(still));
 }
 
 #[test]

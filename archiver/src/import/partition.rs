@@ -217,7 +217,9 @@ impl Work {
             return Ok(false);
         }
         // What the journal has of the old history is kept before it is left behind.
-        if rescue::from_journal(&self.lane, &self.common.style, standing).await? {
+        let in_chain = rescue::from_journal(&self.lane, &self.common.style, standing).await?
+            || self.passes_lost(standing, i64::MAX).await?;
+        if in_chain {
             return Ok(false);
         }
         self.report.remarks.push(format!("a branch at {start_offset}: {reason:?}"));
@@ -298,6 +300,9 @@ impl Work {
             return Ok(true);
         }
         let (resume, reason) = self.judge_gap(&missing, offset)?;
+        if self.passes_lost(standing, resume).await? {
+            return Ok(true);
+        }
         let detail = missing.fault.as_ref().map(|fault| shortened(&fault.to_string()));
         let said = format!("gap from {offset} to {resume}: {reason:?}");
         let is_lost = !matches!(reason, GapReason::LogStart | GapReason::Compacted);
@@ -311,6 +316,17 @@ impl Work {
             self.report.remarks.push(said);
         }
         Ok(true)
+    }
+
+    /// Whether the chain has gone on over what nothing opens any more, to what the journal has behind it.
+    async fn passes_lost(&mut self, standing: &Standing, limit: i64) -> Result<bool> {
+        let passed = rescue::pass_lost(&self.lane, &self.common.style, standing, limit).await?;
+        if let Some(gap) = passed.filter(|gap| gap.is_ours) {
+            self.report.objects += 1;
+            let (from, to) = (standing.end_offset, gap.end_offset);
+            self.report.findings.push(format!("gap from {from} to {to}: {:?}", GapReason::Lost));
+        }
+        Ok(passed.is_some())
     }
 
     fn judge_gap(&self, missing: &MissingAt, offset: i64) -> Result<(i64, GapReason)> {

@@ -1,5 +1,8 @@
+use varve_archive::record::state::JournalEntry;
 use varve_archive::{Archive, Commit, HashAlgorithm};
-use varve_format::{Compression, DigestAlgorithm, EncryptionInfo, key_record_name, tombstone_name};
+use varve_format::{
+    Compression, DigestAlgorithm, EncryptionInfo, EpochStart, key_record_name, tombstone_name,
+};
 use varve_keys::KeyPeriod;
 use varve_store::{Create, Fault, Faults, FaultyStore, GetRange, Key, MemoryStore, PutOptions, Rule, When};
 
@@ -82,17 +85,65 @@ impl Bench {
         self.faults.set_rules(vec![Rule { operation: None, key_contains, when: When::Always, fault }]);
     }
 
+    fn journal(&self) -> Journal {
+        let progress = Arc::new(Progress::new(1));
+        Journal::start(self.archive.clone(), "me".to_owned(), "test".to_owned(), progress)
+    }
+
+    /// One batch at each of `offsets`, in a bundle of its own and under a key of its own, some of which are destroyed.
+    async fn entries(&self, offsets: std::ops::Range<i64>, destroyed: &[i64]) -> Vec<JournalEntry> {
+        let (journal, mut entries, mut seals) = (self.journal(), Vec::new(), Vec::new());
+        for first_offset in offsets {
+            // A writer takes another key than those that are destroyed.
+            let lane = self.lane("secret", Some(RING));
+            let seal = lane.seal().await.unwrap();
+            let info = seal.as_ref().map(|seal| EncryptionInfo {
+                data_key_id: seal.key.id,
+                salt: seal.salt,
+                period: seal.period.clone(),
+            });
+            let before = EpochStart { epoch: 0, start_offset: 0 };
+            let before = (first_offset > 0).then_some(before);
+            let records = batch(first_offset);
+            let (object, _) =
+                journal::object(&lane, &style(), seal, first_offset, before, Vec::new(), &records).unwrap();
+            entries.push(put(&journal, &lane, first_offset, object).await);
+            self.destroy(info.as_ref().unwrap()).await;
+            seals.push((first_offset, info.unwrap()));
+        }
+        for (_, info) in seals.iter().filter(|(first_offset, _)| !destroyed.contains(first_offset)) {
+            self.revive(info).await;
+        }
+        entries
+    }
+
     async fn bytes(&self, key: &Key) -> Vec<u8> {
         let range = GetRange::Bounded { start: 0, end: 1 << 20 };
         self.store().get(key, range).await.unwrap().bytes().await.unwrap().to_vec()
     }
 
+    /// As if it had never been destroyed.
+    async fn revive(&self, info: &EncryptionInfo) {
+        varve_store::delete(self.store().as_ref(), &tombstone(info)).await.unwrap();
+    }
+
     async fn destroy(&self, info: &EncryptionInfo) {
-        let record = key_record_name("cluster", Id([2; 16]), &info.period, info.data_key_id);
-        let key = Key::new(tombstone_name(&record)).unwrap();
+        let key = tombstone(info);
         let options = PutOptions { create: Create::IfAbsent, storage_class: None };
         self.store().put(&key, bytes::Bytes::from_static(b"{}"), &options).await.unwrap();
     }
+}
+
+fn tombstone(info: &EncryptionInfo) -> Key {
+    let record = key_record_name("cluster", Id([2; 16]), &info.period, info.data_key_id);
+    Key::new(tombstone_name(&record)).unwrap()
+}
+
+async fn put(journal: &Journal, lane: &Lane, first_offset: i64, object: bytes::Bytes) -> JournalEntry {
+    let (answer, answered) = tokio::sync::oneshot::channel();
+    let room = Memory::new(1 << 20).no_room();
+    journal.put(journal::Item { lane: lane.clone(), branch: 0, first_offset, object, room, answer }).await;
+    answered.await.unwrap().unwrap()
 }
 
 fn style() -> Style {
@@ -233,12 +284,7 @@ async fn what_the_journal_has_is_sealed_and_becomes_a_segment() {
     let observed = vec![varve_format::Observed { time_ms: 5, high_watermark: 1, last_stable_offset: 1 }];
     let (object, _) = journal::object(&lane, &style(), seal, 0, None, observed.clone(), &batch(0)).unwrap();
     assert!(!has_marker(&object));
-    let progress = Arc::new(Progress::new(1));
-    let journal = Journal::start(bench.archive.clone(), "me".to_owned(), "test".to_owned(), progress);
-    let (answer, answered) = tokio::sync::oneshot::channel();
-    let room = Memory::new(1 << 20).no_room();
-    journal.put(journal::Item { lane: lane.clone(), branch: 0, first_offset: 0, object, room, answer }).await;
-    let entry = answered.await.unwrap().unwrap();
+    let entry = put(&bench.journal(), &lane, 0, object).await;
 
     let again = bench.lane("secret", Some(RING));
     let log = rescue::journal_log(&again, &entry).await.unwrap().unwrap();
@@ -256,6 +302,62 @@ async fn what_the_journal_has_is_sealed_and_becomes_a_segment() {
     let mut object = again.archive.object(&Standing::look(&again, &[]).await.unwrap().last.unwrap()).unwrap();
     assert!(object.read(0, 1).is_err() && again.sealing.unlock(&mut object).await.unwrap());
     assert_eq!(object.read(0, 1).unwrap().next().await.unwrap().unwrap(), batch(0));
+}
+
+/// The chain, as those leave it who go on until the journal has nothing more: `(first offset, end, is a gap)`.
+async fn rescued(bench: &Bench, entries: &[JournalEntry], limit: i64) -> Vec<(i64, i64, bool)> {
+    let (lane, mut chain) = (bench.lane("secret", Some(RING)), Vec::new());
+    loop {
+        let standing = Standing::learn(&lane, entries).await.unwrap();
+        let last = standing.last.as_ref().map(|head| (head.first_offset(), head.end_offset(), head.gap));
+        chain.extend(last.filter(|last| !chain.contains(last)));
+        if rescue::from_journal(&lane, &style(), &standing).await.unwrap() {
+            continue;
+        }
+        if rescue::pass_lost(&lane, &style(), &standing, limit).await.unwrap().is_none() {
+            return chain;
+        }
+    }
+}
+
+#[tokio::test]
+async fn entries_that_nothing_opens_cost_no_others() {
+    // What comes before is kept, and what comes behind too: of what lies between them a gap says so.
+    let bench = Bench::new().await;
+    let entries = bench.entries(0..6, &[2, 3]).await;
+    let chain = [(0, 2, false), (2, 4, true), (4, 6, false)];
+    assert_eq!(rescued(&bench, &entries, i64::MAX).await, chain);
+    // Nobody does it twice.
+    let lane = bench.lane("secret", Some(RING));
+    let first = Standing {
+        end_offset: 2,
+        journal: entries[2..].to_vec(),
+        ..Standing::learn(&lane, &[]).await.unwrap()
+    };
+    let passed = rescue::pass_lost(&lane, &style(), &first, i64::MAX).await.unwrap();
+    assert_eq!(passed, Some(rescue::Passed { end_offset: 4, is_ours: false }));
+
+    // The first ones; and what has nothing behind it is left to whoever knows what the source has.
+    let bench = Bench::new().await;
+    let entries = bench.entries(0..4, &[0, 3]).await;
+    assert_eq!(rescued(&bench, &entries, i64::MAX).await, [(0, 1, true), (1, 3, false)]);
+
+    // The source still has some of them.
+    for (limit, chain) in [(1, Vec::new()), (2, vec![(0, 2, true), (2, 3, false)])] {
+        let bench = Bench::new().await;
+        let entries = bench.entries(0..3, &[0, 1]).await;
+        assert_eq!(rescued(&bench, &entries, limit).await, chain);
+    }
+}
+
+#[tokio::test]
+async fn a_bundle_that_is_gone_costs_no_others() {
+    let bench = Bench::new().await;
+    let entries = bench.entries(0..3, &[]).await;
+    let name = format!("journal/{}/{:020}.bundle", entries[1].archiver, entries[1].sequence);
+    varve_store::delete(bench.store().as_ref(), &Key::new(name).unwrap()).await.unwrap();
+    let chain = [(0, 1, false), (1, 2, true), (2, 3, false)];
+    assert_eq!(rescued(&bench, &entries, i64::MAX).await, chain);
 }
 
 /// Once the data key of what was archived is destroyed, what comes is sealed with another.

@@ -134,7 +134,7 @@ pub(crate) struct ShredArgs {
     /// The topic, by its id.
     #[arg(long, value_name = "ID", value_parser = topic_id)]
     pub(crate) topic_id: Option<Id>,
-    /// The topic, by its name.
+    /// The topic, by its name, if all of its objects agree to it.
     #[arg(long, value_name = "NAME")]
     pub(crate) topic: Option<String>,
     /// The cluster, if keys of several are there.
@@ -149,7 +149,7 @@ pub(crate) struct ShredArgs {
     /// Show what would be destroyed, and change nothing.
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Go ahead without asking for the topic's name.
+    /// Go ahead without asking for the topic's name or id.
     #[arg(short, long)]
     pub(crate) yes: bool,
     /// Write what was destroyed, and the proofs, into a new file of JSON.

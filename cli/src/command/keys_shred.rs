@@ -2,13 +2,16 @@
 //!
 //! Says what will be unreadable, destroys, and proves it by looking. A call that is broken off may be repeated: keys
 //! that have a tombstone are destroyed and proven again.
+//!
+//! A topic's name stands in its objects, where whoever can write to the store can put any: by a name nothing is
+//! destroyed unless all of the topic's objects agree to it. Only an id can't be claimed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use futures::{StreamExt, stream};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -18,7 +21,9 @@ use varve_keys::{DataKeys, Kind};
 
 use crate::args::keys::ShredArgs;
 use crate::args::sealed_keys;
-use crate::keys::{KeyOf, KeyPlace, Proof, Seen, Topics, Usage, counted, names, prove, typed};
+use crate::keys::{
+    Claims, KeyOf, KeyPlace, Proof, Seen, Topics, Usage, counted, names, prove, topic_name, typed,
+};
 use crate::output::grouped;
 use crate::process::now_ms;
 use crate::{Verdict, progress};
@@ -48,9 +53,11 @@ pub(crate) async fn run(args: ShredArgs) -> Result<Verdict> {
     let is_wanted = |name: &&KeyRecordName| name.cluster_id == cluster_id && name.topic_id == topic_id;
     let records: Vec<_> = records.iter().filter(is_wanted).cloned().collect();
     let topics: Topics = topics.into_iter().filter(|((_, id), _)| *id == topic_id).collect();
-    let name = topics.values().flatten().next().cloned();
+    let name = topic_name(&topics, &cluster_id, topic_id).map(str::to_owned);
     let mut shred = Shred {
+        claims: Claims::new(&cluster_id, topic_id),
         topic: name,
+        disagreement: None,
         place,
         keys,
         cluster_id,
@@ -71,7 +78,11 @@ struct Shred {
     keys: DataKeys,
     cluster_id: String,
     topic_id: Id,
+    /// If all of its objects say the same.
     topic: Option<String>,
+    claims: Claims,
+    /// What they say, if they don't.
+    disagreement: Option<String>,
     usage: Usage,
     unreadable: u64,
     /// Which keys, with the names of all of their records.
@@ -115,16 +126,25 @@ impl Shred {
             self.wish(of, name);
         }
         let bar = progress::unknown("reading footers");
-        let (usage, unreadable) = (&mut self.usage, &mut self.unreadable);
+        let (usage, claims, unreadable) = (&mut self.usage, &mut self.claims, &mut self.unreadable);
         let mut tell = |seen: Seen| -> Result<()> {
             match seen {
-                Seen::Object(needs) => drop(usage.object(&needs)),
+                Seen::Object(needs) => {
+                    claims.object(&needs);
+                    usage.object(&needs);
+                }
                 Seen::Unreadable { .. } => *unreadable += 1,
             }
             Ok(())
         };
         self.place.needs(topics, &bar, &mut tell).await?;
         bar.finish_and_clear();
+        if let Err(why) = self.claims.check(self.topic.as_deref()) {
+            if let Some(name) = &self.args.topic {
+                bail!("{why}\nso its name may not be {name}: give --topic-id of the topic that is meant");
+            }
+            (self.topic, self.disagreement) = (None, Some(why));
+        }
         // A key without a record gets a tombstone: the record may be in a copy that is put back.
         let needed: Vec<_> = self.usage.keys.keys().filter(|of| self.is_ours(of)).cloned().collect();
         for of in needed {
@@ -157,8 +177,7 @@ impl Shred {
         }
         // Before anything is destroyed: a proof that can't be kept is of no use.
         let report = self.args.report.as_deref().map(create).transpose()?;
-        let word = self.topic.clone().unwrap_or_else(|| self.topic_id.to_string());
-        let question = format!("This can't be undone. To go on, type {word}:");
+        let (question, word) = self.question();
         let agreed = match self.args.yes {
             true => Ok(true),
             false => typed(&question, &word),
@@ -196,6 +215,17 @@ impl Shred {
         Ok(if is_done { Verdict::Clean } else { Verdict::Findings })
     }
 
+    /// What is asked, and what is to be typed: what the person named it by.
+    fn question(&self) -> (String, String) {
+        let (id, cluster_id) = (self.topic_id.to_string(), &self.cluster_id);
+        let shown = match &self.topic {
+            Some(name) => format!("{name}, {id} of cluster {cluster_id}"),
+            None => format!("{id} of cluster {cluster_id}"),
+        };
+        let word = self.args.topic.clone().unwrap_or(id);
+        (format!("Keys of topic {shown}: this can't be undone. To go on, type {word}:"), word)
+    }
+
     async fn destroy(&self, of: &KeyOf, names: &BTreeSet<KeyRecordName>) -> Shredded {
         let (mut proofs, mut errors) = (Vec::new(), Vec::new());
         let said = self.usage.json(of, self.topic.as_deref());
@@ -226,7 +256,11 @@ impl Shred {
             return Ok(());
         }
         let mut out = std::io::stdout().lock();
-        let topic = self.topic.as_deref().unwrap_or("(no object tells its name)");
+        let topic = match (&self.topic, &self.disagreement) {
+            (Some(name), _) => name,
+            (None, None) => "(no object tells its name)",
+            (None, Some(_)) => "(its objects tell several names)",
+        };
         writeln!(out, "topic       {topic}, {} of cluster {}", self.topic_id, self.cluster_id)?;
         writeln!(out, "{:<12}{}", self.place.kind(), self.place.store.url())?;
         if self.plan.is_empty() {
@@ -258,6 +292,9 @@ impl Shred {
             let objects = counted(self.usage.plain_objects, "object");
             writeln!(out, "note        {objects} of the topic not encrypted stay readable")?;
         }
+        if let Some(why) = &self.disagreement {
+            writeln!(out, "note        {why}")?;
+        }
         if self.unreadable > 0 {
             let objects = counted(self.unreadable, "object");
             writeln!(out, "note        of {objects} the footer can't be read: varve keys audit names them")?;
@@ -276,6 +313,7 @@ impl Shred {
             "cluster_id": self.cluster_id,
             "topic_id": self.topic_id.to_string(),
             "topic": self.topic,
+            "disagreement": self.disagreement,
             "periods": self.plan.keys().map(|of| &of.period).collect::<BTreeSet<_>>(),
             "dry_run": self.args.dry_run,
             "ok": !is_dry && shredded.iter().all(Shredded::is_gone),

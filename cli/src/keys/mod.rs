@@ -1,5 +1,6 @@
 //! What the commands that look after data keys share.
 
+mod claims;
 mod confirm;
 mod needs;
 mod place;
@@ -7,9 +8,10 @@ mod proof;
 pub(crate) mod ring_file;
 mod usage;
 
+pub(crate) use claims::Claims;
 pub(crate) use confirm::{agreed, typed};
 pub(crate) use needs::{Needs, Seen};
-pub(crate) use place::{KeyPlace, Topics, Wanted};
+pub(crate) use place::{KeyPlace, Topics, Wanted, topic_name};
 pub(crate) use proof::{Proof, prove};
 pub(crate) use usage::{KeyOf, State, Usage};
 

@@ -125,7 +125,8 @@ async fn of_archive(archive: &Archive) -> Result<Topics> {
     Ok(topics(archive).await?.into_iter().map(named).collect())
 }
 
-/// A topic's name is in its first object that can be read.
+/// As the first object says that can be read; whether the others agree, who reads them all is to ask
+/// ([`Claims`](super::Claims)).
 async fn of_tier(store: &SharedStore) -> Result<Topics> {
     let (mut found, mut after) = (Topics::new(), None);
     loop {

@@ -3,12 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
-use varve_format::{EncryptionInfo, Id, KeyRecord, KeyRecordName};
+use varve_format::{EncryptionInfo, Id, KeyRecord, KeyRecordName, tombstone_name};
 
 use super::needs::Needs;
 
 /// Objects that are named of a key.
 const NAMED: usize = 5;
+
+/// A tombstone proves nothing: whoever can write to the store can put one.
+const CONFIRMED: &str = "If a report of varve keys shred confirms that it was, or somebody who knows, destroy it again (varve \
+     keys shred)";
 
 /// Which data key.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,7 +41,7 @@ pub(crate) enum State {
     /// Neither a record nor a tombstone.
     Missing,
     Destroyed,
-    /// It was destroyed, and its record is there.
+    /// A tombstone says that it was destroyed, and its record is there.
     Returned,
 }
 
@@ -59,7 +63,7 @@ pub(crate) struct AuditedKey {
 #[derive(Debug, Default)]
 pub(crate) struct Usage {
     pub(crate) keys: BTreeMap<KeyOf, AuditedKey>,
-    /// Periods whose one key of version 1 was destroyed.
+    /// Those that have a tombstone of a record of version 1.
     periods: BTreeSet<(String, Id, String)>,
     pub(crate) objects: u64,
     pub(crate) bytes: u64,
@@ -95,6 +99,13 @@ impl KeyOf {
 
     pub(crate) fn shown_id(&self) -> String {
         self.id.map_or_else(|| "(unknown)".to_owned(), |id| id.to_string())
+    }
+}
+
+impl AuditedKey {
+    /// Its record, if there is one, is under a period's name.
+    fn is_of_version_1(&self) -> bool {
+        self.name.as_ref().is_some_and(|name| name.id.is_none())
     }
 }
 
@@ -140,19 +151,34 @@ impl Usage {
         of
     }
 
-    /// Of one key, whatever is known of it; of version 1 a tombstone names the period alone.
+    /// Of one key, whatever is known of it.
+    ///
+    /// A tombstone of a period, as a record of version 1 has it, does not say whose key was destroyed. It refuses that
+    /// record, and it accounts for no key whose record is gone: whoever shreds a period leaves a tombstone by the id of
+    /// each key that has a record there which can be read, or that an object needs.
     pub(crate) fn state(&self, of: &KeyOf) -> State {
         let Some(key) = self.keys.get(of) else { return State::Missing };
-        let is_by_id = key.name.as_ref().is_some_and(|name| name.id.is_some());
-        let period = (of.cluster_id.clone(), of.topic_id, of.period.clone());
-        let is_destroyed = key.is_tombstoned || (!is_by_id && self.periods.contains(&period));
-        match (&key.record, is_destroyed) {
-            (None, true) => State::Destroyed,
-            (None, false) => State::Missing,
-            (Some(_), true) => State::Returned,
-            (Some(Ok(_)), false) => State::There,
-            (Some(Err(_)), false) => State::Damaged,
+        let is_refused = key.is_tombstoned || (key.is_of_version_1() && self.has_period(of));
+        match &key.record {
+            None if key.is_tombstoned => State::Destroyed,
+            None => State::Missing,
+            Some(_) if is_refused => State::Returned,
+            Some(Ok(_)) => State::There,
+            Some(Err(_)) => State::Damaged,
         }
+    }
+
+    fn has_period(&self, of: &KeyOf) -> bool {
+        self.periods.contains(&(of.cluster_id.clone(), of.topic_id, of.period.clone()))
+    }
+
+    /// The names of the tombstones that are of its period, or its own.
+    fn tombstones(&self, of: &KeyOf) -> String {
+        let of_period = self.has_period(of).then(|| KeyRecordName { id: None, ..of.name() });
+        let own = self.keys.get(of).filter(|key| key.is_tombstoned).map(|_| of.name());
+        let names: BTreeSet<_> =
+            of_period.into_iter().chain(own).map(|name| tombstone_name(&name.record())).collect();
+        names.into_iter().collect::<Vec<_>>().join(" and ")
     }
 
     /// The key that it needs, if any.
@@ -178,13 +204,21 @@ impl Usage {
     pub(crate) fn finding(&self, of: &KeyOf) -> Option<String> {
         let key = self.keys.get(of)?;
         match self.state(of) {
+            State::Missing if self.has_period(of) => Some(format!(
+                "no record, and no tombstone of its own; that of its period, {}, does not show that it was destroyed \
+                 on purpose. {CONFIRMED}. Else restore keys/ from a copy of this store; a record of version 1 opens \
+                 nothing before that tombstone is deleted, which was planted then, or put there by mistake",
+                self.tombstones(of)
+            )),
             State::Missing => Some(
                 "no record, and it was not destroyed on purpose: restore keys/ from a copy of this store"
                     .to_owned(),
             ),
-            State::Returned => Some(
-                "it was destroyed, and its record is there: destroy it again (varve keys shred)".to_owned(),
-            ),
+            State::Returned => Some(format!(
+                "a tombstone says that it was destroyed, and its record is there. {CONFIRMED}. Else delete {}: planted, \
+                 or put there by mistake. Until then nothing is sealed or read by this key",
+                self.tombstones(of)
+            )),
             State::Damaged => key.record.as_ref().and_then(|record| record.clone().err()),
             State::There => key.opens.as_ref().and_then(|opens| opens.clone().err()),
             State::Destroyed => None,
@@ -270,10 +304,31 @@ mod tests {
             [false, true, false, true]
         );
         assert_eq!((usage.keys[&of_a].objects, usage.keys[&of_a].named.len()), (10, NAMED));
-        // A record of version 1 that was destroyed says nothing of its key's id.
+    }
+
+    #[test]
+    fn a_periods_tombstone_accounts_for_no_key_that_is_lost() {
+        let (a, b, c) = (Id([1; 16]), Id([2; 16]), Id([3; 16]));
+        let mut usage = Usage::default();
+        let lost = usage.object(&needs(a)).unwrap();
+        let there = usage.record(&name(Some(b), false), Ok(&record(b)));
+        let old = usage.record(&name(None, false), Ok(&KeyRecord { cluster_id: None, ..record(c) }));
+        let states = |usage: &Usage| [&lost, &there, &old].map(|of| usage.state(of));
+        assert_eq!(states(&usage), [State::Missing, State::There, State::There]);
         usage.tombstone(&name(None, true));
-        assert_eq!(usage.state(&of_d), State::Destroyed);
-        assert_eq!(usage.state(&of_a), State::There, "it has a record of its own");
+        assert_eq!(states(&usage), [State::Missing, State::There, State::Returned]);
+        let of_period = tombstone_name(&name(None, false).record());
+        for of in [&lost, &old] {
+            let finding = usage.finding(of).unwrap();
+            assert!(finding.contains(&of_period) && finding.contains("keys shred"), "{finding}");
+        }
+        // Both are named, and the key's own alone says that it was destroyed.
+        usage.tombstone(&name(Some(c), true));
+        let both = format!("{of_period} and {}", tombstone_name(&name(Some(c), false).record()));
+        let finding = usage.finding(&old).unwrap();
+        assert!(finding.contains(&format!("delete {both}")), "{finding}");
+        usage.tombstone(&name(Some(a), true));
+        assert_eq!((usage.state(&lost), usage.finding(&lost)), (State::Destroyed, None));
     }
 
     #[test]
