@@ -7,13 +7,14 @@ use serde_json::Value;
 
 /// Each crate and which of ours it may depend on. A crate that is not in this list fails the test:
 /// a new room comes with its arrows.
-const ARROWS: [(&str, &[&str]); 10] = [
+const ARROWS: [(&str, &[&str]); 11] = [
     ("varve-format", &[]),
-    ("varve-store", &[]),
-    ("varve-keys", &["varve-format", "varve-store"]),
+    ("varve-tls", &[]),
+    ("varve-store", &["varve-tls"]),
+    ("varve-keys", &["varve-format", "varve-store", "varve-tls"]),
     ("varve-archive", &["varve-format", "varve-store"]),
-    ("varve-kafka", &["varve-format"]),
-    ("varve-cluster", &["varve-archive", "varve-format", "varve-kafka"]),
+    ("varve-kafka", &["varve-format", "varve-tls"]),
+    ("varve-cluster", &["varve-archive", "varve-format", "varve-kafka", "varve-tls"]),
     (
         "varve-archiver",
         &["varve-archive", "varve-cluster", "varve-format", "varve-kafka", "varve-keys", "varve-store"],

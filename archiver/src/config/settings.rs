@@ -291,7 +291,7 @@ const SCHEMA_REGISTRY: &[Setting] = &[
         "ca.file",
         FILE,
         None,
-        "PEM file of certificate authorities to trust. Default: the well-known public ones.",
+        "PEM file of certificate authorities to trust. It is read again when it changes. Default: the well-known public ones.",
     ),
 ];
 

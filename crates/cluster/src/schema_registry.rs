@@ -1,10 +1,11 @@
 //! A client of a Schema Registry's REST API.
 //!
-//! One pool of connections; every request has a time limit, every answer a size limit. What may pass (no
+//! One pool of connections, and a new one when the file of the CA changes; every request has a time limit, every answer a size limit. What may pass (no
 //! connection, no answer in time, 429, 5xx) is asked again until `retry_for` is over. Redirects are not followed:
 //! the login would go with them. A login goes over HTTPS or to the loopback, nowhere else.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use base64::Engine;
@@ -21,7 +22,8 @@ use rand::Rng;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use url::Url;
-use varve_kafka::client::{Secret, TlsFiles, client_tls};
+use varve_kafka::client::{ClientError, Secret, TlsFiles, client_tls};
+use varve_tls::Reloaded;
 use zeroize::Zeroizing;
 
 /// Of one answer: a schema, or the list of all subjects.
@@ -110,8 +112,10 @@ pub struct SchemaRegistry {
     /// `url`, ending with a slash.
     base: String,
     authorization: Option<HeaderValue>,
-    http: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    http: Arc<Reloaded<Http>>,
 }
+
+type Http = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
 
 impl fmt::Debug for SchemaRegistry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -132,20 +136,9 @@ impl SchemaRegistry {
             Some(login) => Some(header(login).map_err(|problem| flaw(problem.to_owned()))?),
             None => None,
         };
-        let tls = client_tls(&settings.tls).map_err(|e| flaw(e.to_string()))?;
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_nodelay(true);
-        tcp.set_connect_timeout(Some(settings.request_timeout));
-        let connector = HttpsConnectorBuilder::new()
-            .with_tls_config((*tls).clone())
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(tcp);
-        let http = Client::builder(TokioExecutor::new())
-            .pool_idle_timeout(Duration::from_secs(10))
-            .pool_timer(TokioTimer::new())
-            .build(connector);
+        let (files, timeout) = (settings.tls.clone(), settings.request_timeout);
+        let http = Reloaded::new(files.paths(), move || http(&files, timeout));
+        let http = Arc::new(http.map_err(|e| flaw(e.to_string()))?);
         let base = format!("{}/", settings.url.as_str().trim_end_matches('/'));
         Ok(Self { settings, base, authorization, http })
     }
@@ -235,7 +228,7 @@ impl SchemaRegistry {
         let request = request
             .body(Full::new(body.unwrap_or_default()))
             .map_err(|e| RegistryError::Answer { request: name(), detail: e.to_string() })?;
-        let response = self.http.request(request).await.map_err(|e| unreachable(chain(&e)))?;
+        let response = self.http.current().request(request).await.map_err(|e| unreachable(chain(&e)))?;
         let status = response.status();
         let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
         let body = match body {
@@ -250,6 +243,23 @@ impl SchemaRegistry {
         }
         Err(RegistryError::Status { request: name(), status: status.as_u16(), message: message(&body) })
     }
+}
+
+fn http(files: &TlsFiles, connect_timeout: Duration) -> Result<Http, ClientError> {
+    let tls = client_tls(files)?;
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    tcp.set_connect_timeout(Some(connect_timeout));
+    let connector = HttpsConnectorBuilder::new()
+        .with_tls_config((*tls).clone())
+        .https_or_http()
+        .enable_http1()
+        .wrap_connector(tcp);
+    Ok(Client::builder(TokioExecutor::new())
+        .pool_idle_timeout(Duration::from_secs(10))
+        .pool_timer(TokioTimer::new())
+        .build(connector))
 }
 
 /// Without what may be a secret.

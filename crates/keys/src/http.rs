@@ -2,10 +2,12 @@
 //!
 //! * An answer's body is read up to 64 KiB; redirects are answers like others, and mean a failure: a token goes
 //!   nowhere but where its request was sent.
-//! * TLS 1.2 or newer, by the system's certificates and those of `kms.tls.ca.file`.
+//! * TLS 1.2 or newer, by the system's certificates and those of `kms.tls.ca.file` as it is when a request is sent.
 //! * No error holds a body. Of refusals, the service's own message is shown, shortened, and without what was secret
 //!   in the request, should a service or a proxy send it back.
 
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -16,6 +18,7 @@ use reqwest::{Certificate, Client, Proxy, redirect, tls};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use url::Url;
+use varve_tls::{Reloaded, authorities};
 use zeroize::Zeroizing;
 
 use crate::config::Config;
@@ -32,7 +35,7 @@ const POOL_IDLE: Duration = Duration::from_secs(15);
 
 #[derive(Clone)]
 pub(crate) struct Http {
-    client: Client,
+    client: Arc<Reloaded<Client>>,
 }
 
 impl std::fmt::Debug for Http {
@@ -63,31 +66,13 @@ impl Body {
 impl Http {
     /// `proxied`: by `kms.proxy.url`, if there is one. No environment variable names another.
     pub(crate) fn new(config: &Config, proxied: bool) -> Result<Self> {
-        let mut builder = Client::builder()
-            .redirect(redirect::Policy::none())
-            .connect_timeout(config.connect_timeout)
-            .pool_idle_timeout(POOL_IDLE)
-            .tls_version_min(tls::Version::TLS_1_2)
-            .retry(reqwest::retry::never())
-            .no_proxy();
-        if let Some(path) = &config.ca_file {
-            let flaw = |what: String| Error::configuration("kms.tls.ca.file", what);
-            let pem = std::fs::read(path).map_err(|error| flaw(format!("reading {path:?}: {error}")))?;
-            let certificates = Certificate::from_pem_bundle(&pem).unwrap_or_default();
-            if certificates.is_empty() {
-                return Err(flaw(format!("{path:?} holds no PEM certificate")));
-            }
-            builder = builder.tls_certs_merge(certificates);
-        }
-        if let Some(proxy) = config.proxy.as_ref().filter(|_| proxied) {
-            // The cause may hold the URL, and that a password.
-            let proxy = Proxy::all(proxy.reveal());
-            let proxy = proxy.map_err(|_| Error::configuration("kms.proxy.url", "is no proxy's URL"))?;
-            builder = builder.proxy(proxy);
-        }
-        let client = builder.build();
-        let client = client.map_err(|error| Error::configuration("kms.*", chain(&error.without_url())))?;
-        Ok(Self { client })
+        let way = Way {
+            connect_timeout: config.connect_timeout,
+            proxy: config.proxy.clone().filter(|_| proxied),
+            ca_file: config.ca_file.clone(),
+        };
+        let client = Reloaded::new(config.ca_file.clone(), move || way.client())?;
+        Ok(Self { client: Arc::new(client) })
     }
 
     /// A POST of JSON.
@@ -97,7 +82,7 @@ impl Http {
         headers: &[(&'static str, &str)],
         body: Body,
     ) -> Result<Answer, Failure> {
-        let mut request = self.client.post(url).header(CONTENT_TYPE, "application/json");
+        let mut request = self.client.current().post(url).header(CONTENT_TYPE, "application/json");
         for (name, value) in headers {
             request = request.header(HeaderName::from_static(name), header(value)?);
         }
@@ -115,7 +100,7 @@ impl Http {
     ) -> Result<Answer, Failure> {
         let method = reqwest::Method::from_bytes(method.as_bytes())
             .map_err(|_| Failure::last(Kind::Other, "no method of HTTP"))?;
-        let mut request = self.client.request(method, url).body(body);
+        let mut request = self.client.current().request(method, url).body(body);
         for (name, value) in headers {
             request = request.header(name, header(value)?);
         }
@@ -142,6 +127,42 @@ impl Http {
         }
         Ok(Answer { status, headers, body })
     }
+}
+
+/// How the services are reached.
+struct Way {
+    connect_timeout: Duration,
+    proxy: Option<Secret>,
+    ca_file: Option<PathBuf>,
+}
+
+impl Way {
+    fn client(&self) -> Result<Client> {
+        let mut builder = Client::builder()
+            .redirect(redirect::Policy::none())
+            .connect_timeout(self.connect_timeout)
+            .pool_idle_timeout(POOL_IDLE)
+            .tls_version_min(tls::Version::TLS_1_2)
+            .retry(reqwest::retry::never())
+            .no_proxy();
+        if let Some(path) = &self.ca_file {
+            builder = builder.tls_certs_merge(trusted(path)?);
+        }
+        if let Some(proxy) = &self.proxy {
+            // The cause may hold the URL, and that a password.
+            let proxy = Proxy::all(proxy.reveal());
+            let proxy = proxy.map_err(|_| Error::configuration("kms.proxy.url", "is no proxy's URL"))?;
+            builder = builder.proxy(proxy);
+        }
+        let client = builder.build();
+        client.map_err(|error| Error::configuration("kms.*", chain(&error.without_url())))
+    }
+}
+
+fn trusted(path: &Path) -> Result<Vec<Certificate>> {
+    let flaw = |what: String| Error::configuration("kms.tls.ca.file", what);
+    let pem = authorities(path).map_err(flaw)?;
+    Certificate::from_pem_bundle(&pem).map_err(|error| flaw(format!("{path:?}: {}", chain(&error))))
 }
 
 fn header(value: &str) -> Result<HeaderValue, Failure> {

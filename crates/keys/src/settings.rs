@@ -119,7 +119,7 @@ const SETTINGS: &[Setting] = &[
         "kms.tls.ca.file",
         PATH,
         None,
-        "PEM file of certificate authorities that key services may be certified by, besides the system's.",
+        "PEM file of certificate authorities that key services may be certified by, besides the system's. It is read again when it changes.",
     ),
     Setting::new(
         "kms.vault.auth",

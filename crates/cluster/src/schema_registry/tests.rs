@@ -6,9 +6,13 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
+use self::front::{Authority, Front, next_look, replace};
 use super::*;
 use crate::document::Reason;
 use crate::read_schemas::read_schemas;
+
+#[path = "../../../tls/tests/front/mod.rs"]
+mod front;
 
 type Asked = Arc<Mutex<Vec<String>>>;
 
@@ -238,4 +242,26 @@ async fn half_of_a_registry_is_none() {
     let missing = missing.into_entries();
     assert_eq!(missing.len(), 1);
     assert_eq!((missing[0].what.as_str(), missing[0].reason), ("Schema Registry", Reason::Failed));
+}
+
+#[tokio::test]
+async fn authorities_are_read_again_when_their_file_changes() {
+    let (old, new) = (Authority::new(), Authority::new());
+    let (url, _) = serve(|_| Some(http(200, "[]"))).await;
+    let front = Front::start(url.as_str().split('/').nth(2).unwrap(), &old, None).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ca.pem");
+    replace(&file, &old.file("ca.pem"));
+    let mut settings = settings(Url::parse(&format!("https://{}", front.address)).unwrap());
+    settings.tls.ca = Some(file.clone());
+    let registry = SchemaRegistry::new(settings).unwrap();
+    let ask = async || registry.get::<Vec<String>>(&["subjects"], "").await;
+    ask().await.unwrap();
+    front.show(&new, None);
+    next_look().await;
+    let error = ask().await.unwrap_err().to_string();
+    assert!(error.contains("certificate"), "{error}");
+    replace(&file, &new.file("ca.pem"));
+    next_look().await;
+    ask().await.unwrap();
 }

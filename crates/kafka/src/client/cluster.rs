@@ -8,6 +8,7 @@ use kafka_protocol::ResponseError;
 use parking_lot::RwLock;
 use tokio::sync::Mutex;
 use varve_format::Id;
+use varve_tls::Reloaded;
 
 use super::config::{ClientConfig, HostPort};
 use super::connection::Connection;
@@ -28,7 +29,7 @@ pub struct Client {
 #[derive(Debug)]
 struct Inner {
     config: ClientConfig,
-    tls: Option<Arc<rustls::ClientConfig>>,
+    tls: Option<Reloaded<Arc<rustls::ClientConfig>>>,
     nodes: RwLock<HashMap<i32, HostPort>>,
     /// The inner lock is held while connecting, so that a broker is connected to once.
     connections: RwLock<HashMap<HostPort, Arc<Mutex<Option<Connection>>>>>,
@@ -37,7 +38,7 @@ struct Inner {
 impl Client {
     /// Reads certificates; connects to nothing yet.
     pub fn new(config: ClientConfig) -> Result<Self> {
-        let tls = if config.security_protocol.has_tls() { Some(tls::client_tls(&config.tls)?) } else { None };
+        let tls = config.security_protocol.has_tls().then(|| tls::reloaded_tls(&config.tls)).transpose()?;
         let inner = Inner { config, tls, nodes: RwLock::default(), connections: RwLock::default() };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -66,7 +67,12 @@ impl Client {
     ) -> Result<Connection> {
         let address = self.inner.nodes.read().get(&node_id).cloned();
         let address = address.ok_or_else(|| ClientError::NoLeader { what: format!("broker {node_id}") })?;
-        Connection::open(&address, config, self.inner.tls.as_ref()).await
+        self.open(&address, config).await
+    }
+
+    async fn open(&self, address: &HostPort, config: &ClientConfig) -> Result<Connection> {
+        let tls = self.inner.tls.as_ref().map(Reloaded::current);
+        Connection::open(address, config, tls.as_ref()).await
     }
 
     /// Ids of the brokers that metadata has named.
@@ -86,7 +92,7 @@ impl Client {
         if let Some(connection) = slot.as_ref().filter(|c| c.is_usable()) {
             return Ok(connection.clone());
         }
-        let connection = Connection::open(address, &self.inner.config, self.inner.tls.as_ref()).await?;
+        let connection = self.open(address, &self.inner.config).await?;
         tracing::debug!(%address, "connected");
         *slot = Some(connection.clone());
         Ok(connection)

@@ -129,6 +129,13 @@ pub struct TlsFiles {
     pub key: Option<PathBuf>,
 }
 
+impl TlsFiles {
+    /// Of those that are given.
+    pub fn paths(&self) -> Vec<PathBuf> {
+        [&self.ca, &self.certificate, &self.key].into_iter().flatten().cloned().collect()
+    }
+}
+
 /// Valid as a whole: what [`ClientConfig::from_pairs`] returns can be used.
 #[derive(Clone, Debug)]
 pub struct ClientConfig {

@@ -56,7 +56,7 @@ pub(super) const KEYS: [ClientKey; 29] = [
         "https.ca.location",
         None,
         FILE,
-        "Authorities to trust at the token endpoint. Default: the well-known public ones.",
+        "Authorities to trust at the token endpoint. It is read for each token. Default: the well-known public ones.",
     ),
     key(
         "max.partition.fetch.bytes",
@@ -119,9 +119,24 @@ pub(super) const KEYS: [ClientKey; 29] = [
         COUNT,
         "Longest time for one connection, its TLS and its login.",
     ),
-    key("ssl.ca.location", None, FILE, "Authorities to trust. Default: the well-known public ones."),
-    key("ssl.certificate.location", None, FILE, "Our certificate, for mutual TLS."),
-    key("ssl.key.location", None, FILE, "Our certificate's key, not encrypted."),
+    key(
+        "ssl.ca.location",
+        None,
+        FILE,
+        "Authorities to trust. It is read again when it changes. Default: the well-known public ones.",
+    ),
+    key(
+        "ssl.certificate.location",
+        None,
+        FILE,
+        "Our certificate, for mutual TLS. It is read again when it changes.",
+    ),
+    key(
+        "ssl.key.location",
+        None,
+        FILE,
+        "Our certificate's key, not encrypted. It is read again when it changes.",
+    ),
 ];
 
 #[cfg(test)]

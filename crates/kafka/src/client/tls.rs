@@ -1,14 +1,22 @@
-//! TLS by rustls: whom we trust, and who we are.
+//! TLS by rustls: whom we trust, and who we are, by files that are read again when they change.
 
 use std::sync::Arc;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use varve_tls::Reloaded;
 
 use super::config::TlsFiles;
 use super::error::{ClientError, Result};
 
-/// Reads the files once; certificates that change on disk need a new client.
+/// For each connection, [`client_tls`] of the files as they are then.
+pub(super) fn reloaded_tls(files: &TlsFiles) -> Result<Reloaded<Arc<rustls::ClientConfig>>> {
+    let paths = files.paths();
+    let files = files.clone();
+    Reloaded::new(paths, move || client_tls(&files))
+}
+
+/// Of the files as they are now.
 pub fn client_tls(files: &TlsFiles) -> Result<Arc<rustls::ClientConfig>> {
     let mut roots = rustls::RootCertStore::empty();
     match &files.ca {

@@ -15,8 +15,10 @@ use aws_sdk_kms::config::{
 };
 use aws_smithy_http_client::tls::{self, TlsContext, TrustStore};
 use aws_smithy_runtime_api::box_error::BoxError;
+use aws_smithy_runtime_api::client::http::{HttpClient, http_client_fn};
 use aws_smithy_types::body::SdkBody;
 use http_body_util::Limited;
+use varve_tls::{Reloaded, authorities};
 
 use crate::config::{Aws, Config};
 use crate::error::{Error, Result};
@@ -31,15 +33,18 @@ pub(super) struct Connector {
     http: SharedHttpClient,
 }
 
-fn http_client(ca_file: Option<&Path>) -> Result<SharedHttpClient> {
+/// The SDK asks for the connector of each attempt: so each goes by the authorities of its time.
+fn http_client(config: &Config) -> Result<SharedHttpClient> {
+    let Some(path) = config.ca_file.clone() else { return https(None) };
+    let reloaded = Reloaded::new([path.clone()], move || https(Some(&path)))?;
+    Ok(http_client_fn(move |settings, components| reloaded.current().http_connector(settings, components)))
+}
+
+fn https(ca_file: Option<&Path>) -> Result<SharedHttpClient> {
     let flaw = |what: String| Error::configuration("kms.tls.ca.file", what);
     let mut trust = TrustStore::default();
     if let Some(path) = ca_file {
-        let pem = std::fs::read(path).map_err(|error| flaw(format!("reading {path:?}: {error}")))?;
-        if !String::from_utf8_lossy(&pem).contains("-----BEGIN CERTIFICATE-----") {
-            return Err(flaw(format!("{path:?} holds no PEM certificate")));
-        }
-        trust.add_pem_certificate(pem);
+        trust.add_pem_certificate(authorities(path).map_err(flaw)?);
     }
     let context = TlsContext::builder().with_trust_store(trust).build();
     Ok(aws_smithy_http_client::Builder::new()
@@ -54,7 +59,7 @@ impl Connector {
         Ok(Self {
             settings: config.aws.clone(),
             connect_timeout: config.connect_timeout,
-            http: http_client(config.ca_file.as_deref())?,
+            http: http_client(config)?,
         })
     }
 

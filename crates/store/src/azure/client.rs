@@ -1,6 +1,7 @@
 //! The SDK's pipeline over an HTTP client of ours: retries off, redirects not followed, and nothing in an error that
 //! an address may hold of a signature.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use azure_core::http::{
 };
 use azure_storage_blob::{BlobClient, BlobClientOptions, BlobContainerClient, BlobContainerClientOptions};
 use futures::{StreamExt, TryStreamExt};
+use varve_tls::{Reloaded, authorities};
 
 use super::access::Access;
 use super::config::Config;
@@ -21,7 +23,7 @@ use super::failure;
 use super::signing::encode_path;
 use crate::contract::Result;
 use crate::failure::{Failure, chain};
-use crate::settings::invalid;
+use crate::settings::{Secret, invalid};
 
 /// What the SDK speaks too.
 const VERSION: &str = "2026-04-06";
@@ -43,7 +45,7 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) fn connect(config: &Config) -> Result<Self> {
-        let transport = Transport::new(Arc::new(Http { client: http_client(config)? }));
+        let transport = Transport::new(Arc::new(Http::new(config)?));
         let plain =
             ClientOptions { transport: Some(transport), retry: RetryOptions::none(), ..Default::default() };
         let access = Arc::new(Access::new(config, &plain)?);
@@ -113,42 +115,65 @@ impl Client {
     }
 }
 
-fn http_client(config: &Config) -> Result<reqwest::Client> {
-    let mut builder = reqwest::Client::builder()
-        .tls_backend_rustls()
-        .tls_version_min(reqwest::tls::Version::TLS_1_2)
-        .http1_only()
-        .redirect(reqwest::redirect::Policy::none())
-        .retry(reqwest::retry::never())
-        .referer(false)
-        .pool_idle_timeout(POOL_IDLE)
-        .connect_timeout(config.connect_timeout)
-        .no_proxy();
-    if let Some(proxy) = &config.proxy {
-        let proxy = reqwest::Proxy::all(proxy.reveal())
-            .map_err(|error| invalid("az.proxy.url", chain(&error.without_url())))?
-            .no_proxy(reqwest::NoProxy::from_string(METADATA_SERVICE));
-        builder = builder.proxy(proxy);
-    }
-    if let Some(path) = &config.ca_file {
-        let name = "az.tls.ca.file";
-        let pem = std::fs::read(path).map_err(|error| invalid(name, format!("reading {path:?}: {error}")))?;
-        let authorities = reqwest::Certificate::from_pem_bundle(&pem).unwrap_or_default();
-        if authorities.is_empty() {
-            return Err(invalid(name, format!("{path:?} holds no PEM certificate")));
+/// How the store is reached.
+struct Way {
+    connect_timeout: Duration,
+    proxy: Option<Secret>,
+    ca_file: Option<PathBuf>,
+    has_tls: bool,
+}
+
+impl Way {
+    fn client(&self) -> Result<reqwest::Client> {
+        let mut builder = reqwest::Client::builder()
+            .tls_backend_rustls()
+            .tls_version_min(reqwest::tls::Version::TLS_1_2)
+            .http1_only()
+            .redirect(reqwest::redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .referer(false)
+            .pool_idle_timeout(POOL_IDLE)
+            .connect_timeout(self.connect_timeout)
+            .no_proxy();
+        if let Some(proxy) = &self.proxy {
+            let proxy = reqwest::Proxy::all(proxy.reveal())
+                .map_err(|error| invalid("az.proxy.url", chain(&error.without_url())))?
+                .no_proxy(reqwest::NoProxy::from_string(METADATA_SERVICE));
+            builder = builder.proxy(proxy);
         }
-        builder = builder.tls_certs_merge(authorities);
-    } else if config.container.scheme() == "http" {
-        // Nothing to trust, so that a machine without any authorities is good enough.
-        builder = builder.tls_certs_only([]);
+        if let Some(path) = &self.ca_file {
+            builder = builder.tls_certs_merge(trusted(path)?);
+        } else if !self.has_tls {
+            // Nothing to trust, so that a machine without any authorities is good enough.
+            builder = builder.tls_certs_only([]);
+        }
+        builder.build().map_err(|error| invalid("az.tls.ca.file", chain(&error)))
     }
-    builder.build().map_err(|error| invalid("az.tls.ca.file", chain(&error)))
+}
+
+fn trusted(path: &Path) -> Result<Vec<reqwest::Certificate>> {
+    let refuse = |flaw: String| invalid("az.tls.ca.file", flaw);
+    let pem = authorities(path).map_err(refuse)?;
+    reqwest::Certificate::from_pem_bundle(&pem)
+        .map_err(|error| refuse(format!("{path:?}: {}", chain(&error))))
 }
 
 /// The SDK's transport.
 #[derive(Debug)]
 struct Http {
-    client: reqwest::Client,
+    client: Reloaded<reqwest::Client>,
+}
+
+impl Http {
+    fn new(config: &Config) -> Result<Self> {
+        let way = Way {
+            connect_timeout: config.connect_timeout,
+            proxy: config.proxy.clone(),
+            ca_file: config.ca_file.clone(),
+            has_tls: config.container.scheme() != "http",
+        };
+        Ok(Self { client: Reloaded::new(config.ca_file.clone(), move || way.client())? })
+    }
 }
 
 #[async_trait]
@@ -160,7 +185,7 @@ impl HttpClient for Http {
         let unknown = |error| azure_core::Error::with_error(ErrorKind::Other, error, "the method");
         let method = reqwest::Method::from_bytes(request.method().as_str().as_bytes()).map_err(unknown)?;
         let has_body = ["POST", "PUT"].contains(&method.as_str());
-        let mut call = self.client.request(method, request.url().clone());
+        let mut call = self.client.current().request(method, request.url().clone());
         for (name, value) in request.headers().iter() {
             // The client counts for itself.
             if name.as_str() != "content-length" {

@@ -1,6 +1,7 @@
 //! From a URL and settings to what a store is opened with: parsed and checked without asking anyone.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use base64::Engine;
@@ -30,7 +31,7 @@ pub(super) struct Config {
     pub(super) connect_timeout: Duration,
     pub(super) part_bytes: u64,
     pub(super) proxy: Option<Secret>,
-    pub(super) ca_file: Option<String>,
+    pub(super) ca_file: Option<PathBuf>,
 }
 
 /// What requests are authorized by.
@@ -96,7 +97,7 @@ impl Config {
             connect_timeout: Duration::from_millis(values.number("az.connect.timeout.ms")),
             part_bytes: values.number("az.part.size.bytes"),
             proxy: values.text("az.proxy.url").map(Secret::new),
-            ca_file: text("az.tls.ca.file"),
+            ca_file: text("az.tls.ca.file").map(PathBuf::from),
         })
     }
 }

@@ -108,6 +108,6 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "az.tls.ca.file",
         TEXT,
         None,
-        "PEM file of certificate authorities to trust besides the system's.",
+        "PEM file of certificate authorities to trust besides the system's. It is read again when it changes.",
     ),
 ];

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -11,6 +12,7 @@ use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use reqwest::{Certificate, Method, Proxy, RequestBuilder, Response, redirect, retry, tls};
 use serde::de::DeserializeOwned;
 use url::Url;
+use varve_tls::{Reloaded, authorities};
 
 use super::config::Config;
 use super::credentials::Signer;
@@ -18,7 +20,7 @@ use super::failure;
 use crate::contract::Result;
 use crate::error::Kind;
 use crate::failure::{Failure, Passing, chain};
-use crate::settings::invalid;
+use crate::settings::{Secret, invalid};
 
 /// Idle connections are given up before the store does so, lest a request meets a closing one.
 const POOL_IDLE: Duration = Duration::from_secs(30);
@@ -26,17 +28,23 @@ const POOL_IDLE: Duration = Duration::from_secs(30);
 const ANSWER_BYTES_MAX: usize = 32 << 20;
 
 pub(super) struct Client {
-    http: reqwest::Client,
+    http: Reloaded<reqwest::Client>,
     signer: Option<Signer>,
 }
 
 impl Client {
     pub(super) fn connect(config: &Config) -> Result<Self> {
-        Ok(Self { http: http_client(config)?, signer: Signer::new(config)? })
+        let way = Way {
+            connect_timeout: config.connect_timeout,
+            proxy: config.proxy.clone(),
+            ca_file: config.ca_file.clone(),
+        };
+        let http = Reloaded::new(config.ca_file.clone(), move || way.client())?;
+        Ok(Self { http, signer: Signer::new(config)? })
     }
 
     pub(super) fn request(&self, method: Method, url: Url) -> RequestBuilder {
-        self.http.request(method, url)
+        self.http.current().request(method, url)
     }
 
     /// Any answer at all, to a request without a token.
@@ -89,34 +97,43 @@ pub(super) async fn read_within(
     Ok(body)
 }
 
-fn http_client(config: &Config) -> Result<reqwest::Client> {
-    let mut builder = reqwest::Client::builder()
-        .user_agent(concat!("varve/", env!("CARGO_PKG_VERSION")))
-        // What redirects a request is not the store.
-        .redirect(redirect::Policy::none())
-        .retry(retry::never())
-        .referer(false)
-        .tls_version_min(tls::Version::TLS_1_2)
-        .connect_timeout(config.connect_timeout)
-        .pool_idle_timeout(POOL_IDLE);
-    if let Some(path) = &config.ca_file {
-        let refuse = |flaw: String| invalid("gs.tls.ca.file", flaw);
-        let pem = std::fs::read(path).map_err(|error| refuse(format!("reading {path:?}: {error}")))?;
-        let certificates = Certificate::from_pem_bundle(&pem).unwrap_or_default();
-        if certificates.is_empty() {
-            return Err(refuse(format!("{path:?} holds no PEM certificate")));
+/// How the store is reached.
+struct Way {
+    connect_timeout: Duration,
+    proxy: Option<Secret>,
+    ca_file: Option<PathBuf>,
+}
+
+impl Way {
+    fn client(&self) -> Result<reqwest::Client> {
+        let mut builder = reqwest::Client::builder()
+            .user_agent(concat!("varve/", env!("CARGO_PKG_VERSION")))
+            // What redirects a request is not the store.
+            .redirect(redirect::Policy::none())
+            .retry(retry::never())
+            .referer(false)
+            .tls_version_min(tls::Version::TLS_1_2)
+            .connect_timeout(self.connect_timeout)
+            .pool_idle_timeout(POOL_IDLE);
+        if let Some(path) = &self.ca_file {
+            builder = builder.tls_certs_merge(trusted(path)?);
         }
-        builder = builder.tls_certs_merge(certificates);
+        if let Some(proxy) = &self.proxy {
+            // The error would show the address, and a password in it.
+            let proxy =
+                Proxy::all(proxy.reveal()).map_err(|_| invalid("gs.proxy.url", "is no proxy's address"))?;
+            builder = builder.proxy(proxy);
+        }
+        builder
+            .build()
+            .map_err(|error| invalid("gs.tls.ca.file", format!("TLS does not start: {}", chain(&error))))
     }
-    if let Some(proxy) = &config.proxy {
-        // The error would show the address, and a password in it.
-        let proxy =
-            Proxy::all(proxy.reveal()).map_err(|_| invalid("gs.proxy.url", "is no proxy's address"))?;
-        builder = builder.proxy(proxy);
-    }
-    builder
-        .build()
-        .map_err(|error| invalid("gs.tls.ca.file", format!("TLS does not start: {}", chain(&error))))
+}
+
+fn trusted(path: &Path) -> Result<Vec<Certificate>> {
+    let refuse = |flaw: String| invalid("gs.tls.ca.file", flaw);
+    let pem = authorities(path).map_err(refuse)?;
+    Certificate::from_pem_bundle(&pem).map_err(|error| refuse(format!("{path:?}: {}", chain(&error))))
 }
 
 /// A body of several pieces, none of them copied.

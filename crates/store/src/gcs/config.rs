@@ -1,6 +1,7 @@
 //! What a store is opened with, parsed and checked before anyone is asked.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use url::{Host, Url};
@@ -31,7 +32,7 @@ pub(super) struct Config {
     pub(super) kms_key: Option<String>,
     pub(super) user_project: Option<String>,
     pub(super) proxy: Option<Secret>,
-    pub(super) ca_file: Option<String>,
+    pub(super) ca_file: Option<PathBuf>,
 }
 
 /// Scheme, host, and perhaps a path; without a slash at the end.
@@ -109,7 +110,7 @@ impl Config {
             kms_key: text("gs.kms.key.name"),
             user_project: text("gs.user.project"),
             proxy: values.text("gs.proxy.url").map(Secret::new),
-            ca_file: text("gs.tls.ca.file"),
+            ca_file: text("gs.tls.ca.file").map(PathBuf::from),
         };
         if config.anonymous && config.credentials_file.is_some() {
             return Err(invalid("gs.credentials.file", "is of no use: gs.auth is anonymous"));

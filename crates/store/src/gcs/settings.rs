@@ -73,7 +73,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "gs.tls.ca.file",
         TEXT,
         None,
-        "PEM file of certificate authorities to trust besides the system's, by the store's connections; those for tokens trust the system's alone.",
+        "PEM file of certificate authorities to trust besides the system's, by the store's connections; those for tokens trust the system's alone. It is read again when it changes.",
     ),
     Setting::new(
         "gs.user.project",

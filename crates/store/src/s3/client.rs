@@ -1,6 +1,7 @@
 //! From settings to a client of the SDK.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use aws_config::environment::EnvironmentVariableRegionProvider;
@@ -14,7 +15,9 @@ use aws_sdk_s3::config::{
 };
 use aws_sdk_s3::types::ServerSideEncryption;
 use aws_smithy_http_client::tls::{self, TlsContext, TrustStore};
+use aws_smithy_runtime_api::client::http::{HttpClient, http_client_fn};
 use url::Url;
+use varve_tls::{Reloaded, authorities};
 
 use crate::contract::Result;
 use crate::error::{Error, Kind};
@@ -45,7 +48,7 @@ pub(super) struct Config {
     keys: Option<Keys>,
     path_style: bool,
     connect_timeout: Duration,
-    ca_file: Option<String>,
+    ca_file: Option<PathBuf>,
 }
 
 struct Keys {
@@ -96,7 +99,7 @@ impl Config {
             region: text("s3.region"),
             profile: text("s3.profile"),
             keys: parse_keys(values)?,
-            ca_file: text("s3.tls.ca.file"),
+            ca_file: text("s3.tls.ca.file").map(PathBuf::from),
         };
         if config.encryption_key.is_some() && config.encryption.is_none() {
             return Err(invalid("s3.sse.kms.key.id", "needs s3.sse to be aws:kms or aws:kms:dsse"));
@@ -127,22 +130,24 @@ fn parse_keys(values: &Values<'_>) -> Result<Option<Keys>> {
     }
 }
 
+/// The SDK asks for the connector of each attempt: so each goes by the authorities of its time.
 fn http_client(config: &Config) -> Result<SharedHttpClient> {
+    let Some(path) = config.ca_file.clone() else { return https(None) };
+    let reloaded = Reloaded::new([path.clone()], move || https(Some(&path)))?;
+    Ok(http_client_fn(move |settings, components| reloaded.current().http_connector(settings, components)))
+}
+
+fn https(ca_file: Option<&Path>) -> Result<SharedHttpClient> {
+    let refuse = |flaw: String| invalid("s3.tls.ca.file", flaw);
     let mut trust = TrustStore::default();
-    if let Some(path) = &config.ca_file {
-        let pem = std::fs::read(path)
-            .map_err(|error| invalid("s3.tls.ca.file", format!("reading {path:?}: {error}")))?;
-        if !String::from_utf8_lossy(&pem).contains("-----BEGIN CERTIFICATE-----") {
-            return Err(invalid("s3.tls.ca.file", format!("{path:?} holds no PEM certificate")));
-        }
-        trust.add_pem_certificate(pem);
+    if let Some(path) = ca_file {
+        trust.add_pem_certificate(authorities(path).map_err(refuse)?);
     }
     let context = TlsContext::builder().with_trust_store(trust).build();
-    let context = context.map_err(|error| invalid("s3.tls.ca.file", error.to_string()))?;
     Ok(aws_smithy_http_client::Builder::new()
         .pool_idle_timeout(POOL_IDLE)
         .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::AwsLc))
-        .tls_context(context)
+        .tls_context(context.map_err(|error| refuse(error.to_string()))?)
         .build_https())
 }
 

@@ -1,0 +1,109 @@
+//! Certificates that are rotated under a client: connections from then on are made with the new ones.
+
+#![allow(clippy::unwrap_used, reason = "a failure here fails the test")]
+
+#[path = "../../tls/tests/front/mod.rs"]
+mod front;
+
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use bytes::BytesMut;
+use front::{Authority, Front, next_look, replace};
+use kafka_protocol::messages::api_versions_response::ApiVersion;
+use kafka_protocol::messages::{ApiKey, ApiVersionsResponse, MetadataResponse, ResponseHeader};
+use kafka_protocol::protocol::{Encodable, HeaderVersion};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use varve_kafka::client::{Client, ClientConfig, ClientError};
+
+/// A broker of a cluster without brokers and topics; its address.
+async fn broker() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(serve(stream));
+        }
+    });
+    address
+}
+
+async fn serve(mut stream: TcpStream) -> std::io::Result<()> {
+    loop {
+        let length = stream.read_u32().await?;
+        let (key, version) = (stream.read_i16().await?, stream.read_i16().await?);
+        let id = stream.read_i32().await?;
+        stream.read_exact(&mut vec![0; length as usize - 8]).await?;
+        let mut answer = BytesMut::new();
+        let header = ResponseHeader::default().with_correlation_id(id);
+        if key == ApiKey::ApiVersions as i16 {
+            let known = [ApiKey::ApiVersions, ApiKey::Metadata];
+            let of = |key: ApiKey| ApiVersion::default().with_api_key(key as i16).with_max_version(12);
+            let body = ApiVersionsResponse::default().with_api_keys(known.into_iter().map(of).collect());
+            header.encode(&mut answer, ApiVersionsResponse::header_version(version)).unwrap();
+            body.encode(&mut answer, version).unwrap();
+        } else {
+            header.encode(&mut answer, MetadataResponse::header_version(version)).unwrap();
+            MetadataResponse::default().encode(&mut answer, version).unwrap();
+        }
+        stream.write_u32(answer.len() as u32).await?;
+        stream.write_all(&answer).await?;
+    }
+}
+
+fn client(front: &Front, files: &[(&str, &Path)]) -> Client {
+    let mut pairs = vec![
+        ("bootstrap.servers", front.address.as_str()),
+        ("security.protocol", "SSL"),
+        ("default.api.timeout.ms", "1500"),
+    ];
+    pairs.extend(files.iter().map(|(key, path)| (*key, path.to_str().unwrap())));
+    Client::new(ClientConfig::from_pairs(pairs).unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn authorities_are_read_again_when_their_file_changes() {
+    let (old, new) = (Authority::new(), Authority::new());
+    let front = Front::start(&broker().await, &old, None).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ca.pem");
+    replace(&file, &old.file("ca.pem"));
+    let client = client(&front, &[("ssl.ca.location", &file)]);
+    client.metadata(None).await.unwrap();
+    front.show(&new, None);
+    next_look().await;
+    let error = client.metadata(None).await.unwrap_err();
+    assert!(matches!(error, ClientError::Tls { .. }), "{error}");
+    replace(&file, &new.file("ca.pem"));
+    next_look().await;
+    client.metadata(None).await.unwrap();
+}
+
+/// The certificate and its key are swapped at once, as Kubernetes does.
+#[tokio::test]
+async fn our_own_certificate_is_read_again_when_it_changes() {
+    let (old, new) = (Authority::new(), Authority::new());
+    let front = Front::start(&broker().await, &old, Some(&old)).await;
+    let folder = tempfile::tempdir().unwrap();
+    let point_to = |authority: &Authority| {
+        let (link, swap) = (folder.path().join("data"), folder.path().join("swap"));
+        symlink(authority.file("."), &swap).unwrap();
+        std::fs::rename(swap, link).unwrap();
+    };
+    point_to(&old);
+    let [certificate, key] = ["client.pem", "client.key"].map(|name| folder.path().join("data").join(name));
+    let files = [
+        ("ssl.ca.location", old.file("ca.pem")),
+        ("ssl.certificate.location", certificate),
+        ("ssl.key.location", key),
+    ];
+    let client = client(&front, &files.each_ref().map(|(key, path)| (*key, path.as_path())));
+    client.metadata(None).await.unwrap();
+    front.show(&old, Some(&new));
+    next_look().await;
+    client.metadata(None).await.unwrap_err();
+    point_to(&new);
+    next_look().await;
+    client.metadata(None).await.unwrap();
+}
