@@ -97,6 +97,22 @@ async fn requests_are_those_of_kms() {
 }
 
 #[tokio::test]
+async fn a_proxy_is_gone_through() {
+    let proxy = Server::start(|request, _| good(request)).await;
+    let url = format!("http://user:{CANARY}-pw@{}", proxy.authority());
+    // Nobody listens there: the proxy answers.
+    let services = with_keys("http://127.0.0.1:9", &[("kms.proxy.url", &url)]);
+    let key = key(&proxy);
+    services.wrap(&key, &SECRET, AAD).await.unwrap();
+    let seen = &proxy.seen()[0];
+    assert!(seen.path.starts_with("http://127.0.0.1:9/"), "{}", seen.path);
+    assert!(seen.header("proxy-authorization").is_some_and(|value| value.starts_with("Basic ")));
+    drop(proxy);
+    let gone = services.wrap(&key, &SECRET, AAD).await.unwrap_err();
+    assert_eq!(gone.kind, Kind::Unavailable, "{}", seen_by_people(&gone));
+}
+
+#[tokio::test]
 async fn refusals_have_kinds() {
     for (status, code, kind, times) in [
         (400, "NotFoundException", Kind::NotFound, 1),

@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures::StreamExt;
 use script::{Answer, Request, Server};
@@ -336,4 +338,23 @@ async fn configuration_errors_name_the_key() {
         assert_eq!(error.kind, Kind::Invalid, "{text}");
         assert!(words.iter().all(|word| text.contains(word)) && !text.contains("hush"), "{url}: {text}");
     }
+}
+
+#[tokio::test]
+async fn a_proxy_is_used_and_its_password_not_told() {
+    let proxy = Server::start(|_| Answer::new(200).header("etag", "\"e\"")).await;
+    let url = proxy.endpoint.replace("http://", &format!("http://me:{SECRET}%21@"));
+    let store = store_at("http://store.invalid", &[("s3.proxy.url", &url)]).await;
+    store.put(&key(), Bytes::from_static(b"hello"), &PutOptions::default()).await.unwrap();
+    let request = &proxy.seen()[0];
+    assert!(request.path.starts_with("http://store.invalid/bucket/"), "{}", request.path);
+    let expected = format!("Basic {}", STANDARD.encode(format!("me:{SECRET}!")));
+    assert_eq!(request.header("proxy-authorization"), Some(expected.as_str()));
+
+    // Away: the proxy is asked again, and nobody is told its password.
+    let away = format!("http://me:{SECRET}@127.0.0.1:1");
+    let store = store_at("http://store.invalid", &[("s3.proxy.url", &away)]).await;
+    let error = store.head(&key()).await.unwrap_err();
+    assert_eq!(error.kind, Kind::Unavailable, "{error}");
+    assert!(!format!("{error:?} {error} {store:?}").contains(SECRET));
 }

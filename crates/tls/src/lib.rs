@@ -2,7 +2,11 @@
 //! for what it connects with, each time.
 
 mod authorities;
+#[cfg(feature = "aws")]
+mod aws;
 mod reloaded;
 
 pub use authorities::authorities;
+#[cfg(feature = "aws")]
+pub use aws::{aws_http_client, aws_proxy};
 pub use reloaded::Reloaded;

@@ -1,6 +1,5 @@
 //! From settings to a client of the SDK for each region.
 
-use std::path::Path;
 use std::time::Duration;
 
 use aws_config::BehaviorVersion;
@@ -13,19 +12,15 @@ use aws_sdk_kms::config::{
     ConfigBag, Intercept, Region, RuntimeComponents, SharedCredentialsProvider, SharedHttpClient,
     StalledStreamProtectionConfig,
 };
-use aws_smithy_http_client::tls::{self, TlsContext, TrustStore};
 use aws_smithy_runtime_api::box_error::BoxError;
-use aws_smithy_runtime_api::client::http::{HttpClient, http_client_fn};
 use aws_smithy_types::body::SdkBody;
 use http_body_util::Limited;
-use varve_tls::{Reloaded, authorities};
+use varve_tls::{aws_http_client, aws_proxy};
 
 use crate::config::{Aws, Config};
 use crate::error::{Error, Result};
+use crate::settings::Secret;
 use crate::wrapped::ANSWER_MAX_BYTES;
-
-/// Idle connections are given up before the service does so, lest a request meets a closing one.
-const POOL_IDLE: Duration = Duration::from_secs(15);
 
 pub(super) struct Connector {
     settings: Aws,
@@ -33,34 +28,13 @@ pub(super) struct Connector {
     http: SharedHttpClient,
 }
 
-/// The SDK asks for the connector of each attempt: so each goes by the authorities of its time.
-fn http_client(config: &Config) -> Result<SharedHttpClient> {
-    let Some(path) = config.ca_file.clone() else { return https(None) };
-    let reloaded = Reloaded::new([path.clone()], move || https(Some(&path)))?;
-    Ok(http_client_fn(move |settings, components| reloaded.current().http_connector(settings, components)))
-}
-
-fn https(ca_file: Option<&Path>) -> Result<SharedHttpClient> {
-    let flaw = |what: String| Error::configuration("kms.tls.ca.file", what);
-    let mut trust = TrustStore::default();
-    if let Some(path) = ca_file {
-        trust.add_pem_certificate(authorities(path).map_err(flaw)?);
-    }
-    let context = TlsContext::builder().with_trust_store(trust).build();
-    Ok(aws_smithy_http_client::Builder::new()
-        .pool_idle_timeout(POOL_IDLE)
-        .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::AwsLc))
-        .tls_context(context.map_err(|error| flaw(error.to_string()))?)
-        .build_https())
-}
-
 impl Connector {
     pub(super) fn new(config: &Config) -> Result<Self> {
-        Ok(Self {
-            settings: config.aws.clone(),
-            connect_timeout: config.connect_timeout,
-            http: http_client(config)?,
-        })
+        let proxy = aws_proxy(config.proxy.as_ref().map(Secret::reveal));
+        let proxy = proxy.ok_or_else(|| Error::configuration("kms.proxy.url", "is no proxy's URL"))?;
+        let http = aws_http_client(config.ca_file.clone(), proxy);
+        let http = http.map_err(|flaw| Error::configuration("kms.tls.ca.file", flaw))?;
+        Ok(Self { settings: config.aws.clone(), connect_timeout: config.connect_timeout, http })
     }
 
     pub(super) async fn connect(&self, region: &str) -> Client {

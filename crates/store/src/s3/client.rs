@@ -1,7 +1,7 @@
 //! From settings to a client of the SDK.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use aws_config::environment::EnvironmentVariableRegionProvider;
@@ -11,21 +11,18 @@ use aws_credential_types::Credentials;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{
     BehaviorVersion, Region, RequestChecksumCalculation, ResponseChecksumValidation,
-    SharedCredentialsProvider, SharedHttpClient, StalledStreamProtectionConfig, retry::RetryConfig,
+    SharedCredentialsProvider, StalledStreamProtectionConfig, retry::RetryConfig,
 };
 use aws_sdk_s3::types::ServerSideEncryption;
-use aws_smithy_http_client::tls::{self, TlsContext, TrustStore};
-use aws_smithy_runtime_api::client::http::{HttpClient, http_client_fn};
 use url::Url;
-use varve_tls::{Reloaded, authorities};
+use varve_tls::{aws_http_client, aws_proxy};
 
 use crate::contract::Result;
 use crate::error::{Error, Kind};
 use crate::key::Key;
 use crate::settings::{Secret, Values, invalid};
 
-/// Idle connections are given up before the store does so (AWS: about 20 s), lest a request meets a closing one.
-const POOL_IDLE: Duration = Duration::from_secs(15);
+const NO_PROXY: &str = "is no proxy's address";
 
 /// All that a store is opened with; secrets don't show in `Debug`.
 #[derive(Debug)]
@@ -48,6 +45,7 @@ pub(super) struct Config {
     keys: Option<Keys>,
     path_style: bool,
     connect_timeout: Duration,
+    proxy: Option<Secret>,
     ca_file: Option<PathBuf>,
 }
 
@@ -99,8 +97,12 @@ impl Config {
             region: text("s3.region"),
             profile: text("s3.profile"),
             keys: parse_keys(values)?,
+            proxy: values.text("s3.proxy.url").map(Secret::new),
             ca_file: text("s3.tls.ca.file").map(PathBuf::from),
         };
+        if aws_proxy(values.text("s3.proxy.url")).is_none() {
+            return Err(invalid("s3.proxy.url", NO_PROXY));
+        }
         if config.encryption_key.is_some() && config.encryption.is_none() {
             return Err(invalid("s3.sse.kms.key.id", "needs s3.sse to be aws:kms or aws:kms:dsse"));
         }
@@ -130,29 +132,11 @@ fn parse_keys(values: &Values<'_>) -> Result<Option<Keys>> {
     }
 }
 
-/// The SDK asks for the connector of each attempt: so each goes by the authorities of its time.
-fn http_client(config: &Config) -> Result<SharedHttpClient> {
-    let Some(path) = config.ca_file.clone() else { return https(None) };
-    let reloaded = Reloaded::new([path.clone()], move || https(Some(&path)))?;
-    Ok(http_client_fn(move |settings, components| reloaded.current().http_connector(settings, components)))
-}
-
-fn https(ca_file: Option<&Path>) -> Result<SharedHttpClient> {
-    let refuse = |flaw: String| invalid("s3.tls.ca.file", flaw);
-    let mut trust = TrustStore::default();
-    if let Some(path) = ca_file {
-        trust.add_pem_certificate(authorities(path).map_err(refuse)?);
-    }
-    let context = TlsContext::builder().with_trust_store(trust).build();
-    Ok(aws_smithy_http_client::Builder::new()
-        .pool_idle_timeout(POOL_IDLE)
-        .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::AwsLc))
-        .tls_context(context.map_err(|error| refuse(error.to_string()))?)
-        .build_https())
-}
-
 pub(super) async fn connect(config: &Config) -> Result<aws_sdk_s3::Client> {
-    let http = http_client(config)?;
+    let proxy = aws_proxy(config.proxy.as_ref().map(Secret::reveal));
+    let proxy = proxy.ok_or_else(|| invalid("s3.proxy.url", NO_PROXY))?;
+    let http = aws_http_client(config.ca_file.clone(), proxy);
+    let http = http.map_err(|flaw| invalid("s3.tls.ca.file", flaw))?;
     let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http);
     if let Some(profile) = &config.profile {
         loader = loader.profile_name(profile);

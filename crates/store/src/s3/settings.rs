@@ -53,6 +53,13 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "Profile of the AWS configuration files. Default: `AWS_PROFILE`, else `default`.",
     ),
     Setting::new(
+        "s3.proxy.url",
+        SettingKind::Url,
+        None,
+        "HTTP proxy for all requests, those for credentials too (but not those to the metadata services of a machine or container); may hold a user and a password. Default: none, whatever the environment says.",
+    )
+    .secret(),
+    Setting::new(
         "s3.region",
         TEXT,
         None,
