@@ -172,10 +172,13 @@ impl Usage {
         self.periods.contains(&(of.cluster_id.clone(), of.topic_id, of.period.clone()))
     }
 
-    /// The names of the tombstones that are of its period, or its own.
+    /// The names of its tombstones: its own, and its period's, unless it has a record by its id, which that does not
+    /// refuse.
     fn tombstones(&self, of: &KeyOf) -> String {
-        let of_period = self.has_period(of).then(|| KeyRecordName { id: None, ..of.name() });
-        let own = self.keys.get(of).filter(|key| key.is_tombstoned).map(|_| of.name());
+        let Some(key) = self.keys.get(of) else { return String::new() };
+        let counts = self.has_period(of) && (key.record.is_none() || key.is_of_version_1());
+        let of_period = counts.then(|| KeyRecordName { id: None, ..of.name() });
+        let own = key.is_tombstoned.then(|| of.name());
         let names: BTreeSet<_> =
             of_period.into_iter().chain(own).map(|name| tombstone_name(&name.record())).collect();
         names.into_iter().collect::<Vec<_>>().join(" and ")
@@ -327,6 +330,9 @@ mod tests {
         let both = format!("{of_period} and {}", tombstone_name(&name(Some(c), false).record()));
         let finding = usage.finding(&old).unwrap();
         assert!(finding.contains(&format!("delete {both}")), "{finding}");
+        usage.tombstone(&name(Some(b), true));
+        let own = format!("delete {}:", tombstone_name(&name(Some(b), false).record()));
+        assert!(usage.finding(&there).unwrap().contains(&own));
         usage.tombstone(&name(Some(a), true));
         assert_eq!((usage.state(&lost), usage.finding(&lost)), (State::Destroyed, None));
     }
