@@ -2,55 +2,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a failure here fails the test")]
 
+mod broker;
 #[path = "../../tls/tests/front/mod.rs"]
 mod front;
 
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use bytes::BytesMut;
+use broker::broker;
 use front::{Authority, Front, next_look, replace};
-use kafka_protocol::messages::api_versions_response::ApiVersion;
-use kafka_protocol::messages::{ApiKey, ApiVersionsResponse, MetadataResponse, ResponseHeader};
-use kafka_protocol::protocol::{Encodable, HeaderVersion};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use kafka_protocol::messages::MetadataResponse;
 use varve_kafka::client::{Client, ClientConfig, ClientError};
-
-/// A broker of a cluster without brokers and topics; its address.
-async fn broker() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            tokio::spawn(serve(stream));
-        }
-    });
-    address
-}
-
-async fn serve(mut stream: TcpStream) -> std::io::Result<()> {
-    loop {
-        let length = stream.read_u32().await?;
-        let (key, version) = (stream.read_i16().await?, stream.read_i16().await?);
-        let id = stream.read_i32().await?;
-        stream.read_exact(&mut vec![0; length as usize - 8]).await?;
-        let mut answer = BytesMut::new();
-        let header = ResponseHeader::default().with_correlation_id(id);
-        if key == ApiKey::ApiVersions as i16 {
-            let known = [ApiKey::ApiVersions, ApiKey::Metadata];
-            let of = |key: ApiKey| ApiVersion::default().with_api_key(key as i16).with_max_version(12);
-            let body = ApiVersionsResponse::default().with_api_keys(known.into_iter().map(of).collect());
-            header.encode(&mut answer, ApiVersionsResponse::header_version(version)).unwrap();
-            body.encode(&mut answer, version).unwrap();
-        } else {
-            header.encode(&mut answer, MetadataResponse::header_version(version)).unwrap();
-            MetadataResponse::default().encode(&mut answer, version).unwrap();
-        }
-        stream.write_u32(answer.len() as u32).await?;
-        stream.write_all(&answer).await?;
-    }
-}
 
 fn client(front: &Front, files: &[(&str, &Path)]) -> Client {
     let mut pairs = vec![
@@ -65,7 +27,7 @@ fn client(front: &Front, files: &[(&str, &Path)]) -> Client {
 #[tokio::test]
 async fn authorities_are_read_again_when_their_file_changes() {
     let (old, new) = (Authority::new(), Authority::new());
-    let front = Front::start(&broker().await, &old, None).await;
+    let front = Front::start(&broker(|_| MetadataResponse::default()).await, &old, None).await;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("ca.pem");
     replace(&file, &old.file("ca.pem"));
@@ -84,7 +46,7 @@ async fn authorities_are_read_again_when_their_file_changes() {
 #[tokio::test]
 async fn our_own_certificate_is_read_again_when_it_changes() {
     let (old, new) = (Authority::new(), Authority::new());
-    let front = Front::start(&broker().await, &old, Some(&old)).await;
+    let front = Front::start(&broker(|_| MetadataResponse::default()).await, &old, Some(&old)).await;
     let folder = tempfile::tempdir().unwrap();
     let point_to = |authority: &Authority| {
         let (link, swap) = (folder.path().join("data"), folder.path().join("swap"));
