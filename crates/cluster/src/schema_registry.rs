@@ -1,8 +1,8 @@
 //! A client of a Schema Registry's REST API.
 //!
-//! One pool of connections, and a new one when the file of the CA changes; every request has a time limit, every answer a size limit. What may pass (no
-//! connection, no answer in time, 429, 5xx) is asked again until `retry_for` is over. Redirects are not followed:
-//! the login would go with them. A login goes over HTTPS or to the loopback, nowhere else.
+//! One pool of connections, and a new one when the file of the CA changes; every request has a time limit, every answer
+//! a size limit. What may pass (no connection, no answer in time, 429, 5xx) is asked again until `retry_for` is over.
+//! Redirects are not followed: the login would go with them. A login goes over HTTPS or to the loopback, nowhere else.
 
 use std::fmt;
 use std::sync::Arc;

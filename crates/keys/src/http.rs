@@ -6,7 +6,7 @@
 //! * No error holds a body. Of refusals, the service's own message is shown, shortened, and without what was secret
 //!   in the request, should a service or a proxy send it back.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,11 +14,11 @@ use base64::Engine as _;
 use base64::engine::GeneralPurpose;
 use bytes::Bytes;
 use reqwest::header::{CONTENT_TYPE, HeaderName, HeaderValue};
-use reqwest::{Certificate, Client, Proxy, redirect, tls};
+use reqwest::{Client, Proxy, redirect, tls};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use url::Url;
-use varve_tls::{Reloaded, authorities};
+use varve_tls::{Reloaded, reqwest_authorities};
 use zeroize::Zeroizing;
 
 use crate::config::Config;
@@ -146,7 +146,9 @@ impl Way {
             .retry(reqwest::retry::never())
             .no_proxy();
         if let Some(path) = &self.ca_file {
-            builder = builder.tls_certs_merge(trusted(path)?);
+            let trusted =
+                reqwest_authorities(path).map_err(|flaw| Error::configuration("kms.tls.ca.file", flaw))?;
+            builder = builder.tls_certs_merge(trusted);
         }
         if let Some(proxy) = &self.proxy {
             // The cause may hold the URL, and that a password.
@@ -157,12 +159,6 @@ impl Way {
         let client = builder.build();
         client.map_err(|error| Error::configuration("kms.*", chain(&error.without_url())))
     }
-}
-
-fn trusted(path: &Path) -> Result<Vec<Certificate>> {
-    let flaw = |what: String| Error::configuration("kms.tls.ca.file", what);
-    let pem = authorities(path).map_err(flaw)?;
-    Certificate::from_pem_bundle(&pem).map_err(|error| flaw(format!("{path:?}: {}", chain(&error))))
 }
 
 fn header(value: &str) -> Result<HeaderValue, Failure> {

@@ -37,11 +37,9 @@ impl Failure {
     }
 
     /// Of credentials that can't be had: by a service that is away (then what is known may still be used), or at all.
-    pub(crate) fn of_credentials(passes: bool, detail: impl Into<String>) -> Self {
-        match passes {
-            true => Self::new(Kind::Unavailable, Passing::Transient, detail),
-            false => Self::last(Kind::Denied, detail),
-        }
+    pub(crate) fn of_credentials(passing: Passing, detail: impl Into<String>) -> Self {
+        let kind = if passing == Passing::Never { Kind::Denied } else { Kind::Unavailable };
+        Self::new(kind, passing, detail)
     }
 
     pub(crate) fn last(kind: Kind, detail: impl Into<String>) -> Self {

@@ -5,8 +5,12 @@ mod authorities;
 #[cfg(feature = "aws")]
 mod aws;
 mod reloaded;
+#[cfg(feature = "reqwest")]
+mod reqwest;
 
 pub use authorities::authorities;
 #[cfg(feature = "aws")]
 pub use aws::{aws_http_client, aws_proxy};
 pub use reloaded::Reloaded;
+#[cfg(feature = "reqwest")]
+pub use reqwest::reqwest_authorities;

@@ -47,7 +47,8 @@ where
 fn credentials(cause: &CredentialsError) -> Failure {
     // Only these can be cured by asking again: a service of credentials that is slow or away.
     let passes = matches!(cause, CredentialsError::ProviderTimedOut(_) | CredentialsError::ProviderError(_));
-    Failure::of_credentials(passes, format!("no credentials: {}", words(&chain(cause), &[])))
+    let passing = if passes { Passing::Transient } else { Passing::Never };
+    Failure::of_credentials(passing, format!("no credentials: {}", words(&chain(cause), &[])))
 }
 
 fn find<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a T> {

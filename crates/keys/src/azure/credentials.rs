@@ -25,7 +25,7 @@ use zeroize::Zeroizing;
 use crate::config::{Azure, Config, SecretSource};
 use crate::error::{Kind, Result};
 use crate::http::{Answer, Http, secret_in};
-use crate::retry::{Failure, Passing, meaning_of_status};
+use crate::retry::{Failure, meaning_of_status};
 use crate::settings::Secret;
 use crate::words::words;
 
@@ -206,10 +206,9 @@ fn refusal(answer: &Answer, form: &[u8]) -> Failure {
         .collect();
     let secrets: Vec<&str> = sent.iter().map(|value| value.as_str()).collect();
     let (_, passing) = meaning_of_status(answer.status);
-    let kind = if passing == Passing::Never { Kind::Denied } else { Kind::Unavailable };
     // What follows the first line are numbers for Microsoft's support.
     let line = text.lines().next().unwrap_or_default();
-    Failure::new(kind, passing, format!("{} {}", answer.status, words(line, &secrets)))
+    Failure::of_credentials(passing, format!("{} {}", answer.status, words(line, &secrets)))
 }
 
 fn refused(error: &azure_core::Error) -> Failure {
@@ -217,8 +216,7 @@ fn refused(error: &azure_core::Error) -> Failure {
     while let Some(cause) = source {
         if let Some(Ours(failure)) = cause.downcast_ref::<Ours>() {
             let detail = format!("no Azure credentials: {}", failure.detail.trim_end());
-            let kind = if failure.passing == Passing::Never { Kind::Denied } else { Kind::Unavailable };
-            return Failure { kind, detail, passing: failure.passing };
+            return Failure::of_credentials(failure.passing, detail);
         }
         source = cause.source();
     }

@@ -62,7 +62,7 @@ impl DataKeys {
         let fresh = fresh.map_err(|e| Error::new(Kind::Invalid, "rewrap", name.record(), e.to_string()))?;
         let fresh = KeyRecord { rewrapped: true, ..fresh };
         let text = key_record_name(&name.cluster_id, name.topic_id, &name.period, old.id);
-        let sealed = records.wrap(kek, key.secret(), &fresh.aad()).await?;
+        let sealed = records.services.wrap(kek, key.secret(), &fresh.aad()).await?;
         let before = wrapped(&old)?;
         let same = old.cluster_id.is_some() && sealed.is_by_the_same_key_as(&before);
         if same && !again {
@@ -70,6 +70,7 @@ impl DataKeys {
             records.remove_older(&text, &key).await?;
             return Ok(Rewrapped::Already);
         }
+        records.prove(&sealed, kek, key.secret(), &fresh.aad()).await?;
         let fresh = KeyRecord { wrapping: wrapping(sealed), ..fresh };
         records.put(&text, &fresh, Create::Overwrite).await?;
         match records.refuse_destroyed(&fresh, name).await {

@@ -248,22 +248,28 @@ impl Records {
         let name = key_record_name(cluster_id, *topic_id, period, id);
         let record = KeyRecord::new(id, cluster_id, *topic_id, period, now_ms);
         let record = record.map_err(|e| Error::new(Kind::Invalid, "make", &name, e.to_string()))?;
-        let wrapped = self.wrap(kek, secret, &record.aad()).await?;
+        let wrapped = self.services.wrap(kek, secret, &record.aad()).await?;
+        self.prove(&wrapped, kek, secret, &record.aad()).await?;
         let record = KeyRecord { wrapping: wrapping(wrapped), ..record };
         self.put(&name, &record, Create::IfAbsent).await?;
         Ok(record.data_key(secret))
     }
 
-    /// Wraps, and sees that what came of it opens, and not for anything else: before something is sealed by the key.
-    pub(super) async fn wrap(&self, kek: &KeyUrl, secret: &[u8; 32], aad: &[u8]) -> Result<Wrapped> {
-        let wrapped = self.services.wrap(kek, secret, aad).await?;
-        if *self.services.unwrap(&wrapped, aad).await? != *secret {
+    /// That what was wrapped opens, and not for anything else: before its record is written.
+    pub(super) async fn prove(
+        &self,
+        wrapped: &Wrapped,
+        kek: &KeyUrl,
+        secret: &[u8; 32],
+        aad: &[u8],
+    ) -> Result<()> {
+        if *self.services.unwrap(wrapped, aad).await? != *secret {
             return Err(Error::new(Kind::Other, "wrap", kek, "what was wrapped opens to another key"));
         }
         if kek.service() == Service::Vault {
             let mut other = aad.to_vec();
             other.iter_mut().take(1).for_each(|byte| *byte ^= 1);
-            match self.services.unwrap(&wrapped, &other).await {
+            match self.services.unwrap(wrapped, &other).await {
                 Err(e) if e.kind == Kind::Refused => {}
                 Err(e) => return Err(e),
                 Ok(_) => {
@@ -273,7 +279,7 @@ impl Records {
                 }
             }
         }
-        Ok(wrapped)
+        Ok(())
     }
 
     /// Writes a record, and reads it back: the keys of a month of objects are lost with one that was cut short.

@@ -11,7 +11,7 @@ use serde_json::Value;
 use tokio::sync::OnceCell;
 
 use crate::error::Kind;
-use crate::retry::Failure;
+use crate::retry::{Failure, Passing};
 use crate::settings::Secret;
 use crate::words::words;
 
@@ -84,5 +84,6 @@ fn refused(error: &CredentialsError) -> Failure {
     // The library puts whole answers behind this.
     let text = error.to_string();
     let text = text.split(", body=").next().unwrap_or_default();
-    Failure::of_credentials(error.is_transient(), format!("no Google credentials: {}", words(text, &[])))
+    let passing = if error.is_transient() { Passing::Transient } else { Passing::Never };
+    Failure::of_credentials(passing, format!("no Google credentials: {}", words(text, &[])))
 }

@@ -1,7 +1,7 @@
 //! The SDK's pipeline over an HTTP client of ours: retries off, redirects not followed, and nothing in an error that
 //! an address may hold of a signature.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use azure_core::http::{
 };
 use azure_storage_blob::{BlobClient, BlobClientOptions, BlobContainerClient, BlobContainerClientOptions};
 use futures::{StreamExt, TryStreamExt};
-use varve_tls::{Reloaded, authorities};
+use varve_tls::{Reloaded, reqwest_authorities};
 
 use super::access::Access;
 use super::config::Config;
@@ -142,20 +142,14 @@ impl Way {
             builder = builder.proxy(proxy);
         }
         if let Some(path) = &self.ca_file {
-            builder = builder.tls_certs_merge(trusted(path)?);
+            let trusted = reqwest_authorities(path).map_err(|flaw| invalid("az.tls.ca.file", flaw))?;
+            builder = builder.tls_certs_merge(trusted);
         } else if !self.has_tls {
             // Nothing to trust, so that a machine without any authorities is good enough.
             builder = builder.tls_certs_only([]);
         }
         builder.build().map_err(|error| invalid("az.tls.ca.file", chain(&error)))
     }
-}
-
-fn trusted(path: &Path) -> Result<Vec<reqwest::Certificate>> {
-    let refuse = |flaw: String| invalid("az.tls.ca.file", flaw);
-    let pem = authorities(path).map_err(refuse)?;
-    reqwest::Certificate::from_pem_bundle(&pem)
-        .map_err(|error| refuse(format!("{path:?}: {}", chain(&error))))
 }
 
 /// The SDK's transport.

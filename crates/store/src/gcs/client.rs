@@ -2,17 +2,17 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
-use reqwest::{Certificate, Method, Proxy, RequestBuilder, Response, redirect, retry, tls};
+use reqwest::{Method, Proxy, RequestBuilder, Response, redirect, retry, tls};
 use serde::de::DeserializeOwned;
 use url::Url;
-use varve_tls::{Reloaded, authorities};
+use varve_tls::{Reloaded, reqwest_authorities};
 
 use super::config::Config;
 use super::credentials::Signer;
@@ -116,7 +116,8 @@ impl Way {
             .connect_timeout(self.connect_timeout)
             .pool_idle_timeout(POOL_IDLE);
         if let Some(path) = &self.ca_file {
-            builder = builder.tls_certs_merge(trusted(path)?);
+            let trusted = reqwest_authorities(path).map_err(|flaw| invalid("gs.tls.ca.file", flaw))?;
+            builder = builder.tls_certs_merge(trusted);
         }
         if let Some(proxy) = &self.proxy {
             // The error would show the address, and a password in it.
@@ -128,12 +129,6 @@ impl Way {
             .build()
             .map_err(|error| invalid("gs.tls.ca.file", format!("TLS does not start: {}", chain(&error))))
     }
-}
-
-fn trusted(path: &Path) -> Result<Vec<Certificate>> {
-    let refuse = |flaw: String| invalid("gs.tls.ca.file", flaw);
-    let pem = authorities(path).map_err(refuse)?;
-    Certificate::from_pem_bundle(&pem).map_err(|error| refuse(format!("{path:?}: {}", chain(&error))))
 }
 
 /// A body of several pieces, none of them copied.
