@@ -125,16 +125,21 @@ impl<'a> Decoder<'a> {
 }
 
 impl Decoder<'_> {
-    /// The same for a frame that is not compressed, where it is: how many of its bytes are plain ones then.
+    /// The same for a frame that is not compressed, where it is: how many of its bytes are plain ones then. Of an
+    /// encrypted one the tag alone is looked at, which proves more than its CRC32C.
     ///
     /// # Errors
-    /// As [`decode`](Self::decode), and [`Error::Invalid`] for a frame that is compressed.
+    /// As [`decode`](Self::decode), but for an encrypted frame that is damaged [`Error::KeyRefused`]; and
+    /// [`Error::Invalid`] for a frame that is compressed.
     pub fn decode_in_place(&mut self, frame: &FrameRef, stored: &mut [u8]) -> Result<usize> {
-        frame.check(stored)?;
         let plain = match (self.key, frame.codec) {
             (_, Codec::Zstd) => return Err(Error::invalid("frame", "compressed", "one that is not")),
-            (None, Codec::None) => stored.len(),
+            (None, Codec::None) => {
+                frame.check(stored)?;
+                stored.len()
+            }
             (Some(key), Codec::None) => {
+                frame.check_length(stored)?;
                 let aad = key.frame_aad(frame.number, self.aad_count());
                 key.open_in_place("frame", frame.stored.start, frame_nonce(frame.number), &aad, stored)?
             }
@@ -164,15 +169,21 @@ impl FrameRef {
     /// # Errors
     /// [`Error::TooShort`] for another number of bytes, [`Error::Corrupt`] for another CRC32C.
     pub fn check(&self, stored: &[u8]) -> Result<()> {
-        let (offset, needed) = (self.stored.start, self.stored.end.saturating_sub(self.stored.start));
-        if stored.len() as u64 != needed {
-            return Err(Error::TooShort { what: "frame", offset, needed, available: stored.len() as u64 });
-        }
+        self.check_length(stored)?;
         let crc = crate::crc32c(stored);
         if crc == self.crc {
             return Ok(());
         }
-        Err(Error::corrupt("frame", offset, format!("CRC32C {:08x}", self.crc), format!("{crc:08x}")))
+        let expected = format!("CRC32C {:08x}", self.crc);
+        Err(Error::corrupt("frame", self.stored.start, expected, format!("{crc:08x}")))
+    }
+
+    fn check_length(&self, stored: &[u8]) -> Result<()> {
+        let (offset, needed) = (self.stored.start, self.stored.end.saturating_sub(self.stored.start));
+        if stored.len() as u64 == needed {
+            return Ok(());
+        }
+        Err(Error::TooShort { what: "frame", offset, needed, available: stored.len() as u64 })
     }
 }
 

@@ -83,7 +83,7 @@ fn open_as(footer: &Footer, key: &ObjectKey, frame: &FrameRef, bytes: &[u8]) -> 
         ..frame.clone()
     };
     let mut plain = vec![0; frame.plain_bytes as usize];
-    Decoder::new(footer, Some(key))?.decode(&forged, bytes, &mut plain)
+    decode_all::frame(&mut Decoder::new(footer, Some(key))?, &forged, bytes, &mut plain)
 }
 
 #[test]

@@ -78,7 +78,7 @@ fn read(object: &[u8], footer_bytes: &[u8], trailer: &Trailer, key: &DataKey) {
         position = frame.stored.end;
         plain.resize(frame.plain_bytes as usize, 0);
         let stored = frame.stored.start as usize..frame.stored.end as usize;
-        let _ = decoder.decode(&frame, object.get(stored).unwrap_or_default(), &mut plain);
+        let _ = self::frame(&mut decoder, &frame, object.get(stored).unwrap_or_default(), &mut plain);
     }
     assert_eq!(position, trailer.footer_offset);
     assert!(footer.frame(footer.frame_count()).is_err());
@@ -91,4 +91,17 @@ fn read(object: &[u8], footer_bytes: &[u8], trailer: &Trailer, key: &DataKey) {
             assert!(chunk.first_frame <= frame && frame - chunk.first_frame < chunk.frame_count());
         }
     }
+}
+
+/// Both ways, which must agree: into `plain`, and where a frame that is not compressed lies.
+pub fn frame(decoder: &mut Decoder<'_>, frame: &FrameRef, stored: &[u8], plain: &mut [u8]) -> Result<()> {
+    let decoded = decoder.decode(frame, stored, plain);
+    let mut bytes = stored.to_vec();
+    let in_place = decoder.decode_in_place(frame, &mut bytes);
+    match (frame.codec, &decoded, in_place) {
+        (Codec::Zstd, _, in_place) => assert!(in_place.is_err(), "in place, compressed"),
+        (Codec::None, Ok(()), in_place) => assert_eq!(&bytes[..in_place.unwrap()], plain),
+        (Codec::None, Err(e), in_place) => assert!(in_place.is_err(), "in place alone, for {e}"),
+    }
+    decoded
 }

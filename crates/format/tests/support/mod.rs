@@ -138,7 +138,7 @@ pub fn read(object: &[u8], footer: &Footer, key: Option<&ObjectKey>, extent: &Ex
         let start = out.len();
         out.resize(start + frame.plain_bytes as usize, 0);
         let stored = &object[frame.stored.start as usize..frame.stored.end as usize];
-        decoder.decode(&frame, stored, &mut out[start..])?;
+        decode_all::frame(&mut decoder, &frame, stored, &mut out[start..])?;
     }
     Ok(out)
 }
