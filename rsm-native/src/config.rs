@@ -20,6 +20,8 @@ pub struct TopicPolicy {
     pub compression: Compression,
     pub digest: DigestAlgorithm,
     pub encrypt: bool,
+    /// What is not encrypted is not read.
+    pub only_encrypted: bool,
     /// What wraps its data keys; `None` is the key ring's active key.
     pub key: Option<KeyUrl>,
     pub storage_class: Option<String>,
@@ -44,10 +46,11 @@ impl fmt::Display for TopicPolicy {
             Compression::Zstd { level } => format!("zstd of level {level}"),
             Compression::Auto { level } => format!("zstd of level {level} where it helps"),
         };
+        let must = if self.only_encrypted { ", no other is read" } else { "" };
         let sealed = match (self.encrypt, &self.key) {
             (false, _) => "not encrypted".to_owned(),
-            (true, None) => "encrypted".to_owned(),
-            (true, Some(key)) => format!("encrypted by {key}"),
+            (true, None) => format!("encrypted{must}"),
+            (true, Some(key)) => format!("encrypted by {key}{must}"),
         };
         let digest = format!("{:?}", self.digest).to_lowercase();
         write!(f, "chunks of {chunk} KiB in frames of {frame} KiB, {compression}, {sealed}, digest {digest}")
@@ -235,10 +238,14 @@ impl<'a> Values<'a> {
                 _ => DigestAlgorithm::Blake3,
             },
             encrypt: self.word("encryption.enabled")? == "true",
+            only_encrypted: self.word("encryption.required")? == "true",
             key: self.text("encryption.key").map(|url| key("encryption.key", url)).transpose()?,
             storage_class: self.text("storage.class").map(str::to_owned),
             upload_rate: self.number("upload.rate.bytes.per.second")?,
         };
+        if policy.only_encrypted && !policy.encrypt {
+            return Err(Error::config("encryption.required", "true", "only with encryption.enabled=true"));
+        }
         let frame = policy.frame_bytes();
         if !frame.is_power_of_two() || !chunk_bytes.is_multiple_of(frame) {
             return Err(Error::config(
@@ -338,6 +345,7 @@ mod tests {
         says(&[("copy.memory.bytes", "1")], &["copy.memory.bytes=1", "16777216 or more"]);
         says(&[("chunk.size", "1")], &["chunk.size", "did you mean chunk.size.bytes"]);
         says(&[("encryption.enabled", "true")], &["encryption.key.ring.file"]);
+        says(&[("encryption.required", "true")], &["encryption.required=true", "encryption.enabled"]);
         let kms = [("encryption.enabled", "true"), ("encryption.key", "vault://v.example/transit/k")];
         let config =
             parse(&[&kms[..], &[("rules.a.topics", "x"), ("rules.a.encryption.key", "ring:1")]].concat());

@@ -93,6 +93,12 @@ const ENCRYPTION: &[Setting] = &[
         "AES-256-GCM of all log and index bytes. Needs `encryption.key`, or `encryption.key.ring.file`.",
     ),
     setting(
+        "encryption.required",
+        Some("false"),
+        SettingKind::Choice(&["false", "true"]),
+        "Segments that are not encrypted are not read: for topics that are encrypted from their first segment on. It stands against who can write to the store and to Kafka's metadata. Needs `encryption.enabled`.",
+    ),
+    setting(
         "encryption.key",
         None,
         SettingKind::Text("the URL of a key"),
@@ -220,6 +226,7 @@ pub const BY_TOPIC: &[&str] = &[
     "frame.size.bytes",
     "storage.class",
     "encryption.enabled",
+    "encryption.required",
     "encryption.key",
     "upload.rate.bytes.per.second",
 ];

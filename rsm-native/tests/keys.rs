@@ -96,6 +96,36 @@ fn without_its_key_nothing_opens() {
     segment.delete(&Rsm::with_store(&right, |store| store).unwrap()).unwrap();
 }
 
+/// Also with metadata that names it, as somebody can write who may write there too.
+#[test]
+fn a_plain_object_is_refused_where_all_must_be_encrypted() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut given = given(dir.path(), "k", 1);
+    let plain = |given: &BTreeMap<String, String>| {
+        let mut plain = given.clone();
+        plain.insert("encryption.enabled".into(), "false".into());
+        plain
+    };
+    let segment = Bench::open(&plain(&given)).unwrap().copied(2, SIZE);
+    segment.check(&Rsm::with_store(&given, |store| store).unwrap());
+    given.insert("encryption.required".into(), "true".into());
+    let rsm = Rsm::with_store(&given, |store| store).unwrap();
+    let read = segment.read(&rsm, 0, usize::MAX).unwrap_err();
+    let index = segment.index(&rsm, ExtentKind::TimeIndex).unwrap_err();
+    for e in [read, index] {
+        assert_eq!(e.kind, Kind::Corrupt, "{e}");
+        assert!(e.message.contains(&segment.key()) && e.message.contains("encryption.required"), "{e}");
+    }
+    Bench::open(&given).unwrap().copied(3, SIZE).check(&rsm);
+    // By topic: it counts for those of the rule alone.
+    given.remove("encryption.required");
+    given.extend([
+        ("rules.a.topics".into(), "pay-.*".into()),
+        ("rules.a.encryption.required".into(), "true".into()),
+    ]);
+    segment.check(&Rsm::with_store(&given, |store| store).unwrap());
+}
+
 /// A broker that keeps a key learns of another one by an object that needs it.
 #[test]
 fn a_kept_key_that_was_replaced_is_looked_up_again() {

@@ -35,6 +35,8 @@ pub struct Segment {
     /// Of the plain log, by the broker's metadata; `None` of a segment that read-ahead found.
     pub log_bytes: Option<u64>,
     pub custom: Option<CustomMetadata>,
+    /// What is not encrypted is another's.
+    only_encrypted: bool,
     /// One at a time fetches its indexes, and finds those that another brought.
     pub indexes: tokio::sync::Mutex<()>,
     /// The segment after this one was looked for.
@@ -86,6 +88,7 @@ impl Segment {
             end_offset: metadata.end_offset,
             log_bytes: Some(metadata.segment_bytes.into()),
             custom,
+            only_encrypted: config.policy(&metadata.topic).only_encrypted,
             indexes: Default::default(),
             asked_next: AtomicBool::new(false),
             opened: Mutex::default(),
@@ -106,6 +109,7 @@ impl Segment {
             end_offset: i64::MAX,
             log_bytes: None,
             custom: None,
+            only_encrypted: config.policy(topic).only_encrypted,
             indexes: Default::default(),
             asked_next: AtomicBool::new(false),
             opened: Mutex::default(),
@@ -212,6 +216,12 @@ impl Segment {
             c.check_object(&trailer, &footer, &footer_digest).map_err(fail)?;
         }
         self.check_identity(&footer)?;
+        if self.only_encrypted && footer.encryption.is_none() {
+            return Err(self.corrupt(format!(
+                "not encrypted, and for topic {} encryption.required=true: put there by somebody else, or before encryption was turned on",
+                self.topic
+            )));
+        }
         let (data_key, until) = self.data_key(&footer, keys).await?.unzip();
         let key = match (&footer.encryption, data_key) {
             (Some(info), Some(data_key)) => {
