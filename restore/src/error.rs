@@ -21,8 +21,8 @@ pub enum Error {
     Registry(#[from] varve_cluster::RegistryError),
     #[error("{object}: {source}")]
     Protocol { object: String, source: ProtocolError },
-    #[error("{object}: its key can't be had: {detail}")]
-    Key { object: String, detail: String },
+    #[error("{object}: its key can't be had: {source}")]
+    Key { object: String, source: varve_keys::Error },
     #[error("{what}: expected {expected}, found {found}")]
     Unexpected { what: String, expected: String, found: String },
     /// What the plan or the target does not allow.
@@ -39,6 +39,7 @@ impl Error {
             Self::Archive(error) => {
                 matches!(error.kind(), varve_archive::Kind::Retry | varve_archive::Kind::Denied)
             }
+            Self::Key { source, .. } => source.kind == varve_keys::Kind::Unavailable,
             Self::Client(error) => error.is_retriable(),
             Self::Registry(error) => error.is_retriable(),
             _ => false,

@@ -40,8 +40,9 @@ impl Archive {
         writer: &str,
         now_ms: i64,
     ) -> Result<Self> {
+        Shelf::open(store.clone(), root).await?.probe(&names::probe(id)).await?;
+        // Asked again: that versions are kept may show only in answers to what was written.
         let shelf = Shelf::open(store, root).await?;
-        shelf.probe(&names::probe(id)).await?;
         if let Some(found) = shelf.get_first(names::ARCHIVE, ArchiveRecord::MAX_BYTES).await? {
             return Self::opened(shelf, &found).await;
         }

@@ -27,7 +27,7 @@ struct KeyOf {
 pub struct KeyCache {
     archive: Archive,
     keys: Option<DataKeys>,
-    known: Mutex<HashMap<KeyOf, Result<DataKey, String>>>,
+    known: Mutex<HashMap<KeyOf, Result<DataKey, varve_keys::Error>>>,
 }
 
 impl KeyCache {
@@ -46,7 +46,7 @@ impl KeyCache {
         cluster_id: &str,
         topic_id: Id,
         info: &EncryptionInfo,
-    ) -> Option<Result<DataKey, String>> {
+    ) -> Option<Result<DataKey, varve_keys::Error>> {
         let keys = self.keys.as_ref()?;
         let of = KeyOf {
             cluster_id: cluster_id.to_owned(),
@@ -59,7 +59,6 @@ impl KeyCache {
         }
         let found = keys.for_read(cluster_id, topic_id, info).await;
         let passes = matches!(&found, Err(error) if error.kind == Kind::Unavailable);
-        let found = found.map_err(|error| error.to_string());
         if !passes {
             self.known.lock().insert(of, found.clone());
         }
@@ -76,7 +75,7 @@ impl KeyCache {
         match self.key(&footer.cluster_id, footer.topic_id, info).await {
             None => Ok(()),
             Some(Ok(key)) => Ok(object.unlock(&key).await?),
-            Some(Err(detail)) => Err(Error::Key { object: object.name().to_owned(), detail }),
+            Some(Err(source)) => Err(Error::Key { object: object.name().to_owned(), source }),
         }
     }
 
@@ -144,6 +143,10 @@ mod tests {
         }
     }
 
+    fn of_object(source: varve_keys::Error) -> Error {
+        Error::Key { object: "o".to_owned(), source }
+    }
+
     #[tokio::test]
     async fn a_store_that_was_away_is_asked_again_and_others_are_not() {
         let (cache, faults) = cache().await;
@@ -157,14 +160,16 @@ mod tests {
             }]);
         };
         fail(varve_store::Kind::Unavailable);
-        assert!(cache.key("cluster", TOPIC, &info("2026")).await.unwrap().is_err());
+        let away = cache.key("cluster", TOPIC, &info("2026")).await.unwrap().unwrap_err();
+        assert!(of_object(away).may_pass());
         faults.set_rules(Vec::new());
         assert!(cache.key("cluster", TOPIC, &info("2026")).await.unwrap().is_ok());
 
         fail(varve_store::Kind::Denied);
         assert!(cache.key("cluster", TOPIC, &info("2025")).await.unwrap().is_err());
         let asked = faults.log().len();
-        assert!(cache.key("cluster", TOPIC, &info("2025")).await.unwrap().is_err());
+        let denied = cache.key("cluster", TOPIC, &info("2025")).await.unwrap().unwrap_err();
+        assert!(!of_object(denied).may_pass());
         assert_eq!(faults.log().len(), asked);
     }
 }

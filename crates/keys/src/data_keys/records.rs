@@ -1,7 +1,8 @@
 //! Key records and tombstones in their store.
 
+use std::sync::{Arc, OnceLock};
+
 use bytes::Bytes;
-use tokio::sync::OnceCell;
 use varve_format::{
     DataKey, Id, KEY_RECORD_MAX_BYTES, KeyRecord, KeyRecordName, Wrapping, key_prefix, key_record_1_name,
     key_record_name, tombstone_name,
@@ -26,7 +27,7 @@ pub(super) struct Records {
     pub(super) store: SharedStore,
     pub(super) services: KeyServices,
     trusted: Trusted,
-    versions: OnceCell<Option<std::sync::Arc<dyn Versions>>>,
+    versions: OnceLock<Arc<dyn Versions>>,
 }
 
 /// Bytes of the system's generator.
@@ -39,7 +40,7 @@ fn random<const N: usize>() -> Result<Zeroizing<[u8; N]>> {
 
 impl Records {
     pub(super) fn new(store: SharedStore, services: KeyServices, trusted: Trusted) -> Self {
-        Self { store, services, trusted, versions: OnceCell::new() }
+        Self { store, services, trusted, versions: OnceLock::new() }
     }
 
     /// For messages.
@@ -51,9 +52,15 @@ impl Records {
         Key::new(name).map_err(|e| Error::new(Kind::Invalid, "name", name, e.detail))
     }
 
+    /// That none are kept is asked again each time: it may show only in what is written.
     pub(super) async fn versions(&self) -> Result<Option<&dyn Versions>> {
-        let asked = self.versions.get_or_try_init(|| self.store.versions()).await;
-        Ok(asked.map_err(of_store("read"))?.as_deref())
+        if let Some(kept) = self.versions.get() {
+            return Ok(Some(&**kept));
+        }
+        match self.store.versions().await.map_err(of_store("read"))? {
+            Some(kept) => Ok(Some(&**self.versions.get_or_init(|| kept))),
+            None => Ok(None),
+        }
     }
 
     /// What is at the name.

@@ -1,9 +1,10 @@
 //! An account that keeps versions of its blobs.
 //!
-//! Only answers tell whether it does: each version of a blob has an id there. Azure lists the versions of a key from
-//! the oldest to the newest, and has no delete markers: a deleted blob is one of whose versions none is current, which
-//! is told as a marker behind them ([`MARKER`]). Between two versions there is none to be seen, so that a key that was
-//! deleted and written again looks as if it had been replaced.
+//! Only answers tell whether it does: each version of a blob has an id there, but for a blob that was written before
+//! versions were kept, and not since ([`BEFORE`]). Azure lists the versions of a key from the oldest to the newest, and
+//! has no delete markers: a deleted blob is one of whose versions none is current, which is told as a marker behind them
+//! ([`MARKER`]). Between two versions there is none to be seen, so that a key that was deleted and written again looks
+//! as if it had been replaced.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -20,6 +21,13 @@ use crate::versions::{KEY_VERSIONS_MAX, KeyVersions, Version, VersionPage, Versi
 
 /// The id of the marker of a deleted blob, which Azure has none for.
 const MARKER: &str = "deleted";
+/// The id of a blob from before versions were kept, which Azure has none for. It gets one when it is replaced or
+/// deleted.
+const BEFORE: &str = "null";
+/// Entries of the listings by which it is looked whether any blob has versions: one mostly tells.
+const LOOKS: [usize; 5] = [1, LOOK_MAX, LOOK_MAX, LOOK_MAX, LOOK_MAX];
+/// The most that Azure lists at once.
+const LOOK_MAX: usize = 5000;
 /// Azure's word for a version that may not be removed as such.
 const IS_CURRENT: &str = "OperationNotAllowedOnRootBlob";
 
@@ -35,20 +43,29 @@ impl std::fmt::Debug for AzureVersions {
     }
 }
 
-/// Where nothing was ever written there is nothing to tell by: `None`, until an answer names a version.
+/// Where nothing was written since versions are kept there is nothing to tell by, and where it comes behind very much
+/// that is older it is not found: `None`, until an answer names a version.
 pub(super) async fn kept(inner: &Arc<Inner>) -> Result<Option<Arc<dyn Versions>>> {
-    if !inner.keeps_versions.load(Ordering::Relaxed) {
-        let at = inner.at("versions", "");
-        let first = match From::new(inner, "", None, true) {
-            Some(mut from) => from.next(inner, 1, &at).await?.items,
-            None => Vec::new(),
-        };
-        if first.iter().all(|item| item.version_id.is_none()) {
-            return Ok(None);
-        }
+    if !inner.keeps_versions.load(Ordering::Relaxed) && has_versions(inner).await? {
         inner.keeps_versions.store(true, Ordering::Relaxed);
     }
-    Ok(Some(Arc::new(AzureVersions { inner: Arc::clone(inner) })))
+    let kept = inner.keeps_versions.load(Ordering::Relaxed);
+    Ok(kept.then(|| Arc::new(AzureVersions { inner: Arc::clone(inner) }) as Arc<dyn Versions>))
+}
+
+async fn has_versions(inner: &Inner) -> Result<bool> {
+    let at = inner.at("versions", "");
+    let Some(mut from) = From::new(inner, "", None, true) else { return Ok(false) };
+    for entries in LOOKS {
+        let answer = from.next(inner, entries, &at).await?;
+        if answer.items.iter().any(|item| item.version_id.is_some()) {
+            return Ok(true);
+        }
+        if !answer.more {
+            break;
+        }
+    }
+    Ok(false)
 }
 
 /// The versions of one key while they come from the oldest to the newest: memory is bounded, however many there are.
@@ -103,15 +120,32 @@ impl OldestFirst {
 
 fn version_of(inner: &Inner, item: &BlobItem) -> Option<(Key, Version, bool)> {
     let (key, told) = (key_of(inner, item)?, meta(inner, item)?);
+    let is_current = item.is_current_version.unwrap_or(told.version.is_none());
     let version = Version {
-        id: told.version?,
+        id: told.version.unwrap_or_else(|| BEFORE.to_owned()),
         delete_marker: false,
         size_bytes: told.size_bytes,
         etag: told.etag,
         last_modified_ms: told.last_modified_ms,
         storage_class: told.storage_class,
     };
-    Some((key, version, item.is_current_version.unwrap_or(false)))
+    Some((key, version, is_current))
+}
+
+/// The id by which Azure is asked.
+fn asked(version: &str) -> Option<&str> {
+    (version != BEFORE).then_some(version)
+}
+
+impl AzureVersions {
+    /// Asked without an id the current version answers, which may be another by now.
+    fn check_before(&self, key: &Key, version: &str, told: &str, operation: &'static str) -> Result<()> {
+        if version != BEFORE || told == BEFORE {
+            return Ok(());
+        }
+        let detail = format!("the blob from before versions were kept was replaced by version {told}");
+        Err(self.inner.at(operation, key.as_str()).error(Kind::NotFound, detail))
+    }
 }
 
 #[async_trait]
@@ -158,8 +192,9 @@ impl Versions for AzureVersions {
         if version == MARKER {
             return Err(self.inner.at("get", key.as_str()).error(Kind::NotFound, "the blob was deleted"));
         }
-        let mut got = body::get(&self.inner, key, Some(version), range).await?;
-        got.version.get_or_insert_with(|| version.to_owned());
+        let mut got = body::get(&self.inner, key, asked(version), range).await?;
+        let told = got.version.get_or_insert_with(|| version.to_owned());
+        self.check_before(key, version, told, "get")?;
         Ok(got)
     }
 
@@ -168,8 +203,9 @@ impl Versions for AzureVersions {
         if version == MARKER {
             return Err(at.error(Kind::NotFound, "the blob was deleted"));
         }
-        let (mut meta, _) = self.inner.examine(key, Some(version), &at).await?;
-        meta.version.get_or_insert_with(|| version.to_owned());
+        let (mut meta, _) = self.inner.examine(key, asked(version), &at).await?;
+        let told = meta.version.get_or_insert_with(|| version.to_owned());
+        self.check_before(key, version, told, "head")?;
         Ok(meta)
     }
 
@@ -178,6 +214,10 @@ impl Versions for AzureVersions {
     async fn delete(&self, key: &Key, version: &str) -> Result<()> {
         if version == MARKER {
             return Ok(());
+        }
+        if version == BEFORE {
+            // What it was is a version then, which has an id.
+            return batch::one(&self.inner, key).await;
         }
         match batch::version(&self.inner, key, version).await {
             Err(error) if error.detail.contains(IS_CURRENT) => {
