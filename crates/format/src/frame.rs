@@ -107,24 +107,19 @@ impl<'a> Decoder<'a> {
                 Ok(())
             }
             (None, Codec::Zstd) => decompress(&mut self.zstd, frame, stored, plain),
-            (Some(key), Codec::None) => self.open(key, frame, stored, plain),
+            (Some(key), Codec::None) => frame.open(self.footer, key, stored, plain),
             (Some(key), Codec::Zstd) => {
                 let compressed = stored
                     .len()
                     .checked_sub(TAG_BYTES)
                     .ok_or_else(|| mismatch(frame, TAG_BYTES, stored.len()))?;
-                let mut scratch = std::mem::take(&mut self.scratch);
-                scratch.resize(compressed, 0);
-                let opened = self.open(key, frame, stored, &mut scratch);
-                self.scratch = scratch;
-                opened?;
+                self.scratch.resize(compressed, 0);
+                frame.open(self.footer, key, stored, &mut self.scratch)?;
                 decompress(&mut self.zstd, frame, &self.scratch, plain)
             }
         }
     }
-}
 
-impl Decoder<'_> {
     /// The same for a frame that is not compressed, where it is: how many of its bytes are plain ones then. Of an
     /// encrypted one the tag alone is looked at, which proves more than its CRC32C.
     ///
@@ -140,7 +135,7 @@ impl Decoder<'_> {
             }
             (Some(key), Codec::None) => {
                 frame.check_length(stored)?;
-                let aad = key.frame_aad(frame.number, self.aad_count());
+                let aad = frame.aad(self.footer, key);
                 key.open_in_place("frame", frame.stored.start, frame_nonce(frame.number), &aad, stored)?
             }
         };
@@ -149,16 +144,6 @@ impl Decoder<'_> {
         } else {
             Err(mismatch(frame, frame.plain_bytes as usize, plain))
         }
-    }
-
-    /// What stands in a frame's associated data for the number of frames.
-    fn aad_count(&self) -> u64 {
-        if self.footer.streamed { 0 } else { self.footer.frame_count() }
-    }
-
-    fn open(&self, key: &ObjectKey, frame: &FrameRef, stored: &[u8], plain: &mut [u8]) -> Result<()> {
-        let aad = key.frame_aad(frame.number, self.aad_count());
-        key.open("frame", frame.stored.start, frame_nonce(frame.number), &aad, stored, plain)
     }
 }
 
@@ -184,6 +169,16 @@ impl FrameRef {
             return Ok(());
         }
         Err(Error::TooShort { what: "frame", offset, needed, available: stored.len() as u64 })
+    }
+
+    fn open(&self, footer: &Footer, key: &ObjectKey, stored: &[u8], plain: &mut [u8]) -> Result<()> {
+        let aad = self.aad(footer, key);
+        key.open("frame", self.stored.start, frame_nonce(self.number), &aad, stored, plain)
+    }
+
+    fn aad(&self, footer: &Footer, key: &ObjectKey) -> [u8; 32] {
+        let count = if footer.streamed { 0 } else { footer.frame_count() };
+        key.frame_aad(self.number, count)
     }
 }
 
