@@ -145,6 +145,10 @@ impl Inner {
         let mut last = None;
         for object in answer.contents() {
             let Some(name) = object.key() else { continue };
+            if let Some(before) = last.as_deref().or(after.as_deref()).filter(|before| name <= *before) {
+                let detail = format!("{name:?} is listed behind {before:?}: not in the order of bytes");
+                return Err(at.error(Kind::Unsupported, detail));
+            }
             last = Some(name.to_owned());
             let Some(Ok(key)) = name.strip_prefix(&self.config.prefix).map(Key::new) else { continue };
             page.objects.push(ObjectMeta {

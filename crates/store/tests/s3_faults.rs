@@ -319,11 +319,32 @@ async fn a_batch_tells_each_keys_outcome() {
 }
 
 #[tokio::test]
+async fn a_listing_in_another_order_is_refused() {
+    let listed = |names: &[&str]| {
+        let entry = |name: &&str| format!("<Contents><Key>{name}</Key><Size>1</Size></Contents>");
+        let entries: String = names.iter().map(entry).collect();
+        format!("<ListBucketResult><IsTruncated>false</IsTruncated>{entries}</ListBucketResult>")
+    };
+    let list = async |names: &[&str], after: Option<&Key>| {
+        let body = listed(names);
+        let server = Server::start(move |_| Answer::new(200).body(body.clone())).await;
+        store(&server).await.list("", after, 10).await
+    };
+    let after = Key::new("b").unwrap();
+    assert_eq!(list(&["a", "b", "c"], None).await.unwrap().objects.len(), 3);
+    for (names, after) in [(&["a", "c", "b"][..], None), (&["a", "a"], None), (&["a", "c"], Some(&after))] {
+        let error = list(names, after).await.unwrap_err();
+        assert!(error.kind == Kind::Unsupported && error.detail.contains("order"), "{names:?}: {error}");
+    }
+}
+
+#[tokio::test]
 async fn configuration_errors_name_the_key() {
     for (url, settings, words) in [
         ("ftp://x", vec![], vec!["ftp://", "s3://bucket/prefix"]),
         ("s3:///prefix", vec![], vec!["no bucket"]),
         ("s3://bucket:9000/x", vec![], vec!["s3.endpoint.url"]),
+        ("s3://b--use1-az4--x-s3/x", vec![], vec!["directory bucket"]),
         ("s3://user:hush@bucket/x", vec![], vec!["settings"]),
         ("s3://bucket/x", vec![("s3.access.key.id", "a")], vec!["s3.secret.access.key", "missing"]),
         ("s3://bucket/x", vec![("s3.tls.ca.file", "/nowhere")], vec!["s3.tls.ca.file", "/nowhere"]),

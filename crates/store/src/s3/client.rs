@@ -23,6 +23,10 @@ use crate::key::Key;
 use crate::settings::{Secret, Values, invalid};
 
 const NO_PROXY: &str = "is no proxy's address";
+/// Ends of hosts that are S3 itself.
+const AWS: [&str; 3] = [".amazonaws.com", ".amazonaws.com.cn", ".api.aws"];
+/// Ends of buckets' and access points' names.
+const DIRECTORY_BUCKETS: [&str; 2] = ["--x-s3", "--xa-s3"];
 
 /// All that a store is opened with; secrets don't show in `Debug`.
 #[derive(Debug)]
@@ -71,6 +75,9 @@ impl Config {
         if url.port().is_some() {
             return Err(refuse("a bucket has no port (the server's address is the setting s3.endpoint.url)"));
         }
+        if DIRECTORY_BUCKETS.iter().any(|suffix| bucket.ends_with(suffix)) {
+            return Err(refuse("a directory bucket (S3 Express) lists objects in no order"));
+        }
         let path = url.path().trim_matches('/');
         if path.contains('%') {
             return Err(refuse("the prefix holds characters that a key can't"));
@@ -107,6 +114,14 @@ impl Config {
             return Err(invalid("s3.sse.kms.key.id", "needs s3.sse to be aws:kms or aws:kms:dsse"));
         }
         Ok(config)
+    }
+
+    /// Not a server of others: S3 itself, at an interface endpoint too.
+    pub(super) fn is_aws(&self) -> bool {
+        let Some(endpoint) = &self.endpoint else { return true };
+        let url = Url::parse(endpoint).ok();
+        let host = url.as_ref().and_then(Url::host_str).unwrap_or_default();
+        AWS.iter().any(|suffix| host.ends_with(suffix))
     }
 }
 
@@ -148,10 +163,14 @@ pub(super) async fn connect(config: &Config) -> Result<aws_sdk_s3::Client> {
     }
     if let Some(region) = &config.region {
         loader = loader.region(Region::new(region.clone()));
-    } else if config.endpoint.is_some() {
+    } else if !config.is_aws() {
         // Not the whole chain: its last link asks the cloud's metadata service, which is not there.
+        let mut profile = ProfileFileRegionProvider::builder();
+        if let Some(name) = &config.profile {
+            profile = profile.profile_name(name);
+        }
         let chain = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
-            .or_else(ProfileFileRegionProvider::new())
+            .or_else(profile.build())
             .or_else(Region::new("us-east-1"));
         loader = loader.region(chain);
     }
@@ -173,4 +192,30 @@ pub(super) async fn connect(config: &Config) -> Result<aws_sdk_s3::Client> {
         builder = builder.endpoint_url(endpoint);
     }
     Ok(aws_sdk_s3::Client::from_conf(builder.build()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn interface_endpoints_are_s3_itself() {
+        for (endpoint, is_aws) in [
+            (None, true),
+            (Some("https://bucket.vpce-1a2b-5678.s3.eu-west-1.vpce.amazonaws.com"), true),
+            (Some("https://s3.cn-north-1.amazonaws.com.cn"), true),
+            (Some("https://s3.eu-west-1.api.aws"), true),
+            (Some("http://127.0.0.1:9000"), false),
+            (Some("https://s3.example.com"), false),
+            (Some("https://amazonaws.com.example.com"), false),
+        ] {
+            let given = endpoint.map(|url| ("s3.endpoint.url".to_owned(), url.to_owned()));
+            let given: BTreeMap<String, String> = given.into_iter().collect();
+            let url = Url::parse("s3://bucket/x").unwrap();
+            let config = Config::parse(&url, &Values::parse("s3", &given).unwrap()).unwrap();
+            assert_eq!(config.is_aws(), is_aws, "{endpoint:?}");
+        }
+    }
 }

@@ -20,6 +20,9 @@ use crate::key::Key;
 use crate::memory::now_ms;
 use crate::parts::PartPlan;
 
+/// To complete an upload each part counts as so many bytes that are sent: of 10,000 parts S3 may take minutes.
+const PART_PACE: u64 = 4 << 10;
+
 /// A part that the store has.
 #[derive(Clone, Debug)]
 pub(super) struct Part {
@@ -143,9 +146,11 @@ impl S3Upload {
                 storage_class: self.inner.storage_class(&self.options).map(|class| class.as_str().to_owned()),
             })
         };
+        // The server may put them together before it answers.
+        let pace = PART_PACE * parts.parts().len() as u64;
         let (mut course, mut in_doubt) = (self.inner.retry.course(), false);
         loop {
-            let failure = match course.attempt(0, &request).await {
+            let failure = match course.attempt(pace, &request).await {
                 Ok(meta) => return Ok(meta),
                 Err(failure) => failure,
             };
@@ -243,7 +248,7 @@ pub(super) async fn list(inner: &Inner, prefix: &str) -> Result<Vec<PendingUploa
     let at = inner.at("list uploads", prefix);
     let wanted = format!("{}{prefix}", inner.config.prefix);
     // MinIO knows but whole keys as prefixes here: elsewhere than on AWS the whole bucket is asked for.
-    let asked = if inner.config.endpoint.is_some() { "" } else { wanted.as_str() };
+    let asked = if inner.config.is_aws() { wanted.as_str() } else { "" };
     let (mut found, mut after_key, mut after_id) = (Vec::new(), None::<String>, None::<String>);
     loop {
         let request = || async {
