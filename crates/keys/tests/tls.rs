@@ -2,14 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a failure here fails the test")]
 
+mod faults;
 #[path = "../../tls/tests/front/mod.rs"]
 mod front;
-mod script;
 
+use faults::{AAD, SECRET, services};
 use front::{Authority, Front, next_look, replace};
-use script::faults::{AAD, SECRET, services};
-use script::{Answer, Server};
 use varve_keys::{KeyServices, KeyUrl, Kind};
+use varve_script::{Answer, Server};
 
 /// A Vault that knows one answer.
 async fn vault() -> Server {
@@ -17,7 +17,7 @@ async fn vault() -> Server {
 }
 
 async fn before(server: &Server, authority: &Authority) -> Front {
-    Front::start(server.endpoint.strip_prefix("http://").unwrap(), authority, None).await
+    Front::start(server.address(), authority, None).await
 }
 
 fn aws_at(address: &str, more: &[(&str, &str)]) -> KeyServices {

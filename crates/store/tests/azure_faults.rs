@@ -4,18 +4,16 @@
 #![allow(clippy::unwrap_used, reason = "a failure here fails the test")]
 
 mod azurite;
-mod script;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures::StreamExt;
-use script::{Answer, Request, Server};
+use varve_script::{Answer, Request, Server, free_port};
 use varve_store::{Create, GetRange, Key, Kind, ObjectMeta, PutOptions, Result, SharedStore, Upload, open};
 
 const KEY: &str = "aHVzaC1odXNoLWh1c2g=";
@@ -76,8 +74,7 @@ fn methods(server: &Server) -> Vec<String> {
 
 #[tokio::test]
 async fn throttling_is_waited_out() {
-    let tries = AtomicUsize::new(0);
-    let server = Server::start(move |_| match tries.fetch_add(1, Ordering::Relaxed) {
+    let server = Server::start(|_, before| match before.len() {
         0 => failed(503, "ServerBusy"),
         1 => Answer::new(429),
         _ => created(),
@@ -92,7 +89,7 @@ async fn throttling_is_waited_out() {
 
 #[tokio::test]
 async fn attempts_are_bounded_and_counted() {
-    let server = Server::start(|_| failed(500, "OperationTimedOut")).await;
+    let server = Server::start(|_, _| failed(500, "OperationTimedOut")).await;
     let store = store_at(&server.endpoint, &[]).await;
     let error = store.head(&key()).await.unwrap_err();
     assert_eq!(error.kind, Kind::Unavailable);
@@ -104,7 +101,7 @@ async fn attempts_are_bounded_and_counted() {
 
 #[tokio::test]
 async fn a_store_that_is_down_is_not_stormed() {
-    let server = Server::start(|_| failed(500, "InternalError")).await;
+    let server = Server::start(|_, _| failed(500, "InternalError")).await;
     let store = store_at(&server.endpoint, &[("az.max.attempts", "2"), ("az.timeout.ms", "20000")]).await;
     let key = key();
     // Fewer at once than the listener's backlog holds, so that each attempt is seen.
@@ -131,7 +128,7 @@ async fn refusals_are_final_and_say_why() {
         (409, "BlobArchived", Kind::Frozen),
     ] {
         for access in [("az.account.key", KEY), ("az.sas.token", SAS)] {
-            let server = Server::start(move |_| failed(status, code)).await;
+            let server = Server::start(move |_, _| failed(status, code)).await;
             let store = store_at(&server.endpoint, &[access]).await;
             let put = store.put(&key(), Bytes::from_static(b"x"), &PutOptions::default()).await.unwrap_err();
             let keys = ["a", "b"].map(|name| Key::new(name).unwrap());
@@ -155,12 +152,12 @@ async fn refusals_are_final_and_say_why() {
 
 #[tokio::test]
 async fn an_oversized_error_is_cut() {
-    let server = Server::start(|_| Answer::new(400).body(vec![b'x'; 8 << 20])).await;
+    let server = Server::start(|_, _| Answer::new(400).body(vec![b'x'; 8 << 20])).await;
     let store = store_at(&server.endpoint, &[("az.timeout.ms", "20000")]).await;
     let error = store.list("", None, 10).await.unwrap_err();
     assert!(error.kind == Kind::Invalid && error.to_string().len() < 1000, "{error}");
     let long = "m".repeat(60_000);
-    let server = Server::start(move |_| {
+    let server = Server::start(move |_, _| {
         Answer::new(409).body(format!("<Error><Code>Odd</Code><Message>{long}</Message></Error>"))
     })
     .await;
@@ -170,9 +167,9 @@ async fn an_oversized_error_is_cut() {
 
 #[tokio::test]
 async fn redirects_are_not_followed() {
-    let there = Server::start(|_| created()).await;
+    let there = Server::start(|_, _| created()).await;
     let elsewhere = format!("{}/account1/box/other", there.endpoint);
-    let server = Server::start(move |_| Answer::new(307).header("location", &elsewhere)).await;
+    let server = Server::start(move |_, _| Answer::new(307).header("location", &elsewhere)).await;
     let store = store_at(&server.endpoint, &[]).await;
     let error = store.put(&key(), Bytes::from_static(b"x"), &PutOptions::default()).await.unwrap_err();
     assert_eq!(error.kind, Kind::Invalid, "{error}");
@@ -201,7 +198,7 @@ fn expected_signature(request: &Request, resource: &str) -> String {
 
 #[tokio::test]
 async fn bodies_go_hashed_and_signed() {
-    let server = Server::start(|_| created()).await;
+    let server = Server::start(|_, _| created()).await;
     let store = store_at(&server.endpoint, &[("az.access.tier", "cool")]).await;
     let odd = Key::new("o+d%d/(key)").unwrap();
     let meta = store.put(&odd, Bytes::from_static(b"123456789"), &if_absent()).await.unwrap();
@@ -237,7 +234,7 @@ async fn bodies_go_hashed_and_signed() {
 #[tokio::test]
 async fn a_signature_goes_in_the_address_and_nowhere_else() {
     let server =
-        Server::start(|request| if request.method == "PUT" { created() } else { Answer::reset() }).await;
+        Server::start(|request, _| if request.method == "PUT" { created() } else { Answer::reset() }).await;
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), format!("?{SAS}\n")).unwrap();
     let path = file.path().display().to_string();
@@ -262,8 +259,7 @@ async fn a_signature_goes_in_the_address_and_nowhere_else() {
 #[tokio::test]
 async fn a_body_altered_on_its_way_is_sent_again() {
     for code in ["Crc64Mismatch", "Md5Mismatch"] {
-        let tries = AtomicUsize::new(0);
-        let server = Server::start(move |_| match tries.fetch_add(1, Ordering::Relaxed) {
+        let server = Server::start(move |_, before| match before.len() {
             0 => failed(400, code),
             _ => created(),
         })
@@ -278,35 +274,29 @@ async fn a_body_altered_on_its_way_is_sent_again() {
     }
 }
 
-/// Serves `size` bytes, but breaks each answer off after `at_once`.
-fn breaking(size: usize, at_once: usize) -> impl Fn(&Request) -> Answer + Send + Sync + 'static {
-    move |request| {
-        let body: Vec<u8> = (0..size).map(|n| (n % 251) as u8).collect();
-        let start = request.header("range").map_or(0, |range| {
-            assert_eq!(request.header("if-match"), Some("\"v1\""));
-            range.strip_prefix("bytes=").unwrap().split('-').next().unwrap().parse().unwrap()
-        });
-        let answer = Answer::new(if start == 0 { 200 } else { 206 })
-            .header("etag", "\"v1\"")
-            .header("content-range", &format!("bytes {start}-{}/{size}", size - 1));
-        let answer = if start == 0 { answer.without("content-range") } else { answer };
-        answer.body(body[start..].to_vec()).break_after(at_once)
-    }
+fn bytes_of(size: usize) -> Vec<u8> {
+    (0..size).map(|n| (n % 251) as u8).collect()
+}
+
+/// 10,000 bytes, of which more are asked for only as those of the same object.
+fn served(request: &Request) -> Answer {
+    assert!(request.header("range").is_none() || request.header("if-match") == Some("\"v1\""));
+    Answer::of_range(request, &bytes_of(10_000)).header("etag", "\"v1\"")
 }
 
 #[tokio::test]
 async fn a_body_that_breaks_is_read_on() {
-    let server = Server::start(breaking(10_000, 4_000)).await;
+    let server = Server::start(|request, _| served(request).break_after(4_000)).await;
     let store = store_at(&server.endpoint, &[]).await;
     let got = store.get(&key(), GetRange::Full).await.unwrap().bytes().await.unwrap();
-    assert!(got.iter().enumerate().all(|(n, byte)| *byte == (n % 251) as u8) && got.len() == 10_000);
+    assert_eq!(got, bytes_of(10_000));
     let ranges: Vec<_> = server.seen().iter().map(|r| r.header("range").map(str::to_owned)).collect();
     assert_eq!(ranges, [None, Some("bytes=4000-9999".to_owned()), Some("bytes=8000-9999".to_owned())]);
 }
 
 #[tokio::test]
 async fn a_body_that_breaks_for_ever_is_an_error() {
-    let server = Server::start(breaking(10_000, 10)).await;
+    let server = Server::start(|request, _| served(request).break_after(10)).await;
     let store = store_at(&server.endpoint, &[("az.sas.token", SAS)]).await;
     let error = store.get(&key(), GetRange::Full).await.unwrap().bytes().await.unwrap_err();
     assert_eq!(error.kind, Kind::Unavailable, "{error}");
@@ -317,14 +307,9 @@ async fn a_body_that_breaks_for_ever_is_an_error() {
 
 #[tokio::test]
 async fn a_body_that_falls_silent_is_read_on() {
-    let tries = AtomicUsize::new(0);
-    let server = Server::start(move |request| {
-        let answer = breaking(10_000, 4_000)(request);
-        if tries.fetch_add(1, Ordering::Relaxed) == 0 {
-            answer.then_silent()
-        } else {
-            answer.break_after(usize::MAX)
-        }
+    let server = Server::start(|request, before| match before.len() {
+        0 => served(request).silent_after(4_000),
+        _ => served(request),
     })
     .await;
     let store = store_at(&server.endpoint, &[]).await;
@@ -335,8 +320,8 @@ async fn a_body_that_falls_silent_is_read_on() {
 
 #[tokio::test]
 async fn an_object_replaced_while_read_is_no_mixture() {
-    let server = Server::start(|request| match request.header("range") {
-        None => breaking(10_000, 4_000)(request),
+    let server = Server::start(|request, _| match request.header("range") {
+        None => served(request).break_after(4_000),
         Some(_) => failed(412, "ConditionNotMet"),
     })
     .await;
@@ -354,14 +339,15 @@ async fn answers_of_other_lengths_are_errors() {
         || Answer::new(206).header("content-range", "bytes 4-9/10").body("012345"),
         || Answer::new(206).header("content-range", "bytes 5-9/*").body("01234"),
     ] {
-        let server = Server::start(move |_| answer()).await;
+        let server = Server::start(move |_, _| answer()).await;
         let store = store_at(&server.endpoint, &[]).await;
         let error = store.get(&key(), GetRange::From(5)).await.unwrap_err();
         assert_eq!(error.kind, Kind::Other, "{error}");
     }
     // Less than was announced, and the connection ends properly.
     let server =
-        Server::start(|_| Answer::new(200).header("content-length", "10").body("01234").break_after(4)).await;
+        Server::start(|_, _| Answer::new(200).header("content-length", "10").body("01234").break_after(4))
+            .await;
     let error = store_at(&server.endpoint, &[]).await.get(&key(), GetRange::Full).await.unwrap();
     assert!(error.bytes().await.is_err());
 }
@@ -369,10 +355,9 @@ async fn answers_of_other_lengths_are_errors() {
 /// The end is asked for by its place, of the same object.
 #[tokio::test]
 async fn the_end_of_an_object_is_asked_for_by_its_size() {
-    let heads = AtomicUsize::new(0);
-    let server = Server::start(move |request| match request.method.as_str() {
+    let server = Server::start(|request, before| match request.method.as_str() {
         "HEAD" => {
-            let (size, etag) = [("10", "\"v1\""), ("20", "\"v2\"")][heads.fetch_add(1, Ordering::Relaxed)];
+            let (size, etag) = if before.is_empty() { ("10", "\"v1\"") } else { ("20", "\"v2\"") };
             Answer::new(200).header("content-length", size).header("etag", etag)
         }
         _ if request.header("if-match") == Some("\"v1\"") => failed(412, "ConditionNotMet"),
@@ -389,7 +374,7 @@ async fn the_end_of_an_object_is_asked_for_by_its_size() {
 
 #[tokio::test]
 async fn silence_and_refused_connections_end_in_time() {
-    let server = Server::start(|_| Answer::hang()).await;
+    let server = Server::start(|_, _| Answer::hang()).await;
     let store = store_at(&server.endpoint, &[]).await;
     let started = Instant::now();
     let error = store.head(&key()).await.unwrap_err();
@@ -397,10 +382,7 @@ async fn silence_and_refused_connections_end_in_time() {
     assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
     assert_eq!(server.seen().len(), 3);
 
-    let endpoint = {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        format!("http://{}", listener.local_addr().unwrap())
-    };
+    let endpoint = format!("http://127.0.0.1:{}", free_port());
     let store = store_at(&endpoint, &[("az.sas.token", SAS)]).await;
     let error = store.put(&key(), Bytes::from_static(b"x"), &if_absent()).await.unwrap_err();
     assert_eq!(error.kind, Kind::Unavailable, "{error}");
@@ -412,14 +394,14 @@ fn head_of(mine: Option<&str>) -> Answer {
     Answer::new(200).header("x-ms-meta-varve_write", mine.unwrap_or("another")).header("content-length", "5")
 }
 
-fn written_by(log: &[Request]) -> String {
-    log.iter().find_map(|seen| seen.header("x-ms-meta-varve_write")).unwrap_or("?").to_owned()
+fn written_by(before: &[Request]) -> String {
+    before.iter().find_map(|seen| seen.header("x-ms-meta-varve_write")).unwrap_or("?").to_owned()
 }
 
 async fn lost_create(mine: bool) -> (Result<ObjectMeta>, Vec<String>) {
-    let server = Server::start_with_log(move |request, log| match request.method.as_str() {
+    let server = Server::start(move |request, before| match request.method.as_str() {
         "PUT" => Answer::reset(),
-        _ => head_of(mine.then_some(&written_by(log))),
+        _ => head_of(mine.then_some(&written_by(before))),
     })
     .await;
     let store = store_at(&server.endpoint, &[]).await;
@@ -439,7 +421,7 @@ async fn a_lost_answer_to_a_create_is_asked_for() {
 
 #[tokio::test]
 async fn a_create_that_is_refused_outright_is_not_asked_for() {
-    let server = Server::start(|_| failed(409, "BlobAlreadyExists")).await;
+    let server = Server::start(|_, _| failed(409, "BlobAlreadyExists")).await;
     let store = store_at(&server.endpoint, &[]).await;
     let outcome = store.put(&key(), Bytes::from_static(b"hello"), &if_absent()).await;
     assert_eq!(outcome.unwrap_err().kind, Kind::AlreadyExists);
@@ -454,12 +436,11 @@ async fn one_block(store: &SharedStore, options: &PutOptions) -> Arc<dyn Upload>
 
 /// An upload whose commit goes wrong in `first`'s way, having had its effect or not.
 async fn lost_commit(first: fn() -> Answer, effect: bool) -> (Result<u64>, Vec<String>) {
-    let commits = AtomicUsize::new(0);
-    let server = Server::start_with_log(move |request, log| match method_of(request).as_str() {
+    let server = Server::start(move |request, before| match method_of(request).as_str() {
         "PUT block" => created(),
-        "PUT blocklist" if commits.fetch_add(1, Ordering::Relaxed) == 0 => first(),
+        "PUT blocklist" if before.len() == 1 => first(),
         "PUT blocklist" if !effect => created(),
-        "HEAD" if effect => head_of(Some(&written_by(log))),
+        "HEAD" if effect => head_of(Some(&written_by(before))),
         _ => failed(404, "BlobNotFound"),
     })
     .await;
@@ -489,7 +470,7 @@ async fn blocks_that_are_gone_are_told() {
         (if_absent(), false, Kind::NotFound),
         (PutOptions::default(), true, Kind::NotFound),
     ] {
-        let server = Server::start(move |request| match method_of(request).as_str() {
+        let server = Server::start(move |request, _| match method_of(request).as_str() {
             "PUT block" => created(),
             "PUT blocklist" => failed(400, "InvalidBlockList"),
             _ if there => head_of(None),
@@ -505,7 +486,7 @@ async fn blocks_that_are_gone_are_told() {
 
 #[tokio::test]
 async fn uploads_of_one_key_share_no_block_and_abort_deletes_nothing() {
-    let server = Server::start(|_| created()).await;
+    let server = Server::start(|_, _| created()).await;
     let store = store_at(&server.endpoint, &[("az.access.tier", "Cold")]).await;
     let (one, other) = (one_block(&store, &if_absent()).await, one_block(&store, &if_absent()).await);
     other.put_part(50_000, Bytes::from_static(b"x")).await.unwrap();
@@ -558,7 +539,7 @@ async fn a_batch_tells_each_keys_outcome() {
         (0, 202, ""),
         (3, 409, "LeaseIdMissing"),
     ];
-    let server = Server::start(move |_| batch(&told)).await;
+    let server = Server::start(move |_, _| batch(&told)).await;
     let store = store_at(&server.endpoint, &[]).await;
     let keys = ["a", "b b", "c", "d"].map(|name| Key::new(name.replace(' ', "%")).unwrap());
     let outcomes = store.delete_many(&keys).await.unwrap();
@@ -584,8 +565,7 @@ async fn a_batch_tells_each_keys_outcome() {
 
 #[tokio::test]
 async fn a_batch_with_gaps_or_troubles_is_sent_again() {
-    let tries = AtomicUsize::new(0);
-    let server = Server::start(move |_| match tries.fetch_add(1, Ordering::Relaxed) {
+    let server = Server::start(|_, before| match before.len() {
         0 => batch(&[(0, 202, "")]),
         1 => batch(&[(0, 202, ""), (1, 503, "ServerBusy")]),
         _ => batch(&[(0, 404, "BlobNotFound"), (1, 202, "")]),
@@ -596,7 +576,7 @@ async fn a_batch_with_gaps_or_troubles_is_sent_again() {
     assert!(outcomes.iter().all(Result::is_ok) && server.seen().len() == 3);
 
     for answer in [|| batch(&[(1, 202, "")]), || Answer::new(202).body("what?"), || batch(&[])] {
-        let server = Server::start(move |_| answer()).await;
+        let server = Server::start(move |_, _| answer()).await;
         let outcomes = store_at(&server.endpoint, &[]).await.delete_many(&keys).await.unwrap();
         assert!(outcomes.iter().all(|outcome| outcome.as_ref().is_err_and(|e| e.kind == Kind::Unavailable)));
         assert_eq!(server.seen().len(), 3);
@@ -605,7 +585,7 @@ async fn a_batch_with_gaps_or_troubles_is_sent_again() {
 
 #[tokio::test]
 async fn where_there_is_no_batch_each_is_deleted_alone() {
-    let server = Server::start(|request| match request.method.as_str() {
+    let server = Server::start(|request, _| match request.method.as_str() {
         "POST" => failed(501, "NotImplemented"),
         _ if request.path.ends_with("/b") => failed(404, "BlobNotFound"),
         _ if request.path.ends_with("/c") => failed(404, "ContainerNotFound"),
@@ -647,7 +627,7 @@ fn query(request: &Request, name: &str) -> Option<String> {
 
 #[tokio::test]
 async fn listings_go_on_over_empty_pages_and_foreign_names() {
-    let server = Server::start(|request| match query(request, "marker").as_deref() {
+    let server = Server::start(|request, _| match query(request, "marker").as_deref() {
         None => listing(&[], "m1"),
         Some("m1") => listing(&[("a b", None)], "m2"),
         _ => listing(&[("c", None), ("d", None)], "m3"),
@@ -666,7 +646,7 @@ async fn listings_go_on_over_empty_pages_and_foreign_names() {
 #[tokio::test]
 async fn a_listing_goes_on_behind_a_key() {
     // A server that knows where to start, without a prefix: what lies beyond the prefix ends the listing.
-    let server = Server::start(|_| listing(&[("p/b", None), ("p/c", None), ("q", None)], "m1")).await;
+    let server = Server::start(|_, _| listing(&[("p/b", None), ("p/c", None), ("q", None)], "m1")).await;
     let store = store_at(&server.endpoint, &[]).await;
     let after = Key::new("p/b").unwrap();
     let page = store.list("p/", Some(&after), 10).await.unwrap();
@@ -676,7 +656,7 @@ async fn a_listing_goes_on_behind_a_key() {
     assert_eq!(query(request, "prefix"), None);
 
     // One that doesn't.
-    let server = Server::start(|request| match query(request, "prefix") {
+    let server = Server::start(|request, _| match query(request, "prefix") {
         None => listing(&[("o", None), ("p/a", None)], "m1"),
         Some(_) => listing(&[("p/a", None), ("p/b", None), ("p/c", None)], ""),
     })
@@ -691,10 +671,10 @@ async fn a_listing_goes_on_behind_a_key() {
 
 #[tokio::test]
 async fn another_order_and_folders_are_refused() {
-    let server = Server::start(|_| listing(&[("a/b", None), ("a-b", None)], "")).await;
+    let server = Server::start(|_, _| listing(&[("a/b", None), ("a-b", None)], "")).await;
     let error = store_at(&server.endpoint, &[]).await.list("", None, 10).await.unwrap_err();
     assert!(error.kind == Kind::Unsupported && error.to_string().contains("order of bytes"), "{error}");
-    let server = Server::start(|_| {
+    let server = Server::start(|_, _| {
         Answer::new(200).body(
             "<EnumerationResults><Blobs><Blob><Name>some/prefix/a</Name><Properties>\
             <ResourceType>directory</ResourceType></Properties></Blob></Blobs></EnumerationResults>",
@@ -707,7 +687,7 @@ async fn another_order_and_folders_are_refused() {
 
 #[tokio::test]
 async fn a_listing_that_is_no_xml_is_tried_again() {
-    let server = Server::start(|_| Answer::new(200).body("<html>")).await;
+    let server = Server::start(|_, _| Answer::new(200).body("<html>")).await;
     let error = store_at(&server.endpoint, &[]).await.list("", None, 10).await.unwrap_err();
     assert_eq!(error.kind, Kind::Unavailable, "{error}");
     assert_eq!(server.seen().len(), 3);
@@ -715,7 +695,7 @@ async fn a_listing_that_is_no_xml_is_tried_again() {
 
 #[tokio::test]
 async fn versions_are_told_where_an_account_keeps_them() {
-    let server = Server::start(|request| match request.method.as_str() {
+    let server = Server::start(|request, _| match request.method.as_str() {
         "HEAD" => Answer::new(200)
             .header("content-length", "5")
             .header("etag", "\"v1\"")
@@ -753,9 +733,9 @@ async fn versions_are_told_where_an_account_keeps_them() {
     assert_eq!((head.size_bytes, head.version.as_deref()), (5, Some("1")));
 
     // An account without, and one of which nothing is known before something is written.
-    let server = Server::start(|_| listing(&[("a", None)], "")).await;
+    let server = Server::start(|_, _| listing(&[("a", None)], "")).await;
     assert!(store_at(&server.endpoint, &[]).await.versions().await.unwrap().is_none());
-    let server = Server::start(|request| match request.method.as_str() {
+    let server = Server::start(|request, _| match request.method.as_str() {
         "PUT" => created().header("x-ms-version-id", "1"),
         _ => listing(&[], ""),
     })
@@ -769,7 +749,7 @@ async fn versions_are_told_where_an_account_keeps_them() {
 
 #[tokio::test]
 async fn a_copy_names_its_source_and_what_lets_the_store_in() {
-    let server = Server::start(|request| match request.method.as_str() {
+    let server = Server::start(|request, _| match request.method.as_str() {
         "HEAD" => Answer::new(200).header("content-length", "5").header("etag", "\"v1\""),
         _ => Answer::new(202).header("etag", "\"v2\""),
     })
@@ -801,7 +781,7 @@ async fn a_source_replaced_while_it_is_copied_is_told() {
         ("SourceConditionNotMet", PutOptions::default()),
         ("ConditionNotMet", PutOptions::default()),
     ] {
-        let server = Server::start(move |request| match request.method.as_str() {
+        let server = Server::start(move |request, _| match request.method.as_str() {
             "HEAD" => Answer::new(200).header("content-length", "5").header("etag", "\"v1\""),
             _ => failed(412, code),
         })
@@ -816,7 +796,7 @@ async fn a_source_replaced_while_it_is_copied_is_told() {
 #[tokio::test]
 async fn a_large_copy_is_made_of_blocks() {
     let size: u64 = (256 << 20) + 1;
-    let server = Server::start(move |request| match request.method.as_str() {
+    let server = Server::start(move |request, _| match request.method.as_str() {
         "HEAD" => Answer::new(200).header("content-length", &size.to_string()).header("etag", "\"v1\""),
         _ => created(),
     })
@@ -836,7 +816,7 @@ async fn a_large_copy_is_made_of_blocks() {
 
 #[tokio::test]
 async fn a_proxy_is_gone_through() {
-    let proxy = Server::start(|_| created()).await;
+    let proxy = Server::start(|_, _| created()).await;
     let address = proxy.endpoint.replace("http://", "http://me:hush@");
     let store = store_at("http://nowhere.invalid", &[("az.proxy.url", &address)]).await;
     store.put(&key(), Bytes::from_static(b"x"), &PutOptions::default()).await.unwrap();

@@ -3,19 +3,15 @@
 #![cfg(feature = "azure")]
 #![allow(clippy::unwrap_used, reason = "a failure here fails the test")]
 
-#[allow(dead_code, reason = "each test target uses a part of this module")]
-mod script;
-
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use script::{Answer, Request, Server};
 use tokio::net::{TcpListener, TcpStream};
+use varve_script::{Answer, Request, Server};
 use varve_store::{Create, Key, Kind, PutOptions, SharedStore, open};
 
 fn data(name: &str) -> PathBuf {
@@ -32,7 +28,7 @@ async fn tls_before(server: &Server) -> String {
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("https://localhost:{}", listener.local_addr().unwrap().port());
-    let behind = server.endpoint.strip_prefix("http://").unwrap().to_owned();
+    let behind = server.address().to_owned();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             let (acceptor, behind) = (acceptor.clone(), behind.clone());
@@ -68,7 +64,7 @@ async fn put(store: &SharedStore) -> varve_store::Result<()> {
 
 #[tokio::test]
 async fn only_known_authorities_are_trusted() {
-    let server = Server::start(|_| Answer::new(201)).await;
+    let server = Server::start(|_, _| Answer::new(201)).await;
     let address = tls_before(&server).await;
     let key = ("az.account.key", "aHVzaA==");
     put(&store_at(&address, &[key]).await).await.unwrap();
@@ -98,10 +94,9 @@ const SECRET: [(&str, &str); 3] =
 
 #[tokio::test]
 async fn a_token_is_asked_for_once_and_sent_with_each_request() {
-    let tries = AtomicUsize::new(0);
-    let server = Server::start(move |request| match is_token_request(request) {
+    let server = Server::start(|request, before| match is_token_request(request) {
         // Whoever gives tokens may be away for a moment too.
-        true if tries.fetch_add(1, Ordering::Relaxed) == 0 => Answer::new(503).body("{\"error\":\"x\",\"error_description\":\"later\"}"),
+        true if before.is_empty() => Answer::new(503).body("{\"error\":\"x\",\"error_description\":\"later\"}"),
         true => token("hush-token"),
         false if request.method == "POST" => Answer::new(202)
             .header("content-type", "multipart/mixed; boundary=b")
@@ -134,7 +129,7 @@ async fn a_token_is_asked_for_once_and_sent_with_each_request() {
 
 #[tokio::test]
 async fn a_refused_secret_is_told_at_once_and_not_shown() {
-    let server = Server::start(|_| {
+    let server = Server::start(|_, _| {
         Answer::new(401).body("{\"error\":\"invalid_client\",\"error_description\":\"AADSTS7000215: wrong\",\"error_codes\":[7000215]}")
     })
     .await;
@@ -153,7 +148,7 @@ async fn a_refused_secret_is_told_at_once_and_not_shown() {
 async fn a_workload_identity_shows_its_file() {
     let server =
         Server::start(
-            |request| {
+            |request, _| {
                 if is_token_request(request) { token("hush-token") } else { Answer::new(201) }
             },
         )

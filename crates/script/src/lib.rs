@@ -1,0 +1,12 @@
+//! What tests of several crates play against. A dependency of tests alone: a failure here fails the test.
+
+#![allow(clippy::unwrap_used, reason = "a failure here fails the test")]
+
+mod server;
+
+pub use server::{Answer, Request, Server};
+
+/// A port at which nobody listens: for a server that is about to start, or for none.
+pub fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
