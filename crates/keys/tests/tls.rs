@@ -3,13 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a failure here fails the test")]
 
 mod faults;
-#[path = "../../tls/tests/front/mod.rs"]
-mod front;
 
 use faults::{AAD, SECRET, services};
-use front::{Authority, Front, next_look, replace};
 use varve_keys::{KeyServices, KeyUrl, Kind};
-use varve_script::{Answer, Server};
+use varve_script::{Answer, Authority, Front, Server, next_look, replace};
 
 /// A Vault that knows one answer.
 async fn vault() -> Server {

@@ -2,8 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a failure here fails the test")]
 
+mod front;
 mod server;
 
+pub use front::{Authority, Front, next_look, replace};
 pub use server::{Answer, Request, Server};
 
 /// A port at which nobody listens: for a server that is about to start, or for none.

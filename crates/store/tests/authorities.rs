@@ -4,13 +4,9 @@
 #![cfg(any(feature = "azure", feature = "gcs", feature = "s3"))]
 #![allow(clippy::unwrap_used, reason = "a failure here fails the test")]
 
-#[path = "../../tls/tests/front/mod.rs"]
-mod front;
-
 use std::collections::BTreeMap;
 
-use front::{Authority, Front, next_look, replace};
-use varve_script::{Answer, Server};
+use varve_script::{Answer, Authority, Front, Server, next_look, replace};
 use varve_store::{Key, Kind, SharedStore, open};
 
 /// What becomes of a request to a server that has nothing.

@@ -5,14 +5,11 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
+use varve_script::{Authority, Front, next_look, replace};
 
-use self::front::{Authority, Front, next_look, replace};
 use super::*;
 use crate::document::Reason;
 use crate::read_schemas::read_schemas;
-
-#[path = "../../../tls/tests/front/mod.rs"]
-mod front;
 
 type Asked = Arc<Mutex<Vec<String>>>;
 

@@ -33,7 +33,8 @@ async fn tokens_are_fetched_and_sent() {
     let server = Server::start(|_, _| object(b"hello")).await;
     let token = Server::start(|_, before| match before.len() {
         0 => Answer::new(503),
-        _ => Answer::new(200).header("content-type", "application/json").body(
+        _ => Answer::json(
+            200,
             r#"{"access_token":"T0KEN","issued_token_type":"x","token_type":"Bearer","expires_in":3600}"#,
         ),
     })
@@ -54,7 +55,8 @@ async fn a_token_that_was_refused_is_asked_for_again_later() {
     let token = Server::start(|_, before| match before.len() {
         0 => Answer::new(400).body(r#"{"error":"invalid_grant"}"#),
         1 => Answer::hang(),
-        _ => Answer::new(200).header("content-type", "application/json").body(
+        _ => Answer::json(
+            200,
             r#"{"access_token":"T0KEN","issued_token_type":"x","token_type":"Bearer","expires_in":3600}"#,
         ),
     })
@@ -88,7 +90,7 @@ async fn an_expired_token_is_denied_and_not_told() {
         let body = format!(
             r#"{{"access_token":"{SECRET}","issued_token_type":"x","token_type":"Bearer","expires_in":3600}}"#
         );
-        Answer::new(200).header("content-type", "application/json").body(body)
+        Answer::json(200, body)
     })
     .await;
     let store = federated(&folder, &server, &token).await.unwrap();
