@@ -4,9 +4,11 @@
 
 mod front;
 mod server;
+mod warnings;
 
 pub use front::{Authority, Front, next_look, replace};
 pub use server::{Answer, Request, Server};
+pub use warnings::Warnings;
 
 /// A port at which nobody listens: for a server that is about to start, or for none.
 pub fn free_port() -> u16 {
