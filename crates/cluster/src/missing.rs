@@ -108,39 +108,17 @@ pub(super) fn warn(missing: &[MissingEntry]) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    use tracing::span::{Attributes, Id, Record};
-    use tracing::{Event, Level, Metadata, Subscriber};
+    use varve_script::Warnings;
 
     use super::*;
-
-    struct Warnings(Arc<AtomicUsize>);
-
-    impl Subscriber for Warnings {
-        fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-            *metadata.level() == Level::WARN
-        }
-        fn new_span(&self, _: &Attributes<'_>) -> Id {
-            Id::from_u64(1)
-        }
-        fn record(&self, _: &Id, _: &Record<'_>) {}
-        fn record_follows_from(&self, _: &Id, _: &Id) {}
-        fn event(&self, _: &Event<'_>) {
-            self.0.fetch_add(1, Ordering::Relaxed);
-        }
-        fn enter(&self, _: &Id) {}
-        fn exit(&self, _: &Id) {}
-    }
 
     fn warnings(reason: Reason, entries: usize) -> usize {
         let mut list = MissingList::default();
         (0..entries).for_each(|n| list.note(format!("thing {n:03}"), reason, "no"));
         let entries = list.into_entries();
-        let count = Arc::new(AtomicUsize::new(0));
-        tracing::subscriber::with_default(Warnings(Arc::clone(&count)), || warn(&entries));
-        count.load(Ordering::Relaxed)
+        let warnings = Warnings::default();
+        tracing::subscriber::with_default(warnings.clone(), || warn(&entries));
+        warnings.count()
     }
 
     #[test]

@@ -3,16 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "a failure here fails the test")]
 
 mod broker;
-#[path = "../../tls/tests/front/mod.rs"]
-mod front;
 
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use broker::broker;
-use front::{Authority, Front, next_look, replace};
 use kafka_protocol::messages::MetadataResponse;
 use varve_kafka::client::{Client, ClientConfig, ClientError};
+use varve_script::{Authority, Front, next_look, replace};
 
 fn client(front: &Front, files: &[(&str, &Path)]) -> Client {
     let mut pairs = vec![

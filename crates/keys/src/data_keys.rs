@@ -81,26 +81,11 @@ impl DataKeys {
         Self { inner: Arc::new(inner) }
     }
 
-    /// The key to seal new objects of a topic with, and its period. `kek` wraps it.
+    /// The key to seal new objects of a topic with, its period, and until when it may be used without asking again.
+    /// `kek` wraps it.
     ///
     /// # Errors
     /// [`Kind::Unavailable`] of store or key service: to be tried again later. Others are for people.
-    pub async fn for_write(
-        &self,
-        cluster_id: &str,
-        topic_id: Id,
-        kek: &KeyUrl,
-        period: KeyPeriod,
-        now_ms: i64,
-    ) -> Result<(DataKey, String)> {
-        let (key, period, _) = self.for_write_until(cluster_id, topic_id, kek, period, now_ms).await?;
-        Ok((key, period))
-    }
-
-    /// The same, and until when it may be used without asking again.
-    ///
-    /// # Errors
-    /// As [`for_write`](Self::for_write).
     pub async fn for_write_until(
         &self,
         cluster_id: &str,

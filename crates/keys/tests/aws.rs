@@ -2,15 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a failure here fails the test")]
 
+mod faults;
 mod moto;
-mod script;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use script::faults::{AAD, CANARY, SECRET, Suite, seen_by_people, services, toy_unwrap, toy_wrap};
-use script::{Answer, Request, Server};
+use faults::{AAD, CANARY, SECRET, Suite, seen_by_people, services, toy_unwrap, toy_wrap};
 use serde_json::{Value, json};
 use varve_keys::{KeyServices, KeyUrl, Kind, Wrapped};
+use varve_script::{Answer, Request, Server};
 
 const ID: &str = "1234abcd-12ab-34cd-56ef-1234567890ab";
 const ARN: &str = "arn:aws:kms:eu-north-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
@@ -30,7 +30,7 @@ fn with_keys(endpoint: &str, more: &[(&str, &str)]) -> KeyServices {
 }
 
 fn error(status: u16, code: &str) -> Answer {
-    Answer::json(status, &json!({"__type": code, "message": "as told"})).header("x-amzn-requestid", "R42")
+    Answer::json(status, json!({"__type": code, "message": "as told"})).header("x-amzn-requestid", "R42")
 }
 
 fn good(request: &Request) -> Answer {
@@ -39,16 +39,16 @@ fn good(request: &Request) -> Answer {
         let plain = STANDARD.decode(request.text("Plaintext")).unwrap();
         let blob = STANDARD.encode(toy_wrap(&plain, &aad));
         return answer(
-            &json!({"KeyId": ARN, "CiphertextBlob": blob, "EncryptionAlgorithm": "SYMMETRIC_DEFAULT"}),
+            json!({"KeyId": ARN, "CiphertextBlob": blob, "EncryptionAlgorithm": "SYMMETRIC_DEFAULT"}),
         );
     }
     match toy_unwrap(&STANDARD.decode(request.text("CiphertextBlob")).unwrap(), &aad) {
-        Some(plain) => answer(&json!({"KeyId": ARN, "Plaintext": STANDARD.encode(plain)})),
+        Some(plain) => answer(json!({"KeyId": ARN, "Plaintext": STANDARD.encode(plain)})),
         None => error(400, "InvalidCiphertextException"),
     }
 }
 
-fn answer(body: &Value) -> Answer {
+fn answer(body: Value) -> Answer {
     Answer::json(200, body)
 }
 
@@ -99,7 +99,7 @@ async fn requests_are_those_of_kms() {
 #[tokio::test]
 async fn a_proxy_is_gone_through() {
     let proxy = Server::start(|request, _| good(request)).await;
-    let url = format!("http://user:{CANARY}-pw@{}", proxy.authority());
+    let url = format!("http://user:{CANARY}-pw@{}", proxy.address());
     // Nobody listens there: the proxy answers.
     let services = with_keys("http://127.0.0.1:9", &[("kms.proxy.url", &url)]);
     let key = key(&proxy);
@@ -147,7 +147,7 @@ async fn the_answer_of_another_key_is_seen() {
     ] {
         let blob = STANDARD.encode("x");
         let told =
-            answer(&json!({"KeyId": arn, "CiphertextBlob": blob, "Plaintext": STANDARD.encode([1; 32])}));
+            answer(json!({"KeyId": arn, "CiphertextBlob": blob, "Plaintext": STANDARD.encode([1; 32])}));
         let asked = SUITE.start(&vec![told; 2], &[]).await;
         let error = asked.services.wrap(&asked.key, &SECRET, AAD).await.unwrap_err();
         assert_eq!(error.kind, Kind::Other, "{arn} {}", seen_by_people(&error));
@@ -169,7 +169,7 @@ async fn an_alias_is_resolved_once_and_for_all() {
 
 #[tokio::test]
 async fn a_key_of_another_length_is_no_key() {
-    let told = answer(&json!({"KeyId": ARN, "Plaintext": STANDARD.encode([1; 31])}));
+    let told = answer(json!({"KeyId": ARN, "Plaintext": STANDARD.encode([1; 31])}));
     let asked = SUITE.start(&[told], &[]).await;
     let wrapped = SUITE.wrapped_for(&asked).await;
     let error = asked.services.unwrap(&wrapped, AAD).await.unwrap_err();
@@ -182,7 +182,7 @@ async fn an_endless_answer_is_cut() {
     let blob = STANDARD.encode(toy_wrap(&SECRET, AAD));
     let told = |bytes: usize| {
         let body = json!({"KeyId": ARN, "CiphertextBlob": blob, "Filler": "x".repeat(bytes)});
-        vec![answer(&body); 3]
+        vec![answer(body); 3]
     };
     let asked = SUITE.start(&told(60_000), &[]).await;
     asked.services.wrap(&asked.key, &SECRET, AAD).await.unwrap();

@@ -2,16 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a failure here fails the test")]
 
-mod script;
+mod faults;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
-use script::faults::{
-    AAD, CANARY, SECRET, Suite, assert_hides, seen_by_people, services, toy_unwrap, toy_wrap,
-};
-use script::{Answer, Request, Server};
+use faults::{AAD, CANARY, SECRET, Suite, assert_hides, seen_by_people, services, toy_unwrap, toy_wrap};
 use serde_json::{Value, json};
 use varve_keys::{KeyServices, KeyUrl, Kind, Wrapped};
+use varve_script::{Answer, Request, Server};
 
 const TENANT: &str = "11111111-2222-3333-4444-555555555555";
 const VERSION: &str = "0698c2156c1a4e1da5b6bab6f6422fd6";
@@ -47,7 +45,7 @@ fn by_secret_for_hsm(server: &Server, more: &[(&str, &str)]) -> KeyServices {
 
 fn error(status: u16, code: &str, inner: &str, message: &str) -> Answer {
     let inner = (!inner.is_empty()).then(|| json!({"code": inner}));
-    Answer::json(status, &json!({"error": {"code": code, "message": message, "innererror": inner}}))
+    Answer::json(status, json!({"error": {"code": code, "message": message, "innererror": inner}}))
 }
 
 fn is_for_key(request: &Request) -> bool {
@@ -58,7 +56,7 @@ fn token(request: &Request) -> Answer {
     assert_eq!(request.path, format!("/{TENANT}/oauth2/v2.0/token"));
     Answer::json(
         200,
-        &json!({"token_type": "Bearer", "expires_in": 3600, "ext_expires_in": 3600, "access_token": format!("{CANARY}-access")}),
+        json!({"token_type": "Bearer", "expires_in": 3600, "ext_expires_in": 3600, "access_token": format!("{CANARY}-access")}),
     )
 }
 
@@ -74,10 +72,10 @@ fn good(request: &Request) -> Answer {
     let value = BASE64.decode(request.text("value")).unwrap();
     let kid = kid("mine.vault.azure.net");
     if request.path.contains("/wrapkey") {
-        return Answer::json(200, &json!({"kid": kid, "value": BASE64.encode(toy_wrap(&value, b""))}));
+        return Answer::json(200, json!({"kid": kid, "value": BASE64.encode(toy_wrap(&value, b""))}));
     }
     match toy_unwrap(&value, b"") {
-        Some(plain) => Answer::json(200, &json!({"kid": kid, "value": BASE64.encode(plain)})),
+        Some(plain) => Answer::json(200, json!({"kid": kid, "value": BASE64.encode(plain)})),
         None => error(400, "BadParameter", "", "The parameter is incorrect."),
     }
 }
@@ -98,7 +96,7 @@ fn good_hsm(request: &Request) -> Answer {
     if request.text("tag") != aad {
         return error(400, "BadParameter", "", "The parameter is incorrect.");
     }
-    Answer::json(200, &json!({"kid": kid, "value": BASE64.encode(hidden)}))
+    Answer::json(200, json!({"kid": kid, "value": BASE64.encode(hidden)}))
 }
 
 const SUITE: Suite = Suite { key, good, is_for_key, services: by_secret };
@@ -194,7 +192,7 @@ async fn the_answer_of_another_key_is_seen() {
         "http://mine.vault.azure.net/keys/Orders/1",
         "",
     ] {
-        let answer = Answer::json(200, &json!({"kid": kid, "value": BASE64.encode([1; 32])}));
+        let answer = Answer::json(200, json!({"kid": kid, "value": BASE64.encode([1; 32])}));
         let asked = SUITE.start(&vec![answer; 2], &[]).await;
         let error = asked.services.wrap(&asked.key, &SECRET, AAD).await.unwrap_err();
         assert_eq!(error.kind, Kind::Other, "{kid} {}", seen_by_people(&error));
@@ -260,7 +258,7 @@ async fn credentials_that_are_wrong_are_denied_and_hidden() {
         let server = Server::start(move |_, _| {
             Answer::json(
                 status,
-                &body("AADSTS7000215: Invalid client secret canary-token-client.\nTrace ID: x"),
+                body("AADSTS7000215: Invalid client secret canary-token-client.\nTrace ID: x"),
             )
         })
         .await;

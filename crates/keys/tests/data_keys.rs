@@ -349,7 +349,7 @@ async fn what_was_wrapped_anew_seals_nothing_new() {
     let id = write(&keys(&store, "1")).await.unwrap().id;
     keys(&store, "2").rewrap(&name(id), &url("ring:2"), false).await.unwrap();
     let by_2 = |keys: DataKeys| async move {
-        let key = keys.for_write(CLUSTER, TOPIC, &url("ring:2"), KeyPeriod::Month, NOW_MS).await;
+        let key = keys.for_write_until(CLUSTER, TOPIC, &url("ring:2"), KeyPeriod::Month, NOW_MS).await;
         key.unwrap().0.id
     };
     let next = by_2(keys(&store, "2")).await;

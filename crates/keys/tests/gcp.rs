@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a failure here fails the test")]
 
-mod script;
+mod faults;
 
 use std::path::PathBuf;
 use std::sync::LazyLock;
@@ -11,13 +11,11 @@ use aws_lc_rs::encoding::{AsDer as _, Pkcs8V1Der};
 use aws_lc_rs::rsa::{KeyPair, KeySize};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use script::faults::{
-    AAD, CANARY, SECRET, Suite, assert_hides, seen_by_people, services, toy_unwrap, toy_wrap,
-};
-use script::{Answer, Request, Server};
+use faults::{AAD, CANARY, SECRET, Suite, assert_hides, seen_by_people, services, toy_unwrap, toy_wrap};
 use serde_json::{Value, json};
 use varve_format::crc32c;
 use varve_keys::{KeyServices, KeyUrl, Kind};
+use varve_script::{Answer, Request, Server};
 
 const RESOURCE: &str = "projects/p/locations/europe-west1/keyRings/r/cryptoKeys/k";
 
@@ -29,7 +27,7 @@ fn key(_: &Server) -> KeyUrl {
 }
 
 fn credentials(name: &str, server: &Server, content: &Value) -> PathBuf {
-    let path = FOLDER.path().join(format!("{name}-{}", server.authority().replace(':', "-")));
+    let path = FOLDER.path().join(format!("{name}-{}", server.address().replace(':', "-")));
     std::fs::write(&path, content.to_string()).unwrap();
     path
 }
@@ -54,7 +52,7 @@ fn as_user(server: &Server, more: &[(&str, &str)]) -> KeyServices {
 }
 
 fn error(code: u16, status: &str, message: &str) -> Answer {
-    Answer::json(code, &json!({"error": {"code": code, "status": status, "message": message}}))
+    Answer::json(code, json!({"error": {"code": code, "status": status, "message": message}}))
 }
 
 fn decoded(request: &Request, name: &str) -> Vec<u8> {
@@ -65,7 +63,7 @@ fn good(request: &Request) -> Answer {
     if request.path.starts_with("/token") || request.path.starts_with("/sts") {
         return Answer::json(
             200,
-            &json!({
+            json!({
                 "access_token": format!("{CANARY}-access"),
                 "issued_token_type": "urn:ietf:params:oauth:token-type:access_token",
                 "expires_in": 3600,
@@ -77,7 +75,7 @@ fn good(request: &Request) -> Answer {
     assert_eq!(request.text("additionalAuthenticatedDataCrc32c"), crc32c(&aad).to_string());
     Answer::json(
         200,
-        &if request.path.ends_with(":encrypt") {
+        if request.path.ends_with(":encrypt") {
             encrypted(request, &aad)
         } else {
             let bytes = decoded(request, "ciphertext");
@@ -270,10 +268,7 @@ async fn a_workload_exchanges_its_token() {
 #[tokio::test]
 async fn credentials_that_are_wrong_are_denied_and_hidden() {
     let server = Server::start(|_, _| {
-        Answer::json(
-            400,
-            &json!({"error": "invalid_grant", "error_description": format!("{CANARY}-refresh")}),
-        )
+        Answer::json(400, json!({"error": "invalid_grant", "error_description": format!("{CANARY}-refresh")}))
     })
     .await;
     let refused = as_user(&server, &[]).wrap(&key(&server), &SECRET, AAD).await.unwrap_err();

@@ -2,14 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a failure here fails the test")]
 
-#[path = "../../tls/tests/front/mod.rs"]
-mod front;
-mod script;
+mod faults;
 
-use front::{Authority, Front, next_look, replace};
-use script::faults::{AAD, SECRET, services};
-use script::{Answer, Server};
+use faults::{AAD, SECRET, services};
 use varve_keys::{KeyServices, KeyUrl, Kind};
+use varve_script::{Answer, Authority, Front, Server, next_look, replace};
 
 /// A Vault that knows one answer.
 async fn vault() -> Server {
@@ -17,7 +14,7 @@ async fn vault() -> Server {
 }
 
 async fn before(server: &Server, authority: &Authority) -> Front {
-    Front::start(server.endpoint.strip_prefix("http://").unwrap(), authority, None).await
+    Front::start(server.address(), authority, None).await
 }
 
 fn aws_at(address: &str, more: &[(&str, &str)]) -> KeyServices {

@@ -2,19 +2,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a failure here fails the test")]
 
-mod script;
+mod faults;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use script::faults::{
-    AAD, CANARY, SECRET, Suite, assert_hides, seen_by_people, services, toy_unwrap, toy_wrap,
-};
-use script::{Answer, Request, Server};
+use faults::{AAD, CANARY, SECRET, Suite, assert_hides, seen_by_people, services, toy_unwrap, toy_wrap};
 use serde_json::json;
 use varve_keys::{KeyServices, KeyUrl, Kind, Wrapped};
+use varve_script::{Answer, Request, Server};
 
 fn key(server: &Server) -> KeyUrl {
-    KeyUrl::parse(&format!("vault+http://{}/team/transit/orders", server.authority())).unwrap()
+    KeyUrl::parse(&format!("vault+http://{}/team/transit/orders", server.address())).unwrap()
 }
 
 fn with_token(_: &Server, more: &[(&str, &str)]) -> KeyServices {
@@ -22,7 +20,7 @@ fn with_token(_: &Server, more: &[(&str, &str)]) -> KeyServices {
 }
 
 fn error(status: u16, text: &str) -> Answer {
-    Answer::json(status, &json!({"errors": [text]}))
+    Answer::json(status, json!({"errors": [text]}))
 }
 
 fn good(request: &Request) -> Answer {
@@ -38,7 +36,7 @@ fn good(request: &Request) -> Answer {
             None => return error(400, "cipher: message authentication failed"),
         }
     };
-    Answer::json(200, &json!({"request_id": "r", "data": data, "warnings": null}))
+    Answer::json(200, json!({"request_id": "r", "data": data, "warnings": null}))
 }
 
 const SUITE: Suite =
@@ -104,7 +102,7 @@ async fn a_record_sends_no_token_anywhere() {
     let strict = with_token(&asked.server, &[]);
     let refused = strict.unwrap(&wrapped, AAD).await.unwrap_err();
     assert_eq!(refused.kind, Kind::Denied);
-    assert!(seen_by_people(&refused).contains(asked.server.authority()), "{refused}");
+    assert!(seen_by_people(&refused).contains(asked.server.address()), "{refused}");
     assert_eq!(asked.times(), 0);
     // Wrapping there, as a configuration says, doesn't open it to records.
     strict.wrap(&asked.key, &SECRET, AAD).await.unwrap();
@@ -116,7 +114,7 @@ async fn a_record_sends_no_token_anywhere() {
 #[tokio::test]
 async fn an_old_vault_that_binds_nothing_is_seen() {
     let warning = "Endpoint ignored these unrecognized parameters: [associated_data]";
-    let answer = Answer::json(200, &json!({"data": {"ciphertext": "vault:v1:eA=="}, "warnings": [warning]}));
+    let answer = Answer::json(200, json!({"data": {"ciphertext": "vault:v1:eA=="}, "warnings": [warning]}));
     let asked = SUITE.start(&[answer], &[]).await;
     let error = asked.services.wrap(&asked.key, &SECRET, AAD).await.unwrap_err();
     assert_eq!(error.kind, Kind::Invalid);
@@ -135,7 +133,7 @@ async fn what_is_no_ciphertext_is_not_sent() {
     assert_eq!(asked.services.unwrap(&odd, AAD).await.unwrap_err().kind, Kind::Refused);
     assert_eq!(asked.times(), 0);
     // A ciphertext that is none of the engine's is not kept.
-    let answer = Answer::json(200, &json!({"data": {"ciphertext": "plain"}}));
+    let answer = Answer::json(200, json!({"data": {"ciphertext": "plain"}}));
     let asked = SUITE.start(&[answer], &[]).await;
     let error = asked.services.wrap(&asked.key, &SECRET, AAD).await.unwrap_err();
     assert_eq!(error.kind, Kind::Other);
@@ -168,10 +166,7 @@ fn with_logins(request: &Request, before: usize) -> Answer {
     if !known {
         return error(400, &format!("invalid secret id {CANARY}"));
     }
-    Answer::json(
-        200,
-        &json!({"auth": {"client_token": format!("{CANARY}-{before}"), "lease_duration": 3600}}),
-    )
+    Answer::json(200, json!({"auth": {"client_token": format!("{CANARY}-{before}"), "lease_duration": 3600}}))
 }
 
 #[tokio::test]
@@ -193,9 +188,9 @@ async fn logins_give_tokens_that_are_kept_until_refused() {
         (&kubernetes[..], "/v1/auth/k8s/east/login", json!({"role": "me", "jwt": CANARY})),
     ] {
         // The fourth request meets a token that was taken back.
-        let server = Server::start(|request, before| match before {
+        let server = Server::start(|request, before| match before.len() {
             3 => error(403, "permission denied"),
-            _ => with_logins(request, before),
+            _ => with_logins(request, before.len()),
         })
         .await;
         let services = services(settings);
@@ -229,7 +224,7 @@ async fn a_refused_login_is_denied_and_a_refused_token_is_renewed_once() {
     assert!(seen_by_people(&refused).contains("login"), "{refused}");
     assert_eq!(server.seen().len(), 1);
     let server = Server::start(|request, before| match request.path.contains("/auth/") {
-        true => with_logins(request, before),
+        true => with_logins(request, before.len()),
         false => error(403, "permission denied"),
     })
     .await;
@@ -249,8 +244,9 @@ async fn without_a_token_nothing_is_asked() {
 #[tokio::test]
 async fn a_proxy_gets_what_is_for_it_and_its_password_stays_hidden() {
     let proxy =
-        Server::start(|request, before| if before == 0 { good(request) } else { Answer::new(407) }).await;
-    let url = format!("http://user:{CANARY}-pw@{}", proxy.authority());
+        Server::start(|request, before| if before.is_empty() { good(request) } else { Answer::new(407) })
+            .await;
+    let url = format!("http://user:{CANARY}-pw@{}", proxy.address());
     let services = services(&[("kms.vault.token", "t"), ("kms.proxy.url", &url)]);
     // Nobody listens there: the proxy answers.
     let key = KeyUrl::parse("vault+http://127.0.0.1:9/transit/k").unwrap();

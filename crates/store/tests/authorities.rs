@@ -4,15 +4,9 @@
 #![cfg(any(feature = "azure", feature = "gcs", feature = "s3"))]
 #![allow(clippy::unwrap_used, reason = "a failure here fails the test")]
 
-#[path = "../../tls/tests/front/mod.rs"]
-mod front;
-#[allow(dead_code, reason = "each test target uses a part of this module")]
-mod script;
-
 use std::collections::BTreeMap;
 
-use front::{Authority, Front, next_look, replace};
-use script::{Answer, Server};
+use varve_script::{Answer, Authority, Front, Server, next_look, replace};
 use varve_store::{Key, Kind, SharedStore, open};
 
 /// What becomes of a request to a server that has nothing.
@@ -24,8 +18,8 @@ async fn ask(store: &SharedStore) -> (Kind, String) {
 /// `settings` have `ADDRESS` for the server's.
 async fn follows_its_file(url: &str, ca_setting: &str, settings: &[(&str, &str)]) {
     let (old, new) = (Authority::new(), Authority::new());
-    let server = Server::start(|_| Answer::new(404)).await;
-    let front = Front::start(server.endpoint.strip_prefix("http://").unwrap(), &old, None).await;
+    let server = Server::start(|_, _| Answer::new(404)).await;
+    let front = Front::start(server.address(), &old, None).await;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("ca.pem");
     replace(&file, &old.file("ca.pem"));

@@ -3,62 +3,42 @@
 #![cfg(feature = "azure")]
 #![allow(clippy::unwrap_used, reason = "a failure here fails the test")]
 
-#[allow(dead_code, reason = "each test target uses a part of this module")]
-mod script;
-
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use bytes::Bytes;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use script::{Answer, Request, Server};
-use tokio::net::{TcpListener, TcpStream};
+use varve_script::{Answer, Authority, Front, Request, Server};
 use varve_store::{Create, Key, Kind, PutOptions, SharedStore, open};
 
-fn data(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
+/// A plain server, TLS before it, and who has certified that.
+struct Secured {
+    server: Server,
+    front: Front,
+    authority: Authority,
 }
 
-/// TLS before a plain server; its address.
-async fn tls_before(server: &Server) -> String {
-    let chain = CertificateDer::pem_file_iter(data("tls-server.pem")).unwrap().map(Result::unwrap).collect();
-    let key = PrivateKeyDer::from_pem_file(data("tls-server.key")).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let config = config.unwrap().with_no_client_auth().with_single_cert(chain, key).unwrap();
-    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = format!("https://localhost:{}", listener.local_addr().unwrap().port());
-    let behind = server.endpoint.strip_prefix("http://").unwrap().to_owned();
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let (acceptor, behind) = (acceptor.clone(), behind.clone());
-            tokio::spawn(async move {
-                let Ok(mut outer) = acceptor.accept(stream).await else { return };
-                let mut inner = TcpStream::connect(behind).await.unwrap();
-                let _ = tokio::io::copy_bidirectional(&mut outer, &mut inner).await;
-            });
-        }
-    });
-    address
+impl Secured {
+    async fn start(script: impl Fn(&Request, &[Request]) -> Answer + Send + Sync + 'static) -> Self {
+        let (server, authority) = (Server::start(script).await, Authority::new());
+        let front = Front::start(server.address(), &authority, None).await;
+        Self { server, front, authority }
+    }
+
+    /// A store that trusts it.
+    async fn store(&self, more: &[(&str, &str)]) -> SharedStore {
+        let ca = self.authority.file("ca.pem").display().to_string();
+        store_at(&self.front.address, &[&[("az.tls.ca.file", ca.as_str())], more].concat()).await
+    }
+
+    /// The same, and it gives the tokens.
+    async fn store_by_tokens(&self, more: &[(&str, &str)]) -> SharedStore {
+        let host = format!("https://{}", self.front.address);
+        self.store(&[&[("az.authority.host", host.as_str())], more].concat()).await
+    }
 }
 
 async fn store_at(address: &str, more: &[(&str, &str)]) -> SharedStore {
-    let authority = data("tls-authority.pem").display().to_string();
-    let endpoint = format!("{address}/account1");
-    let mut settings = BTreeMap::from([
-        ("az.endpoint.url".to_owned(), endpoint),
-        ("az.tls.ca.file".to_owned(), authority),
-        ("az.max.attempts".to_owned(), "3".to_owned()),
-    ]);
-    for (name, value) in more {
-        settings.insert((*name).to_owned(), (*value).to_owned());
-    }
-    settings.retain(|_, value| !value.is_empty());
-    open("az://account1/box", &settings).await.unwrap()
+    let endpoint = format!("https://{address}/account1");
+    let common = [("az.endpoint.url", endpoint.as_str()), ("az.max.attempts", "3")];
+    let settings = common.iter().chain(more).map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    open("az://account1/box", &settings.collect()).await.unwrap()
 }
 
 async fn put(store: &SharedStore) -> varve_store::Result<()> {
@@ -68,20 +48,20 @@ async fn put(store: &SharedStore) -> varve_store::Result<()> {
 
 #[tokio::test]
 async fn only_known_authorities_are_trusted() {
-    let server = Server::start(|_| Answer::new(201)).await;
-    let address = tls_before(&server).await;
+    let mut secured = Secured::start(|_, _| Answer::new(201)).await;
     let key = ("az.account.key", "aHVzaA==");
-    put(&store_at(&address, &[key]).await).await.unwrap();
-    assert_eq!(server.seen().len(), 1);
-    let error = put(&store_at(&address, &[key, ("az.tls.ca.file", "")]).await).await.unwrap_err();
+    put(&secured.store(&[key]).await).await.unwrap();
+    assert_eq!(secured.server.seen().len(), 1);
+    let error = put(&store_at(&secured.front.address, &[key]).await).await.unwrap_err();
     assert_eq!(error.kind, Kind::Invalid, "{error}");
     assert!(
         error.to_string().contains("certificate") && error.to_string().contains("az.tls.ca.file"),
         "{error}"
     );
-    let elsewhere = address.replace("localhost", "127.0.0.2");
-    assert!(put(&store_at(&elsewhere, &[key]).await).await.is_err(), "another name");
-    assert_eq!(server.seen().len(), 1);
+    // The certificate is for an address, and not for a name that leads there.
+    secured.front.address = secured.front.address.replace("127.0.0.1", "localhost");
+    assert_eq!(put(&secured.store(&[key]).await).await.unwrap_err().kind, Kind::Invalid);
+    assert_eq!(secured.server.seen().len(), 1);
 }
 
 fn is_token_request(request: &Request) -> bool {
@@ -89,8 +69,10 @@ fn is_token_request(request: &Request) -> bool {
 }
 
 fn token(value: &str) -> Answer {
-    let body = format!("{{\"token_type\":\"Bearer\",\"expires_in\":3600,\"access_token\":\"{value}\"}}");
-    Answer::new(200).header("content-type", "application/json").body(body)
+    Answer::json(
+        200,
+        format!("{{\"token_type\":\"Bearer\",\"expires_in\":3600,\"access_token\":\"{value}\"}}"),
+    )
 }
 
 const SECRET: [(&str, &str); 3] =
@@ -98,10 +80,9 @@ const SECRET: [(&str, &str); 3] =
 
 #[tokio::test]
 async fn a_token_is_asked_for_once_and_sent_with_each_request() {
-    let tries = AtomicUsize::new(0);
-    let server = Server::start(move |request| match is_token_request(request) {
+    let secured = Secured::start(|request, before| match is_token_request(request) {
         // Whoever gives tokens may be away for a moment too.
-        true if tries.fetch_add(1, Ordering::Relaxed) == 0 => Answer::new(503).body("{\"error\":\"x\",\"error_description\":\"later\"}"),
+        true if before.is_empty() => Answer::new(503).body("{\"error\":\"x\",\"error_description\":\"later\"}"),
         true => token("hush-token"),
         false if request.method == "POST" => Answer::new(202)
             .header("content-type", "multipart/mixed; boundary=b")
@@ -111,16 +92,13 @@ async fn a_token_is_asked_for_once_and_sent_with_each_request() {
         false => Answer::new(201),
     })
     .await;
-    let address = tls_before(&server).await;
-    let mut settings = SECRET.to_vec();
-    settings.push(("az.authority.host", &address));
-    let store = store_at(&address, &settings).await;
+    let store = secured.store_by_tokens(&SECRET).await;
     put(&store).await.unwrap();
     put(&store).await.unwrap();
     let keys = ["a", "b"].map(|name| Key::new(name).unwrap());
     assert!(store.delete_many(&keys).await.unwrap().iter().all(Result::is_ok));
     store.copy(&keys[0], &keys[1], &PutOptions::default()).await.unwrap();
-    let seen = server.seen();
+    let seen = secured.server.seen();
     let asked: Vec<_> = seen.iter().filter(|request| is_token_request(request)).collect();
     assert_eq!((asked.len(), seen.len()), (2, 7));
     let form = String::from_utf8(asked[1].body.clone()).unwrap();
@@ -134,47 +112,40 @@ async fn a_token_is_asked_for_once_and_sent_with_each_request() {
 
 #[tokio::test]
 async fn a_refused_secret_is_told_at_once_and_not_shown() {
-    let server = Server::start(|_| {
+    let secured = Secured::start(|_, _| {
         Answer::new(401).body("{\"error\":\"invalid_client\",\"error_description\":\"AADSTS7000215: wrong\",\"error_codes\":[7000215]}")
     })
     .await;
-    let address = tls_before(&server).await;
-    let mut settings = SECRET.to_vec();
-    settings.push(("az.authority.host", &address));
-    let store = store_at(&address, &settings).await;
+    let store = secured.store_by_tokens(&SECRET).await;
     let error = put(&store).await.unwrap_err();
     let text = format!("{error} {error:?} {store:?}");
     assert_eq!(error.kind, Kind::Denied, "{text}");
     assert!(text.contains("AADSTS7000215") && !text.contains("hush"), "{text}");
-    assert_eq!(server.seen().len(), 1);
+    assert_eq!(secured.server.seen().len(), 1);
 }
 
 #[tokio::test]
 async fn a_workload_identity_shows_its_file() {
-    let server =
-        Server::start(
-            |request| {
+    let secured =
+        Secured::start(
+            |request, _| {
                 if is_token_request(request) { token("hush-token") } else { Answer::new(201) }
             },
         )
         .await;
-    let address = tls_before(&server).await;
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "an-assertion").unwrap();
     let path = file.path().display().to_string();
-    let store = store_at(
-        &address,
-        &[
+    let store = secured
+        .store_by_tokens(&[
             ("az.auth", "workload-identity"),
             ("az.tenant.id", "some-tenant"),
             ("az.client.id", "some-client"),
             ("az.federated.token.file", &path),
-            ("az.authority.host", &address),
-        ],
-    )
-    .await;
+        ])
+        .await;
     put(&store).await.unwrap();
-    let seen = server.seen();
+    let seen = secured.server.seen();
     assert!(String::from_utf8_lossy(&seen[0].body).contains("client_assertion=an-assertion"));
     assert_eq!(seen[1].header("authorization"), Some("Bearer hush-token"));
 }

@@ -3,21 +3,19 @@
 #![cfg(feature = "gcs")]
 #![allow(clippy::unwrap_used, reason = "a failure here fails the test")]
 
-mod script;
 #[path = "gcs/tokens.rs"]
 mod tokens;
 #[path = "gcs/uploads.rs"]
 mod uploads;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures::StreamExt;
-use script::{Answer, Request, Server};
+use varve_script::{Answer, Request, Server, free_port};
 use varve_store::{Create, GetRange, Key, Kind, ObjectMeta, PutOptions, SharedStore, delete, open};
 
 const SECRET: &str = "hush-hush-hush";
@@ -81,8 +79,7 @@ fn methods(server: &Server) -> Vec<String> {
 
 #[tokio::test]
 async fn throttling_is_waited_out() {
-    let tries = AtomicUsize::new(0);
-    let server = Server::start(move |_| match tries.fetch_add(1, Ordering::Relaxed) {
+    let server = Server::start(|_, before| match before.len() {
         0 => error_json(503, "backendError"),
         1 => error_json(403, "userRateLimitExceeded"),
         _ => object(b"hello"),
@@ -96,7 +93,7 @@ async fn throttling_is_waited_out() {
 
 #[tokio::test]
 async fn attempts_are_bounded_and_counted() {
-    let server = Server::start(|_| error_json(500, "internalError")).await;
+    let server = Server::start(|_, _| error_json(500, "internalError")).await;
     let store = store_at(&server.endpoint, &[]).await;
     let error = store.head(&key()).await.unwrap_err();
     assert_eq!(error.kind, Kind::Unavailable);
@@ -117,7 +114,7 @@ async fn refusals_are_final_and_say_why() {
         (404, "notFound", Kind::NotFound),
         (507, "full", Kind::NoSpace),
     ] {
-        let server = Server::start(move |_| error_json(status, reason)).await;
+        let server = Server::start(move |_, _| error_json(status, reason)).await;
         let store = store_at(&server.endpoint, &[]).await;
         let error = store.put(&key(), Bytes::from_static(b"x"), &PutOptions::default()).await.unwrap_err();
         let text = error.to_string();
@@ -129,7 +126,7 @@ async fn refusals_are_final_and_say_why() {
 
 #[tokio::test]
 async fn a_put_is_one_request_with_its_checksum() {
-    let server = Server::start(|_| object(b"123456789")).await;
+    let server = Server::start(|_, _| object(b"123456789")).await;
     let more = [("gs.storage.class", "NEARLINE"), ("gs.kms.key.name", "a/b"), ("gs.user.project", "payer")];
     let store = store_at(&server.endpoint, &more).await;
     store.put(&key(), Bytes::from_static(b"123456789"), &if_absent()).await.unwrap();
@@ -154,8 +151,7 @@ async fn a_put_is_one_request_with_its_checksum() {
 
 #[tokio::test]
 async fn a_body_altered_on_its_way_is_sent_again() {
-    let tries = AtomicUsize::new(0);
-    let server = Server::start(move |_| match tries.fetch_add(1, Ordering::Relaxed) {
+    let server = Server::start(|_, before| match before.len() {
         0 => Answer::new(400)
             .body(r#"{"error":{"message":"Provided CRC32C \"x\" doesn't match calculated CRC32C \"y\"."}}"#),
         _ => object(b"hello"),
@@ -170,23 +166,15 @@ fn bytes_of(size: usize) -> Vec<u8> {
     (0..size).map(|n| (n % 251) as u8).collect()
 }
 
-/// Serves `size` bytes, but breaks each answer off after `at_once`.
-fn breaking(size: usize, at_once: usize) -> impl Fn(&Request) -> Answer + Send + Sync + 'static {
-    move |request| {
-        let body = bytes_of(size);
-        let start = request.header("range").map_or(0, |range| {
-            assert!(request.path.contains("ifGenerationMatch=7"), "{}", request.path);
-            range.strip_prefix("bytes=").unwrap().split('-').next().unwrap().parse().unwrap()
-        });
-        let answer = Answer::new(if start == 0 { 200 } else { 206 })
-            .header("x-goog-generation", "7")
-            .header("x-goog-stored-content-length", &size.to_string())
-            .header("x-goog-hash", "md5=unknown")
-            .header("x-goog-hash", &format!("crc32c={}", crc32c(&body)))
-            .header("content-range", &format!("bytes {start}-{}/{size}", size - 1));
-        let answer = if start == 0 { answer.without("content-range") } else { answer };
-        answer.body(body[start..].to_vec()).break_after(at_once)
-    }
+/// 10,000 bytes, of which more are asked for only as those of the same object.
+fn served(request: &Request) -> Answer {
+    let whole = bytes_of(10_000);
+    assert!(request.header("range").is_none() || request.path.contains("ifGenerationMatch=7"), "{request:?}");
+    Answer::of_range(request, &whole)
+        .header("x-goog-generation", "7")
+        .header("x-goog-stored-content-length", "10000")
+        .header("x-goog-hash", "md5=unknown")
+        .header("x-goog-hash", &format!("crc32c={}", crc32c(&whole)))
 }
 
 async fn read(store: &SharedStore) -> varve_store::Result<Bytes> {
@@ -195,7 +183,7 @@ async fn read(store: &SharedStore) -> varve_store::Result<Bytes> {
 
 #[tokio::test]
 async fn a_body_that_breaks_is_read_on() {
-    let server = Server::start(breaking(10_000, 4_000)).await;
+    let server = Server::start(|request, _| served(request).break_after(4_000)).await;
     let store = store_at(&server.endpoint, &[]).await;
     assert_eq!(read(&store).await.unwrap(), bytes_of(10_000));
     let ranges: Vec<_> = server.seen().iter().map(|r| r.header("range").map(str::to_owned)).collect();
@@ -204,7 +192,7 @@ async fn a_body_that_breaks_is_read_on() {
 
 #[tokio::test]
 async fn a_body_that_breaks_for_ever_is_an_error() {
-    let server = Server::start(breaking(10_000, 10)).await;
+    let server = Server::start(|request, _| served(request).break_after(10)).await;
     let store = store_at(&server.endpoint, &[]).await;
     let error = read(&store).await.unwrap_err();
     assert_eq!(error.kind, Kind::Unavailable, "{error}");
@@ -214,13 +202,9 @@ async fn a_body_that_breaks_for_ever_is_an_error() {
 
 #[tokio::test]
 async fn a_body_that_falls_silent_is_read_on() {
-    let tries = AtomicUsize::new(0);
-    let server = Server::start(move |request| {
-        let answer = breaking(10_000, 4_000)(request);
-        match tries.fetch_add(1, Ordering::Relaxed) {
-            0 => answer.then_silent(),
-            _ => answer.break_after(usize::MAX),
-        }
+    let server = Server::start(|request, before| match before.len() {
+        0 => served(request).silent_after(4_000),
+        _ => served(request),
     })
     .await;
     let store = store_at(&server.endpoint, &[]).await;
@@ -230,8 +214,8 @@ async fn a_body_that_falls_silent_is_read_on() {
 
 #[tokio::test]
 async fn an_object_replaced_while_read_is_no_mixture() {
-    let server = Server::start(|request| match request.header("range") {
-        None => breaking(10_000, 4_000)(request),
+    let server = Server::start(|request, _| match request.header("range") {
+        None => served(request).break_after(4_000),
         Some(_) => error_json(412, "conditionNotMet"),
     })
     .await;
@@ -242,7 +226,7 @@ async fn an_object_replaced_while_read_is_no_mixture() {
 
 #[tokio::test]
 async fn whole_objects_are_checked_and_ranges_are_not() {
-    let wrong = |request: &Request| {
+    let wrong = |request: &Request, _: &[Request]| {
         let answer = Answer::new(if request.header("range").is_some() { 206 } else { 200 })
             .header("x-goog-generation", "7")
             .header("x-goog-hash", "crc32c=AAAAAA==,md5=x");
@@ -263,22 +247,24 @@ async fn whole_objects_are_checked_and_ranges_are_not() {
     let range = store.get(&key(), GetRange::From(8)).await.unwrap();
     assert_eq!(range.bytes().await.unwrap(), "89");
     // A body of one piece is not handed out before it was checked.
-    let server = Server::start(|_| Answer::new(200).header("x-goog-hash", "crc32c=AAAAAA==").body("x")).await;
+    let server =
+        Server::start(|_, _| Answer::new(200).header("x-goog-hash", "crc32c=AAAAAA==").body("x")).await;
     assert_eq!(read(&store_at(&server.endpoint, &[]).await).await.unwrap_err().kind, Kind::Truncated);
 }
 
 #[tokio::test]
 async fn answers_of_another_length_are_refused() {
     let server =
-        Server::start(|_| Answer::new(200).header("x-goog-generation", "7").body("0123456789")).await;
+        Server::start(|_, _| Answer::new(200).header("x-goog-generation", "7").body("0123456789")).await;
     let error = store_at(&server.endpoint, &[]).await.get(&key(), GetRange::From(5)).await.unwrap_err();
     assert!(error.to_string().contains("does not obey Range"), "{error}");
-    let server =
-        Server::start(|_| Answer::new(200).header("x-goog-stored-content-length", "11").body("0123456789"))
-            .await;
+    let server = Server::start(|_, _| {
+        Answer::new(200).header("x-goog-stored-content-length", "11").body("0123456789")
+    })
+    .await;
     let error = read(&store_at(&server.endpoint, &[]).await).await.unwrap_err();
     assert!(error.to_string().contains("the store has 11"), "{error}");
-    let server = Server::start(|_| object(b"hell")).await;
+    let server = Server::start(|_, _| object(b"hell")).await;
     let store = store_at(&server.endpoint, &[]).await;
     let error = store.put(&key(), Bytes::from_static(b"hello"), &PutOptions::default()).await.unwrap_err();
     assert!(error.kind == Kind::Truncated && error.to_string().contains("the store has 4"), "{error}");
@@ -286,7 +272,7 @@ async fn answers_of_another_length_are_refused() {
 
 #[tokio::test]
 async fn what_is_decompressed_on_its_way_is_refused() {
-    let server = Server::start(|_| {
+    let server = Server::start(|_, _| {
         Answer::new(200).header("x-goog-stored-content-encoding", "gzip").body("0123456789")
     })
     .await;
@@ -296,7 +282,7 @@ async fn what_is_decompressed_on_its_way_is_refused() {
 
 #[tokio::test]
 async fn silence_and_refused_connections_end_in_time() {
-    let server = Server::start(|_| Answer::hang()).await;
+    let server = Server::start(|_, _| Answer::hang()).await;
     let store = store_at(&server.endpoint, &[]).await;
     let started = Instant::now();
     let error = store.head(&key()).await.unwrap_err();
@@ -304,10 +290,7 @@ async fn silence_and_refused_connections_end_in_time() {
     assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
     assert_eq!(server.seen().len(), 3);
 
-    let endpoint = {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        format!("http://{}", listener.local_addr().unwrap())
-    };
+    let endpoint = format!("http://127.0.0.1:{}", free_port());
     let store = store_at(&endpoint, &[]).await;
     let error = store.put(&key(), Bytes::from_static(b"x"), &if_absent()).await.unwrap_err();
     assert_eq!(error.kind, Kind::Unavailable, "{error}");
@@ -315,10 +298,10 @@ async fn silence_and_refused_connections_end_in_time() {
 
 /// A create whose answer is lost: `mine` says who made what is there then.
 async fn lost_create(mine: bool) -> (varve_store::Result<ObjectMeta>, Vec<String>) {
-    let server = Server::start_with_log(move |request, log| match request.method.as_str() {
+    let server = Server::start(move |request, before| match request.method.as_str() {
         "POST" => Answer::reset(),
         _ => {
-            let written = if mine { id_of(&log[0]).unwrap() } else { "another".to_owned() };
+            let written = if mine { id_of(&before[0]).unwrap() } else { "another".to_owned() };
             Answer::new(200).body(object_json(b"hello", &written))
         }
     })
@@ -357,10 +340,9 @@ fn batch_answer(statuses: &[(usize, u16)]) -> Answer {
 
 #[tokio::test]
 async fn a_batch_tells_each_keys_outcome() {
-    let tries = AtomicUsize::new(0);
-    let server = Server::start(move |request| {
+    let server = Server::start(|request, before| {
         assert_eq!(request.path, "/batch/storage/v1");
-        match tries.fetch_add(1, Ordering::Relaxed) {
+        match before.len() {
             // One that may pass, and one without an answer: all of it is repeated.
             0 => batch_answer(&[(0, 204), (1, 503), (2, 204)]),
             1 => batch_answer(&[(0, 204), (2, 204)]),
@@ -381,7 +363,7 @@ async fn a_batch_tells_each_keys_outcome() {
 
 #[tokio::test]
 async fn without_batches_keys_are_deleted_one_by_one() {
-    let server = Server::start(|request| match request.method.as_str() {
+    let server = Server::start(|request, _| match request.method.as_str() {
         "POST" => Answer::new(404).body("404 page not found"),
         _ if request.path.ends_with("b") => error_json(404, "notFound"),
         _ if request.path.ends_with("c") => error_json(403, "forbidden"),
@@ -401,7 +383,7 @@ async fn without_batches_keys_are_deleted_one_by_one() {
 
 #[tokio::test]
 async fn a_bucket_that_is_absent_is_no_absent_object() {
-    let server = Server::start(|_| {
+    let server = Server::start(|_, _| {
         Answer::new(404).body(r#"{"error":{"message":"The specified bucket does not exist.","errors":[{"reason":"notFound"}]}}"#)
     })
     .await;
@@ -414,9 +396,9 @@ async fn stepwise(
     options: &PutOptions,
     last: impl Fn(usize) -> Answer + Send + Sync + 'static,
 ) -> (varve_store::Result<u64>, Vec<Request>) {
-    let lasts = AtomicUsize::new(0);
-    let server = Server::start_with_log(move |request, log| {
-        let written = log.iter().find_map(id_of).unwrap_or_default();
+    let server = Server::start(move |request, before| {
+        let is_last = |request: &Request| request.path.contains("rewriteToken=T2");
+        let written = before.iter().find_map(id_of).unwrap_or_default();
         let more = |token: &str| {
             Answer::new(200)
                 .body(format!(r#"{{"done":false,"rewriteToken":"{token}","totalBytesRewritten":"1"}}"#))
@@ -426,7 +408,7 @@ async fn stepwise(
                 Answer::new(200).body(object_json(b"hello", &written))
             }
             "GET" => object(b"hello"),
-            _ if request.path.contains("rewriteToken=T2") => last(lasts.fetch_add(1, Ordering::Relaxed)),
+            _ if is_last(request) => last(before.iter().filter(|request| is_last(request)).count()),
             _ if request.path.contains("rewriteToken=T1") => more("T2"),
             _ => more("T1"),
         }
@@ -466,7 +448,7 @@ async fn a_copy_goes_in_as_many_steps_as_the_store_wants() {
 
 #[tokio::test]
 async fn listings_pass_over_what_is_no_key() {
-    let server = Server::start(|request| {
+    let server = Server::start(|request, _| {
         let body = match request.path.contains("pageToken=T") {
             true => r#"{"items":[{"name":"some/prefix/b","size":"1","generation":"2"}]}"#,
             false => r#"{"items":[{"name":"some/prefix/a","size":"1"},{"name":"some/prefix/a//x"}],"nextPageToken":"T"}"#,
@@ -486,7 +468,7 @@ async fn listings_pass_over_what_is_no_key() {
 
 #[tokio::test]
 async fn versions_are_told_with_what_hides_them() {
-    let server = Server::start(|request| {
+    let server = Server::start(|request, _| {
         if request.path.starts_with("/storage/v1/b/bucket?") {
             return Answer::new(200).body(r#"{"versioning":{"enabled":true}}"#);
         }
@@ -511,16 +493,16 @@ async fn versions_are_told_with_what_hides_them() {
         let marker = &page.keys[0].current().unwrap().id;
         assert_eq!(versions.head(&Key::new("a").unwrap(), marker).await.unwrap_err().kind, Kind::NotFound);
     }
-    let server = Server::start(|_| error_json(403, "forbidden")).await;
+    let server = Server::start(|_, _| error_json(403, "forbidden")).await;
     let error = store_at(&server.endpoint, &[]).await.versions().await.unwrap_err();
     assert!(error.kind == Kind::Denied && error.to_string().contains("storage.buckets.get"), "{error}");
 }
 
 #[tokio::test]
 async fn redirects_are_not_followed() {
-    let elsewhere = Server::start(|_| object(b"hello")).await;
+    let elsewhere = Server::start(|_, _| object(b"hello")).await;
     let target = format!("{}/there", elsewhere.endpoint);
-    let server = Server::start(move |_| Answer::new(302).header("location", &target)).await;
+    let server = Server::start(move |_, _| Answer::new(302).header("location", &target)).await;
     let store = store_at(&server.endpoint, &[]).await;
     assert_eq!(store.head(&key()).await.unwrap_err().kind, Kind::Invalid);
     assert!(read(&store).await.is_err());
@@ -529,19 +511,19 @@ async fn redirects_are_not_followed() {
 
 #[tokio::test]
 async fn long_errors_are_cut() {
-    let server = Server::start(|_| Answer::new(400).body("x\n".repeat(5 << 20))).await;
+    let server = Server::start(|_, _| Answer::new(400).body("x\n".repeat(5 << 20))).await;
     let error = store_at(&server.endpoint, &[]).await.head(&key()).await.unwrap_err();
     let text = error.to_string();
     assert!(error.kind == Kind::Invalid && text.len() < 2000, "{}", text.len());
     // What can't be read is no object.
-    let server = Server::start(|_| Answer::new(200).body("{".repeat(100))).await;
+    let server = Server::start(|_, _| Answer::new(200).body("{".repeat(100))).await;
     let error = store_at(&server.endpoint, &[]).await.head(&key()).await.unwrap_err();
     assert!(error.kind == Kind::Unavailable && error.to_string().contains("can't be read"), "{error}");
 }
 
 #[tokio::test]
 async fn a_proxy_is_used_and_its_password_not_told() {
-    let proxy = Server::start(|_| object(b"hello")).await;
+    let proxy = Server::start(|_, _| object(b"hello")).await;
     let url = proxy.endpoint.replace("http://", &format!("http://me:{SECRET}@"));
     let store = store_at("http://store.invalid", &[("gs.proxy.url", &url)]).await;
     store.head(&key()).await.unwrap();

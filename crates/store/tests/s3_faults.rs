@@ -3,17 +3,14 @@
 #![cfg(feature = "s3")]
 #![allow(clippy::unwrap_used, reason = "a failure here fails the test")]
 
-mod script;
-
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures::StreamExt;
-use script::{Answer, Request, Server};
+use varve_script::{Answer, Request, Server, free_port};
 use varve_store::{Create, GetRange, Key, Kind, PutOptions, SharedStore, open};
 
 const SECRET: &str = "hush-hush-hush";
@@ -50,8 +47,7 @@ fn error_xml(status: u16, code: &str) -> Answer {
 
 #[tokio::test]
 async fn throttling_is_waited_out() {
-    let tries = AtomicUsize::new(0);
-    let server = Server::start(move |_| match tries.fetch_add(1, Ordering::Relaxed) {
+    let server = Server::start(|_, before| match before.len() {
         0 => error_xml(503, "SlowDown"),
         1 => Answer::new(429),
         _ => Answer::new(200).header("etag", "\"e\""),
@@ -65,7 +61,7 @@ async fn throttling_is_waited_out() {
 
 #[tokio::test]
 async fn attempts_are_bounded_and_counted() {
-    let server = Server::start(|_| error_xml(500, "InternalError")).await;
+    let server = Server::start(|_, _| error_xml(500, "InternalError")).await;
     let store = store_at(&server.endpoint, &[]).await;
     let error = store.head(&key()).await.unwrap_err();
     assert_eq!(error.kind, Kind::Unavailable);
@@ -79,7 +75,7 @@ async fn attempts_are_bounded_and_counted() {
 
 #[tokio::test]
 async fn a_store_that_is_down_is_not_stormed() {
-    let server = Server::start(|_| error_xml(500, "InternalError")).await;
+    let server = Server::start(|_, _| error_xml(500, "InternalError")).await;
     let store = store_at(&server.endpoint, &[("s3.max.attempts", "2"), ("s3.timeout.ms", "20000")]).await;
     let key = key();
     // Fewer at once than the listener's backlog holds, so that each attempt is seen.
@@ -101,7 +97,7 @@ async fn refusals_are_final_and_say_why() {
         (501, "NotImplemented", Kind::Unsupported),
         (404, "NoSuchBucket", Kind::NotFound),
     ] {
-        let server = Server::start(move |_| error_xml(status, code)).await;
+        let server = Server::start(move |_, _| error_xml(status, code)).await;
         let store = store_at(&server.endpoint, &[]).await;
         let error = store.put(&key(), Bytes::from_static(b"x"), &PutOptions::default()).await.unwrap_err();
         let text = format!("{error} {error:?} {store:?}");
@@ -114,7 +110,7 @@ async fn refusals_are_final_and_say_why() {
 
 #[tokio::test]
 async fn bodies_go_once_hashed_and_unsigned() {
-    let server = Server::start(|_| Answer::new(200)).await;
+    let server = Server::start(|_, _| Answer::new(200)).await;
     let store = store_at(&server.endpoint, &[]).await;
     store.put(&key(), Bytes::from_static(b"123456789"), &if_absent()).await.unwrap();
     let request = &server.seen()[0];
@@ -131,35 +127,29 @@ async fn bodies_go_once_hashed_and_unsigned() {
     assert!(request.header("authorization").unwrap().contains("x-amz-checksum-crc32c"));
 }
 
-/// Serves `size` bytes, but breaks each answer off after `at_once`.
-fn breaking(size: usize, at_once: usize) -> impl Fn(&Request) -> Answer + Send + Sync + 'static {
-    move |request| {
-        let body: Vec<u8> = (0..size).map(|n| (n % 251) as u8).collect();
-        let start = request.header("range").map_or(0, |range| {
-            assert_eq!(request.header("if-match"), Some("\"v1\""));
-            range.strip_prefix("bytes=").unwrap().split('-').next().unwrap().parse().unwrap()
-        });
-        let answer = Answer::new(if start == 0 { 200 } else { 206 })
-            .header("etag", "\"v1\"")
-            .header("content-range", &format!("bytes {start}-{}/{size}", size - 1));
-        let answer = if start == 0 { answer.without("content-range") } else { answer };
-        answer.body(body[start..].to_vec()).break_after(at_once)
-    }
+fn bytes_of(size: usize) -> Vec<u8> {
+    (0..size).map(|n| (n % 251) as u8).collect()
+}
+
+/// 10,000 bytes, of which more are asked for only as those of the same object.
+fn served(request: &Request) -> Answer {
+    assert!(request.header("range").is_none() || request.header("if-match") == Some("\"v1\""));
+    Answer::of_range(request, &bytes_of(10_000)).header("etag", "\"v1\"")
 }
 
 #[tokio::test]
 async fn a_body_that_breaks_is_read_on() {
-    let server = Server::start(breaking(10_000, 4_000)).await;
+    let server = Server::start(|request, _| served(request).break_after(4_000)).await;
     let store = store_at(&server.endpoint, &[]).await;
     let got = store.get(&key(), GetRange::Full).await.unwrap().bytes().await.unwrap();
-    assert!(got.iter().enumerate().all(|(n, byte)| *byte == (n % 251) as u8) && got.len() == 10_000);
+    assert_eq!(got, bytes_of(10_000));
     let ranges: Vec<_> = server.seen().iter().map(|r| r.header("range").map(str::to_owned)).collect();
     assert_eq!(ranges, [None, Some("bytes=4000-9999".to_owned()), Some("bytes=8000-9999".to_owned())]);
 }
 
 #[tokio::test]
 async fn a_body_that_breaks_for_ever_is_an_error() {
-    let server = Server::start(breaking(10_000, 10)).await;
+    let server = Server::start(|request, _| served(request).break_after(10)).await;
     let store = store_at(&server.endpoint, &[]).await;
     let error = store.get(&key(), GetRange::Full).await.unwrap().bytes().await.unwrap_err();
     assert_eq!(error.kind, Kind::Unavailable, "{error}");
@@ -169,14 +159,9 @@ async fn a_body_that_breaks_for_ever_is_an_error() {
 
 #[tokio::test]
 async fn a_body_that_falls_silent_is_read_on() {
-    let tries = AtomicUsize::new(0);
-    let server = Server::start(move |request| {
-        let answer = breaking(10_000, 4_000)(request);
-        if tries.fetch_add(1, Ordering::Relaxed) == 0 {
-            answer.then_silent()
-        } else {
-            answer.break_after(usize::MAX)
-        }
+    let server = Server::start(|request, before| match before.len() {
+        0 => served(request).silent_after(4_000),
+        _ => served(request),
     })
     .await;
     let store = store_at(&server.endpoint, &[]).await;
@@ -187,8 +172,8 @@ async fn a_body_that_falls_silent_is_read_on() {
 
 #[tokio::test]
 async fn an_object_replaced_while_read_is_no_mixture() {
-    let server = Server::start(|request| match request.header("range") {
-        None => breaking(10_000, 4_000)(request),
+    let server = Server::start(|request, _| match request.header("range") {
+        None => served(request).break_after(4_000),
         Some(_) => error_xml(412, "PreconditionFailed"),
     })
     .await;
@@ -200,7 +185,7 @@ async fn an_object_replaced_while_read_is_no_mixture() {
 
 #[tokio::test]
 async fn a_range_that_is_not_obeyed_is_an_error() {
-    let server = Server::start(|_| Answer::new(200).header("etag", "\"e\"").body("0123456789")).await;
+    let server = Server::start(|_, _| Answer::new(200).header("etag", "\"e\"").body("0123456789")).await;
     let store = store_at(&server.endpoint, &[]).await;
     let error = store.get(&key(), GetRange::From(5)).await.unwrap_err();
     assert!(error.to_string().contains("does not obey Range"), "{error}");
@@ -208,7 +193,7 @@ async fn a_range_that_is_not_obeyed_is_an_error() {
 
 #[tokio::test]
 async fn silence_and_refused_connections_end_in_time() {
-    let server = Server::start(|_| Answer::hang()).await;
+    let server = Server::start(|_, _| Answer::hang()).await;
     let store = store_at(&server.endpoint, &[]).await;
     let started = Instant::now();
     let error = store.head(&key()).await.unwrap_err();
@@ -216,10 +201,7 @@ async fn silence_and_refused_connections_end_in_time() {
     assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
     assert_eq!(server.seen().len(), 3);
 
-    let endpoint = {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        format!("http://{}", listener.local_addr().unwrap())
-    };
+    let endpoint = format!("http://127.0.0.1:{}", free_port());
     let store = store_at(&endpoint, &[]).await;
     let error = store.put(&key(), Bytes::from_static(b"x"), &if_absent()).await.unwrap_err();
     assert_eq!(error.kind, Kind::Unavailable, "{error}");
@@ -227,9 +209,9 @@ async fn silence_and_refused_connections_end_in_time() {
 
 /// A create whose answer is lost: `stored` says who made what is there then.
 async fn lost_create(mine: bool) -> (varve_store::Result<varve_store::ObjectMeta>, Vec<String>) {
-    let server = Server::start_with_log(move |request, log| {
+    let server = Server::start(move |request, before| {
         let written =
-            log.iter().find_map(|seen| seen.header("x-amz-meta-varve-write")).unwrap_or("?").to_owned();
+            before.iter().find_map(|seen| seen.header("x-amz-meta-varve-write")).unwrap_or("?").to_owned();
         match request.method.as_str() {
             "PUT" => Answer::reset(),
             "HEAD" => Answer::new(200)
@@ -256,16 +238,15 @@ async fn a_lost_answer_to_a_create_is_asked_for() {
 
 /// An upload whose completion goes wrong in `first`'s way, having had its effect or not.
 async fn lost_complete(first: fn() -> Answer, effect: bool) -> (varve_store::Result<u64>, Vec<String>) {
-    let completions = AtomicUsize::new(0);
-    let server = Server::start_with_log(move |request, log| {
+    let server = Server::start(move |request, before| {
         let written =
-            log.iter().find_map(|seen| seen.header("x-amz-meta-varve-write")).unwrap_or("?").to_owned();
+            before.iter().find_map(|seen| seen.header("x-amz-meta-varve-write")).unwrap_or("?").to_owned();
         match (request.method.as_str(), request.path.contains("uploadId")) {
             ("POST", false) => Answer::new(200).body(
                 "<InitiateMultipartUploadResult><UploadId>U1</UploadId></InitiateMultipartUploadResult>",
             ),
             ("PUT", true) => Answer::new(200).header("etag", "\"part\""),
-            ("POST", true) if completions.fetch_add(1, Ordering::Relaxed) == 0 => first(),
+            ("POST", true) if before.len() == 2 => first(),
             ("POST", true) if effect => error_xml(404, "NoSuchUpload"),
             ("POST", true) => Answer::new(200).body(
                 "<CompleteMultipartUploadResult><ETag>&quot;x&quot;</ETag></CompleteMultipartUploadResult>",
@@ -299,7 +280,7 @@ async fn a_lost_answer_to_a_completion_is_asked_for() {
 
 #[tokio::test]
 async fn a_batch_tells_each_keys_outcome() {
-    let server = Server::start(|_| {
+    let server = Server::start(|_, _| {
         let named = |key: &str, code: &str| {
             format!("<Error><Key>some/prefix/{key}</Key><Code>{code}</Code><Message>no</Message></Error>")
         };
@@ -363,7 +344,7 @@ async fn configuration_errors_name_the_key() {
 
 #[tokio::test]
 async fn a_proxy_is_used_and_its_password_not_told() {
-    let proxy = Server::start(|_| Answer::new(200).header("etag", "\"e\"")).await;
+    let proxy = Server::start(|_, _| Answer::new(200).header("etag", "\"e\"")).await;
     let url = proxy.endpoint.replace("http://", &format!("http://me:{SECRET}%21@"));
     let store = store_at("http://store.invalid", &[("s3.proxy.url", &url)]).await;
     store.put(&key(), Bytes::from_static(b"hello"), &PutOptions::default()).await.unwrap();

@@ -31,8 +31,9 @@ mod tests {
 
     #[test]
     fn only_whole_authorities_are_given_on() {
-        let good = concat!(env!("CARGO_MANIFEST_DIR"), "/../store/tests/data/tls-authority.pem");
-        let pem = authorities(Path::new(good)).unwrap();
+        let authority = varve_script::Authority::new();
+        let good = authority.file("ca.pem");
+        let pem = authorities(&good).unwrap();
         assert_eq!(pem, std::fs::read(good).unwrap());
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ca.pem");

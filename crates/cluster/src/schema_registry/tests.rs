@@ -1,64 +1,17 @@
 //! Against a server that gives what it is told to: failures, silence, too much.
 
-use std::sync::Arc;
+use varve_script::{Answer, Authority, Front, Request, Server, next_look, replace};
 
-use parking_lot::Mutex;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
-
-use self::front::{Authority, Front, next_look, replace};
 use super::*;
 use crate::document::Reason;
 use crate::read_schemas::read_schemas;
 
-#[path = "../../../tls/tests/front/mod.rs"]
-mod front;
-
-type Asked = Arc<Mutex<Vec<String>>>;
-
-/// Answers each request by what `answer` makes of its head; `None` is silence.
-async fn serve(answer: impl Fn(&str) -> Option<Vec<u8>> + Send + Sync + 'static) -> (Url, Asked) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = Url::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
-    let asked = Asked::default();
-    let (seen, answer) = (Arc::clone(&asked), Arc::new(answer));
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let (seen, answer) = (Arc::clone(&seen), Arc::clone(&answer));
-            tokio::spawn(async move {
-                let mut head = Vec::new();
-                while !head.ends_with(b"\r\n\r\n") {
-                    let mut byte = [0];
-                    if stream.read(&mut byte).await.unwrap_or(0) == 0 {
-                        return;
-                    }
-                    head.push(byte[0]);
-                }
-                let head = String::from_utf8(head).unwrap();
-                let bytes = answer(&head);
-                seen.lock().push(head);
-                match bytes {
-                    Some(bytes) => drop(stream.write_all(&bytes).await),
-                    None => tokio::time::sleep(Duration::from_secs(30)).await,
-                }
-            });
-        }
-    });
-    (url, asked)
-}
-
-fn http(status: u16, body: &str) -> Vec<u8> {
-    let length = body.len();
-    format!("HTTP/1.1 {status} said\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}")
-        .into_bytes()
-}
-
-fn settings(url: Url) -> RegistrySettings {
+fn settings(url: &str) -> RegistrySettings {
     RegistrySettings {
         request_timeout: Duration::from_millis(400),
         retry_for: Duration::from_secs(2),
         retry_backoff: Duration::from_millis(5),
-        ..RegistrySettings::new(url)
+        ..RegistrySettings::new(Url::parse(url).unwrap())
     }
 }
 
@@ -68,40 +21,36 @@ async fn subjects(settings: RegistrySettings) -> Result<Vec<String>, RegistryErr
 
 #[tokio::test]
 async fn what_may_pass_is_asked_again() {
-    let tries = Arc::new(Mutex::new(0));
-    let counted = Arc::clone(&tries);
-    let (url, _) = serve(move |_| {
-        *counted.lock() += 1;
-        match *counted.lock() {
-            1 => Some(http(503, "{}")),
-            2 => Some(http(429, "")),
-            3 => Some(Vec::new()),
-            4 => Some(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n[\"cut".to_vec()),
-            5 => None,
-            _ => Some(http(200, "[\"a\"]")),
-        }
+    let server = Server::start(|_, before| match before.len() {
+        0 => Answer::json(503, "{}"),
+        1 => Answer::new(429),
+        2 => Answer::reset(),
+        3 => Answer::json(200, r#"["cut short"]"#).break_after(5),
+        4 => Answer::hang(),
+        _ => Answer::json(200, r#"["a"]"#),
     })
     .await;
-    assert_eq!(subjects(settings(url)).await.unwrap(), ["a"]);
-    assert_eq!(*tries.lock(), 6);
+    assert_eq!(subjects(settings(&server.endpoint)).await.unwrap(), ["a"]);
+    assert_eq!(server.seen().len(), 6);
 }
 
 #[tokio::test]
 async fn what_lasts_is_not() {
     for status in [400, 401, 403, 404, 301] {
-        let (url, asked) = serve(move |_| Some(http(status, r#"{"error_code":40301,"message":"no"}"#))).await;
-        let error = subjects(settings(url.clone())).await.unwrap_err();
-        assert_eq!(error.to_string(), format!("GET {url}subjects: {status} (40301): no"));
+        let refusal = Answer::json(status, r#"{"error_code":40301,"message":"no"}"#);
+        let server = Server::start(move |_, _| refusal.clone()).await;
+        let error = subjects(settings(&server.endpoint)).await.unwrap_err();
+        assert_eq!(error.to_string(), format!("GET {}/subjects: {status} (40301): no", server.endpoint));
         assert_eq!(error.is_denied(), matches!(status, 401 | 403));
-        assert_eq!(asked.lock().len(), 1);
+        assert_eq!(server.seen().len(), 1);
     }
-    let (url, _) = serve(|_| Some(http(200, "<html>"))).await;
-    assert!(matches!(subjects(settings(url)).await, Err(RegistryError::Answer { .. })));
+    let server = Server::start(|_, _| Answer::new(200).body("<html>")).await;
+    assert!(matches!(subjects(settings(&server.endpoint)).await, Err(RegistryError::Answer { .. })));
 }
 
 #[tokio::test]
 async fn patience_ends() {
-    let mut short = settings(Url::parse("http://127.0.0.1:1").unwrap());
+    let mut short = settings("http://127.0.0.1:1");
     short.retry_for = Duration::from_millis(100);
     let error = subjects(short).await.unwrap_err();
     assert!(matches!(error, RegistryError::Unreachable { .. }), "{error}");
@@ -109,30 +58,23 @@ async fn patience_ends() {
 
 #[tokio::test]
 async fn too_much_is_refused() {
-    let (url, _) = serve(|_| {
-        let mut answer =
-            format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", MAX_ANSWER_BYTES + 1).into_bytes();
-        answer.resize(answer.len() + MAX_ANSWER_BYTES + 1, b' ');
-        Some(answer)
-    })
-    .await;
-    let patient = RegistrySettings { request_timeout: Duration::from_secs(20), ..settings(url) };
+    let server = Server::start(|_, _| Answer::new(200).body(vec![b' '; MAX_ANSWER_BYTES + 1])).await;
+    let patient = RegistrySettings { request_timeout: Duration::from_secs(20), ..settings(&server.endpoint) };
     assert!(matches!(subjects(patient).await, Err(RegistryError::TooLarge { .. })));
 }
 
 #[tokio::test]
 async fn logins_are_sent_and_never_shown() {
-    let (url, asked) = serve(|_| Some(http(200, "[]"))).await;
+    let server = Server::start(|_, _| Answer::json(200, "[]")).await;
     let basic = RegistryLogin::Basic { user: "ann".to_owned(), password: Secret::new("hush") };
     let bearer = RegistryLogin::Bearer(Secret::new("hush-token"));
     for (login, sent) in [(basic, "Basic YW5uOmh1c2g="), (bearer, "Bearer hush-token")] {
-        let settings = RegistrySettings { login: Some(login), ..settings(url.clone()) };
+        let settings = RegistrySettings { login: Some(login), ..settings(&server.endpoint) };
         let registry = SchemaRegistry::new(settings).unwrap();
         let shown = format!("{registry:?}");
         assert!(!shown.contains("hush") && !shown.contains("YW5uOmh1c2g"), "{shown}");
         let _: Vec<String> = registry.get(&["subjects"], "").await.unwrap();
-        let head = asked.lock().pop().unwrap();
-        assert!(head.lines().any(|l| l.eq_ignore_ascii_case(&format!("authorization: {sent}"))), "{head}");
+        assert_eq!(server.seen().pop().unwrap().header("authorization"), Some(sent));
     }
 }
 
@@ -158,21 +100,19 @@ fn where_a_login_would_leak_is_refused() {
 
 #[tokio::test]
 async fn names_stay_names_in_the_path() {
-    let (url, asked) = serve(|_| Some(http(200, "[]"))).await;
-    let base = url.join("/a/b/").unwrap();
-    let registry = SchemaRegistry::new(settings(base)).unwrap();
+    let server = Server::start(|_, _| Answer::json(200, "[]")).await;
+    let registry = SchemaRegistry::new(settings(&format!("{}/a/b/", server.endpoint))).unwrap();
     for (name, path) in [(":.ctx:a/b c?", "%3A.ctx%3Aa%2Fb%20c%3F"), ("..", "%2E%2E"), ("ö.x", "%C3%B6.x")] {
         let _: Vec<i32> = registry.get(&["subjects", name, "versions"], "deleted=true").await.unwrap();
-        let head = asked.lock().pop().unwrap();
-        let expected = format!("GET /a/b/subjects/{path}/versions?deleted=true HTTP/1.1");
-        assert_eq!(head.lines().next(), Some(expected.as_str()));
+        let request = server.seen().pop().unwrap();
+        assert_eq!(request.method, "GET");
+        assert_eq!(request.path, format!("/a/b/subjects/{path}/versions?deleted=true"));
     }
 }
 
 /// As Confluent's answers: deleted subjects and versions, data contracts, settings of subjects.
-fn whole(head: &str) -> Option<Vec<u8>> {
-    let path = head.split(' ').nth(1).unwrap_or_default();
-    let body = match path {
+fn whole(request: &Request) -> Answer {
+    let body = match request.path.as_str() {
         "/subjects" => r#"["b","a"]"#,
         "/subjects?deleted=true" => r#"["b","a","gone"]"#,
         "/config" => r#"{"compatibilityLevel":"FULL","normalize":true,"alias":null}"#,
@@ -188,19 +128,20 @@ fn whole(head: &str) -> Option<Vec<u8>> {
         "/config/a?defaultToGlobal=false" => r#"{"compatibilityLevel":"NONE"}"#,
         "/mode/a?defaultToGlobal=false" => r#"{"mode":"IMPORT"}"#,
         "/subjects/b/versions" | "/subjects/b/versions?deleted=true" => {
-            return Some(http(403, r#"{"error_code":40301,"message":"not yours"}"#));
+            return Answer::json(403, r#"{"error_code":40301,"message":"not yours"}"#);
         }
         "/subjects/gone/versions?deleted=true" => "[1,3]",
         "/subjects/gone/versions/1?deleted=true" => r#"{"id":8,"schema":"\"long\""}"#,
-        _ => return Some(http(404, r#"{"error_code":40408,"message":"not configured"}"#)),
+        _ => return Answer::json(404, r#"{"error_code":40408,"message":"not configured"}"#),
     };
-    Some(http(200, body))
+    Answer::json(200, body)
 }
 
 #[tokio::test]
 async fn all_of_a_registry_is_read() {
-    let (url, _) = serve(whole).await;
-    let (state, missing) = read_schemas(&SchemaRegistry::new(settings(url)).unwrap()).await;
+    let server = Server::start(|request, _| whole(request)).await;
+    let registry = SchemaRegistry::new(settings(&server.endpoint)).unwrap();
+    let (state, missing) = read_schemas(&registry).await;
     let state = state.unwrap();
     let config = state.config.unwrap();
     assert_eq!(
@@ -233,9 +174,12 @@ async fn all_of_a_registry_is_read() {
 
 #[tokio::test]
 async fn half_of_a_registry_is_none() {
-    let (url, _) =
-        serve(|head| if head.contains("/versions/2") { Some(http(500, "")) } else { whole(head) }).await;
-    let mut short = settings(url);
+    let server = Server::start(|request, _| match request.path.contains("/versions/2") {
+        true => Answer::new(500),
+        false => whole(request),
+    })
+    .await;
+    let mut short = settings(&server.endpoint);
     short.retry_for = Duration::from_millis(20);
     let (state, missing) = read_schemas(&SchemaRegistry::new(short).unwrap()).await;
     assert!(state.is_none());
@@ -247,12 +191,12 @@ async fn half_of_a_registry_is_none() {
 #[tokio::test]
 async fn authorities_are_read_again_when_their_file_changes() {
     let (old, new) = (Authority::new(), Authority::new());
-    let (url, _) = serve(|_| Some(http(200, "[]"))).await;
-    let front = Front::start(url.as_str().split('/').nth(2).unwrap(), &old, None).await;
+    let server = Server::start(|_, _| Answer::json(200, "[]")).await;
+    let front = Front::start(server.address(), &old, None).await;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("ca.pem");
     replace(&file, &old.file("ca.pem"));
-    let mut settings = settings(Url::parse(&format!("https://{}", front.address)).unwrap());
+    let mut settings = settings(&format!("https://{}", front.address));
     settings.tls.ca = Some(file.clone());
     let registry = SchemaRegistry::new(settings).unwrap();
     let ask = async || registry.get::<Vec<String>>(&["subjects"], "").await;

@@ -43,7 +43,7 @@ pub(crate) fn keys_of(store: &SharedStore, ring: KeyRing) -> DataKeys {
 }
 
 pub(crate) async fn write(keys: &DataKeys) -> varve_keys::Result<DataKey> {
-    keys.for_write(CLUSTER, TOPIC, &url("ring:1"), KeyPeriod::Month, NOW_MS).await.map(|(key, _)| key)
+    keys.for_write_until(CLUSTER, TOPIC, &url("ring:1"), KeyPeriod::Month, NOW_MS).await.map(|(key, ..)| key)
 }
 
 pub(crate) async fn read(keys: &DataKeys, id: Id) -> varve_keys::Result<DataKey> {

@@ -1,12 +1,11 @@
 //! Tokens by an external account, from a server that does as it is told.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use varve_store::{Kind, SharedStore, open};
 
-use super::script::{Answer, Server};
 use super::{SECRET, error_json, key, object, settings};
+use varve_script::{Answer, Server};
 
 /// A store whose token comes from `token`, by an external account.
 async fn federated(
@@ -31,11 +30,11 @@ async fn federated(
 #[tokio::test]
 async fn tokens_are_fetched_and_sent() {
     let folder = tempfile::tempdir().unwrap();
-    let server = Server::start(|_| object(b"hello")).await;
-    let tries = AtomicUsize::new(0);
-    let token = Server::start(move |_| match tries.fetch_add(1, Ordering::Relaxed) {
+    let server = Server::start(|_, _| object(b"hello")).await;
+    let token = Server::start(|_, before| match before.len() {
         0 => Answer::new(503),
-        _ => Answer::new(200).header("content-type", "application/json").body(
+        _ => Answer::json(
+            200,
             r#"{"access_token":"T0KEN","issued_token_type":"x","token_type":"Bearer","expires_in":3600}"#,
         ),
     })
@@ -52,12 +51,12 @@ async fn tokens_are_fetched_and_sent() {
 #[tokio::test]
 async fn a_token_that_was_refused_is_asked_for_again_later() {
     let folder = tempfile::tempdir().unwrap();
-    let server = Server::start(|_| object(b"hello")).await;
-    let tries = AtomicUsize::new(0);
-    let token = Server::start(move |_| match tries.fetch_add(1, Ordering::Relaxed) {
+    let server = Server::start(|_, _| object(b"hello")).await;
+    let token = Server::start(|_, before| match before.len() {
         0 => Answer::new(400).body(r#"{"error":"invalid_grant"}"#),
         1 => Answer::hang(),
-        _ => Answer::new(200).header("content-type", "application/json").body(
+        _ => Answer::json(
+            200,
             r#"{"access_token":"T0KEN","issued_token_type":"x","token_type":"Bearer","expires_in":3600}"#,
         ),
     })
@@ -73,8 +72,8 @@ async fn a_token_that_was_refused_is_asked_for_again_later() {
 #[tokio::test]
 async fn a_token_that_is_refused_is_final() {
     let folder = tempfile::tempdir().unwrap();
-    let server = Server::start(|_| object(b"hello")).await;
-    let token = Server::start(|_| Answer::new(400).body(r#"{"error":"invalid_grant"}"#)).await;
+    let server = Server::start(|_, _| object(b"hello")).await;
+    let token = Server::start(|_, _| Answer::new(400).body(r#"{"error":"invalid_grant"}"#)).await;
     let store = federated(&folder, &server, &token).await.unwrap();
     let error = store.head(&key()).await.unwrap_err();
     let text = format!("{error} {error:?} {store:?}");
@@ -86,12 +85,12 @@ async fn a_token_that_is_refused_is_final() {
 #[tokio::test]
 async fn an_expired_token_is_denied_and_not_told() {
     let folder = tempfile::tempdir().unwrap();
-    let server = Server::start(|_| error_json(401, "authError")).await;
-    let token = Server::start(|_| {
+    let server = Server::start(|_, _| error_json(401, "authError")).await;
+    let token = Server::start(|_, _| {
         let body = format!(
             r#"{{"access_token":"{SECRET}","issued_token_type":"x","token_type":"Bearer","expires_in":3600}}"#
         );
-        Answer::new(200).header("content-type", "application/json").body(body)
+        Answer::json(200, body)
     })
     .await;
     let store = federated(&folder, &server, &token).await.unwrap();

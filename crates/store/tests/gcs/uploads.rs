@@ -9,10 +9,10 @@ use futures::future::{join_all, try_join_all};
 use parking_lot::Mutex;
 use varve_store::{Kind, PutOptions, Upload};
 
-use super::script::{Answer, Request, Server};
 use super::{
     SECRET, bytes_of, crc32c, error_json, id_of, if_absent, key, methods, object, object_json, store_at,
 };
+use varve_script::{Answer, Request, Server};
 
 const QUANTUM: usize = 256 << 10;
 
@@ -72,7 +72,7 @@ async fn session_server(
 ) -> (Server, Arc<Mutex<Session>>) {
     let session = Arc::new(Mutex::new(Session::default()));
     let shared = Arc::clone(&session);
-    let server = Server::start(move |request| {
+    let server = Server::start(move |request, _| {
         let mut session = shared.lock();
         first(request, &mut session).unwrap_or_else(|| session.serve(request))
     })
@@ -195,7 +195,7 @@ async fn a_session_that_is_gone_may_have_ended_by_our_success() {
 
 #[tokio::test]
 async fn an_upload_refused_when_it_begins_is_told_at_its_end() {
-    let server = Server::start(|_| error_json(412, "conditionNotMet")).await;
+    let server = Server::start(|_, _| error_json(412, "conditionNotMet")).await;
     let upload = begin(&server, &if_absent()).await;
     for number in [2, 1] {
         upload.put_part(number, part(number)).await.unwrap();
@@ -297,9 +297,9 @@ async fn a_part_that_is_dropped_leaves_nothing_twice() {
 /// The address of an upload is used on the store's endpoint, whatever host it names.
 #[tokio::test]
 async fn an_upload_stays_on_the_endpoint() {
-    let elsewhere = Server::start(|_| object(b"hello")).await;
+    let elsewhere = Server::start(|_, _| object(b"hello")).await;
     let target = format!("{}/upload/s?upload_id=1", elsewhere.endpoint);
-    let server = Server::start(move |request| match request.method.as_str() {
+    let server = Server::start(move |request, _| match request.method.as_str() {
         "POST" => Answer::new(200).header("location", &target),
         _ => object(b"hello"),
     })

@@ -5,8 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tempfile::TempDir;
 use tokio::time::advance;
-use tracing::span::{Attributes, Id, Record};
-use tracing::{Event, Level, Metadata, Subscriber};
+use varve_script::Warnings;
 
 use super::*;
 
@@ -53,24 +52,6 @@ fn plain(text: &'static str) -> impl Fn(&TempDir) {
     move |folder| fs::write(folder.path().join("ca"), text).unwrap()
 }
 
-struct Warnings(Arc<AtomicUsize>);
-
-impl Subscriber for Warnings {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        *metadata.level() == Level::WARN
-    }
-    fn new_span(&self, _: &Attributes<'_>) -> Id {
-        Id::from_u64(1)
-    }
-    fn record(&self, _: &Id, _: &Record<'_>) {}
-    fn record_follows_from(&self, _: &Id, _: &Id) {}
-    fn event(&self, _: &Event<'_>) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-    }
-    fn enter(&self, _: &Id) {}
-    fn exit(&self, _: &Id) {}
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_file_that_was_written_is_read_again_and_not_before_its_time() {
     let fixture = Fixture::new(plain("one"));
@@ -114,24 +95,23 @@ async fn a_file_behind_a_link_that_was_swapped_is_read() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_bad_or_gone_changes_nothing_is_told_once_and_can_be_mended() {
-    let count = Arc::new(AtomicUsize::new(0));
-    let warnings = || count.load(Ordering::Relaxed);
-    let _guard = tracing::subscriber::set_default(Warnings(Arc::clone(&count)));
+    let warnings = Warnings::default();
+    let _guard = tracing::subscriber::set_default(warnings.clone());
     let fixture = Fixture::new(plain("one"));
     fixture.write("bad");
     for _ in 0..3 {
-        assert_eq!((fixture.next_look().await, warnings()), ("one".to_owned(), 1));
+        assert_eq!((fixture.next_look().await, warnings.count()), ("one".to_owned(), 1));
     }
     assert_eq!(fixture.reads(), 4, "each look tries again");
     fs::remove_file(fixture.folder.path().join("ca")).unwrap();
     for _ in 0..3 {
-        assert_eq!((fixture.next_look().await, warnings()), ("one".to_owned(), 2));
+        assert_eq!((fixture.next_look().await, warnings.count()), ("one".to_owned(), 2));
     }
     fixture.write("two");
-    assert_eq!((fixture.next_look().await, warnings()), ("two".to_owned(), 2));
+    assert_eq!((fixture.next_look().await, warnings.count()), ("two".to_owned(), 2));
     fixture.write("bad");
     assert_eq!(
-        (fixture.next_look().await, warnings()),
+        (fixture.next_look().await, warnings.count()),
         ("two".to_owned(), 3),
         "what comes again is told again"
     );

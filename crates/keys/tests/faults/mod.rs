@@ -3,15 +3,13 @@
 #![allow(dead_code, reason = "each test target uses a part of this module")]
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use varve_keys::{Error, KeyServices, KeyUrl, Kind, Service, Wrapped};
 
-use super::{Answer, Request, Server};
+use varve_script::{Answer, Request, Server};
 
 /// What is wrapped, and looked for in every text that is not to hold it.
 pub(crate) const SECRET: [u8; 32] = *b"canary-key-0123456789-0123456789";
@@ -59,38 +57,37 @@ pub(crate) struct Suite {
     pub(crate) services: fn(&Server, &[(&str, &str)]) -> KeyServices,
 }
 
-/// A server, what asks it, the key to ask for, and how many requests for keys there were.
+/// A server, what asks it, and the key to ask for.
 pub(crate) struct Asked {
     pub(crate) server: Server,
     pub(crate) services: KeyServices,
     pub(crate) key: KeyUrl,
-    count: Arc<AtomicUsize>,
+    is_for_key: fn(&Request) -> bool,
 }
 
 impl Asked {
+    /// How many requests for keys there were.
     pub(crate) fn times(&self) -> usize {
-        self.count.load(Ordering::Relaxed)
+        self.server.seen().iter().filter(|request| (self.is_for_key)(request)).count()
     }
 }
 
 impl Suite {
     /// The first answers to requests for keys are these; then the server is good.
     pub(crate) async fn start(&self, first: &[Answer], settings: &[(&str, &str)]) -> Asked {
-        let count = Arc::new(AtomicUsize::new(0));
-        let (good, is_for_key, counted) = (self.good, self.is_for_key, Arc::clone(&count));
-        let first = first.to_vec();
-        let script = move |request: &Request, _| {
+        let (good, is_for_key, first) = (self.good, self.is_for_key, first.to_vec());
+        let server = Server::start(move |request, before| {
             if !is_for_key(request) {
                 return good(request);
             }
-            let at = counted.fetch_add(1, Ordering::Relaxed);
+            let at = before.iter().filter(|request| is_for_key(request)).count();
             first.get(at).cloned().unwrap_or_else(|| good(request))
-        };
-        let server = Server::start(script).await;
+        })
+        .await;
         let services = (self.services)(&server, settings);
         let key = (self.key)(&server);
         services.trust(&key);
-        Asked { server, services, key, count }
+        Asked { server, services, key, is_for_key }
     }
 
     /// What a good server wrapped, to be unwrapped by the one that is `asked`.
@@ -139,7 +136,7 @@ impl Suite {
     }
 
     async fn what_may_pass_is_repeated(&self) {
-        let broken = Answer::json(200, &serde_json::json!({"x": "y".repeat(100)})).break_after(20);
+        let broken = Answer::json(200, serde_json::json!({"x": "y".repeat(100)})).break_after(20);
         for fault in [Answer::new(429), Answer::new(500), Answer::new(503), Answer::reset(), broken] {
             for outcome in self.try_both(std::slice::from_ref(&fault), &[]).await {
                 assert_eq!(outcome, (Ok(()), 2));

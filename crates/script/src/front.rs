@@ -1,8 +1,5 @@
 //! TLS before a plain server, for tests of whoever connects: what it shows is replaced under its clients.
 
-#![allow(dead_code, reason = "each test target uses a part of this module")]
-#![allow(clippy::unwrap_used, reason = "a failure here fails the test")]
-
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -19,12 +16,13 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 /// An authority (`ca.pem`), and what it has certified: a server at 127.0.0.1 and a client (`server.pem`, `client.key` …).
-pub(crate) struct Authority {
+pub struct Authority {
     folder: TempDir,
 }
 
+#[allow(clippy::new_without_default, reason = "each is another one")]
 impl Authority {
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let openssl = |args: &str| {
             let output = Command::new("openssl").current_dir(&folder).args(args.split(' ')).output().unwrap();
@@ -41,7 +39,7 @@ impl Authority {
         Self { folder }
     }
 
-    pub(crate) fn file(&self, name: &str) -> PathBuf {
+    pub fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
@@ -68,9 +66,9 @@ impl Authority {
     }
 }
 
-pub(crate) struct Front {
+pub struct Front {
     /// `127.0.0.1:port`.
-    pub(crate) address: String,
+    pub address: String,
     shown: Arc<Mutex<Shown>>,
 }
 
@@ -81,7 +79,7 @@ struct Shown {
 
 impl Front {
     /// `behind`: host and port of the plain server.
-    pub(crate) async fn start(behind: &str, server: &Authority, clients: Option<&Authority>) -> Self {
+    pub async fn start(behind: &str, server: &Authority, clients: Option<&Authority>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let (config, connections) = (server.server(clients), JoinSet::new());
@@ -103,7 +101,7 @@ impl Front {
     }
 
     /// From now on; who is connected has to connect again.
-    pub(crate) fn show(&self, server: &Authority, clients: Option<&Authority>) {
+    pub fn show(&self, server: &Authority, clients: Option<&Authority>) {
         let mut shown = self.shown.lock();
         shown.config = server.server(clients);
         shown.connections = JoinSet::new();
@@ -111,14 +109,14 @@ impl Front {
 }
 
 /// Puts a file in another's place.
-pub(crate) fn replace(file: &Path, by: &Path) {
+pub fn replace(file: &Path, by: &Path) {
     let new = file.with_extension("new");
     std::fs::copy(by, &new).unwrap();
     std::fs::rename(new, file).unwrap();
 }
 
-/// When files are looked at again.
-pub(crate) async fn next_look() {
+/// When files are looked at again: after `LOOK_EVERY` of `varve-tls`.
+pub async fn next_look() {
     tokio::time::pause();
     tokio::time::advance(Duration::from_secs(11)).await;
     tokio::time::resume();
