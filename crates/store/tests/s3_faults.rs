@@ -302,14 +302,14 @@ async fn a_batch_tells_each_keys_outcome() {
 #[tokio::test]
 async fn a_listing_in_another_order_is_refused() {
     let listed = |names: &[&str]| {
-        let entry = |name: &&str| format!("<Contents><Key>{name}</Key><Size>1</Size></Contents>");
+        let entry = |name: &&str| format!("<Contents><Key>some/prefix/{name}</Key><Size>1</Size></Contents>");
         let entries: String = names.iter().map(entry).collect();
         format!("<ListBucketResult><IsTruncated>false</IsTruncated>{entries}</ListBucketResult>")
     };
     let list = async |names: &[&str], after: Option<&Key>| {
         let body = listed(names);
-        let server = Server::start(move |_| Answer::new(200).body(body.clone())).await;
-        store(&server).await.list("", after, 10).await
+        let server = Server::start(move |_, _| Answer::new(200).body(body.clone())).await;
+        store_at(&server.endpoint, &[]).await.list("", after, 10).await
     };
     let after = Key::new("b").unwrap();
     assert_eq!(list(&["a", "b", "c"], None).await.unwrap().objects.len(), 3);
