@@ -13,6 +13,8 @@ use crate::failure::{Failure, Passing, chain, meaning_of_status};
 pub(super) const SOURCE_REPLACED: &str = "SourceConditionNotMet";
 /// Blocks that a commit names are not there (any more).
 pub(super) const NO_SUCH_BLOCKS: &str = "InvalidBlockList";
+const BY_LEGAL_HOLD: &str = "BlobImmutableDueToLegalHold";
+const BY_POLICY: &str = "BlobImmutableDueToPolicy";
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-ms-request-id");
 const MESSAGE_CHARS: usize = 500;
@@ -120,7 +122,8 @@ fn meaning(status: u16, code: &str) -> (Kind, Passing, bool) {
         | "AuthorizationResourceTypeMismatch"
         | "AuthorizationServiceMismatch"
         | "AuthorizationSourceIPMismatch"
-        | "BlobImmutableDueToPolicy"
+        | BY_LEGAL_HOLD
+        | BY_POLICY
         | "InsufficientAccountPermissions"
         | "InvalidAuthenticationInfo"
         | "LeaseIdMissing"
@@ -134,6 +137,12 @@ fn meaning(status: u16, code: &str) -> (Kind, Passing, bool) {
         "MemoryExtentStoreAtSizeLimit" | "AccountCapacityExceeded" => (Kind::NoSpace, Never, false),
         _ => meaning_of_status(status),
     }
+}
+
+/// Of a request that creates what is not there: a policy or a hold refuses it only where something is.
+pub(super) fn of_create(failure: Failure) -> Failure {
+    let is_there = [BY_LEGAL_HOLD, BY_POLICY].contains(&failure.code.as_str());
+    if is_there { Failure { kind: Kind::AlreadyExists, ..failure } } else { failure }
 }
 
 #[cfg(test)]
@@ -154,7 +163,8 @@ mod tests {
             (400, "InvalidHeaderValue", Kind::Invalid, Passing::Never),
             (400, "InvalidBlockList", Kind::Invalid, Passing::Never),
             (403, "AuthenticationFailed", Kind::Denied, Passing::Never),
-            (409, "BlobImmutableDueToPolicy", Kind::Denied, Passing::Never),
+            (409, BY_POLICY, Kind::Denied, Passing::Never),
+            (409, BY_LEGAL_HOLD, Kind::Denied, Passing::Never),
             (412, "LeaseIdMissing", Kind::Denied, Passing::Never),
             (404, "BlobNotFound", Kind::NotFound, Passing::Never),
             (404, "", Kind::NotFound, Passing::Never),

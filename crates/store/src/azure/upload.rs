@@ -110,6 +110,7 @@ impl AzureUpload {
         loop {
             let failure = match course.attempt(list_bytes, &request).await {
                 Ok(meta) => return Ok(meta),
+                Err(failure) if if_absent => failure::of_create(failure),
                 Err(failure) => failure,
             };
             in_doubt |= failure.ambiguous;

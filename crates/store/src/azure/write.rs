@@ -6,7 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 
-use super::{Inner, text};
+use super::{Inner, failure, text};
 use crate::contract::{Create, ObjectMeta, PutOptions, Result};
 use crate::create::{Signed, create_once, new_id};
 use crate::error::Kind;
@@ -73,6 +73,7 @@ impl Inner {
         if options.create == Create::Overwrite {
             return self.retry.run(&at, size_bytes, request).await;
         }
+        let request = || async { request().await.map_err(failure::of_create) };
         create_once(self, key, &id, &at, size_bytes, request).await
     }
 }

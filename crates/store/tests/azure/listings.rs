@@ -1,5 +1,8 @@
 //! Listings of objects and of versions.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use bytes::Bytes;
 use varve_script::{Answer, Request, Server};
 use varve_store::{GetRange, Key, Kind, PutOptions};
@@ -152,4 +155,34 @@ async fn versions_are_told_where_an_account_keeps_them() {
     let meta = store.put(&key(), Bytes::from_static(b"x"), &PutOptions::default()).await.unwrap();
     assert_eq!(meta.version.as_deref(), Some("1"));
     assert!(store.versions().await.unwrap().is_some());
+}
+
+/// Azure gives ids to what was written since versions are kept alone.
+#[tokio::test]
+async fn blobs_of_before_versions_were_kept_are_versions() {
+    let replaced = Arc::new(AtomicBool::new(false));
+    let is_replaced = replaced.clone();
+    let server =
+        Server::start(move |request, _| match (request.method.as_str(), query(request, "maxresults")) {
+            ("GET", None) if is_replaced.load(Ordering::Relaxed) => {
+                Answer::new(200).header("etag", "\"v2\"").header("x-ms-version-id", "2").body("other")
+            }
+            ("GET", None) => Answer::new(200).header("etag", "\"v1\"").body("hello"),
+            ("GET", Some(entries)) if entries == "1" => listing(&[("a", None)], "m"),
+            _ => listing(&[("a", None), ("b", Some(("3", true)))], ""),
+        })
+        .await;
+    let store = store_at(&server.endpoint, &[]).await;
+    let versions = store.versions().await.unwrap().expect("a blob behind the first has an id");
+    let page = versions.list("", None, 10).await.unwrap();
+    let keys: Vec<_> = page.keys.iter().map(|k| (k.key.as_str(), k.is_hidden(), k.count)).collect();
+    assert_eq!(keys, [("a", false, 1), ("b", false, 1)]);
+    let (a, before) = (&page.keys[0].key, page.keys[0].current().unwrap().id.as_str());
+    let got = versions.get(a, before, GetRange::Full).await.unwrap();
+    assert!(query(server.seen().last().unwrap(), "versionid").is_none());
+    assert_eq!(got.bytes().await.unwrap(), "hello");
+    // It is another now: what was there before has an id of its own since.
+    replaced.store(true, Ordering::Relaxed);
+    let error = versions.get(a, before, GetRange::Full).await.unwrap_err();
+    assert!(error.kind == Kind::NotFound && error.detail.contains("replaced"), "{error}");
 }

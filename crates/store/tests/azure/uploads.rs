@@ -43,11 +43,22 @@ async fn a_lost_answer_to_a_create_is_asked_for() {
 
 #[tokio::test]
 async fn a_create_that_is_refused_outright_is_not_asked_for() {
-    let server = Server::start(|_, _| failed(409, "BlobAlreadyExists")).await;
-    let store = store_at(&server.endpoint, &[]).await;
-    let outcome = store.put(&key(), Bytes::from_static(b"hello"), &if_absent()).await;
-    assert_eq!(outcome.unwrap_err().kind, Kind::AlreadyExists);
-    assert_eq!(methods(&server), ["PUT"]);
+    // A policy may be looked at before the condition is.
+    for code in ["BlobAlreadyExists", "BlobImmutableDueToPolicy", "BlobImmutableDueToLegalHold"] {
+        let server = Server::start(move |request, _| match method_of(request).as_str() {
+            "PUT block" => created(),
+            _ => failed(409, code),
+        })
+        .await;
+        let store = store_at(&server.endpoint, &[]).await;
+        let error = store.put(&key(), Bytes::from_static(b"hello"), &if_absent()).await.unwrap_err();
+        assert_eq!(error.kind, Kind::AlreadyExists, "{error}");
+        let error = one_block(&store, &if_absent()).await.complete().await.unwrap_err();
+        assert_eq!(error.kind, Kind::AlreadyExists, "{error}");
+        assert_eq!(methods(&server), ["PUT", "PUT block", "PUT blocklist"]);
+        let error = store.put(&key(), Bytes::from_static(b"x"), &PutOptions::default()).await.unwrap_err();
+        assert_eq!(error.kind == Kind::Denied, code != "BlobAlreadyExists", "{error}");
+    }
 }
 
 async fn one_block(store: &SharedStore, options: &PutOptions) -> Arc<dyn Upload> {
