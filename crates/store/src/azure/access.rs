@@ -16,6 +16,7 @@ use azure_identity::{
     UserAssignedId, WorkloadIdentityCredential, WorkloadIdentityCredentialOptions,
 };
 use tokio::sync::Mutex;
+use tokio::time::timeout;
 
 use super::config::{Access as Configured, Config, Identity, TokenSource, parse_sas};
 use super::signing::AccountKey;
@@ -26,6 +27,8 @@ use crate::settings::{Secret, invalid};
 const SCOPE: &str = "https://storage.azure.com/.default";
 /// A token that ends sooner is not used any more.
 const TOKEN_MARGIN: Duration = Duration::from_secs(300);
+/// An identity that is not there may only be silent, and another one behind it good.
+const PATIENCE: Duration = Duration::from_secs(5);
 const SAS_FILE_AGE: Duration = Duration::from_secs(60);
 /// A store that copies reads the source for no longer.
 const SOURCE_VALID: Duration = Duration::from_secs(24 * 3600);
@@ -247,7 +250,14 @@ impl TokenCredential for Chain {
         }
         let mut flaws = Vec::new();
         for (at, link) in self.links.iter().enumerate() {
-            match link.get_token(scopes, options.clone()).await {
+            let asked = link.get_token(scopes, options.clone());
+            let answer = match self.links.get(at + 1) {
+                None => asked.await,
+                Some(_) => {
+                    timeout(PATIENCE, asked).await.unwrap_or_else(|_| Err(no_credentials("no answer")))
+                }
+            };
+            match answer {
                 Ok(token) => {
                     let _ = self.answered.set(at);
                     return Ok(token);
@@ -259,5 +269,41 @@ impl TokenCredential for Chain {
             "neither az.account.key nor az.sas.token is given, and no identity answers: {}",
             flaws.join("; ")
         )))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug)]
+    enum Link {
+        Silent,
+        Good,
+    }
+
+    #[async_trait]
+    impl TokenCredential for Link {
+        async fn get_token(
+            &self,
+            _: &[&str],
+            _: Option<TokenRequestOptions<'_>>,
+        ) -> azure_core::Result<AccessToken> {
+            match self {
+                Self::Silent => std::future::pending().await,
+                Self::Good => Ok(AccessToken::new("token", OffsetDateTime::now_utc())),
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_identity_that_is_silent_keeps_none_behind_it_back() {
+        let chain =
+            Chain { links: vec![Arc::new(Link::Silent), Arc::new(Link::Good)], answered: OnceLock::new() };
+        let answer = timeout(2 * PATIENCE, chain.get_token(&[SCOPE], None)).await;
+        assert_eq!(answer.unwrap().unwrap().token.secret(), "token");
+        // From then on it is asked alone.
+        let answer = timeout(PATIENCE / 2, chain.get_token(&[SCOPE], None)).await;
+        assert!(answer.unwrap().is_ok());
     }
 }
