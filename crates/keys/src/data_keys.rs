@@ -16,6 +16,7 @@
 
 mod change;
 mod records;
+mod versions;
 
 use std::collections::HashMap;
 use std::fmt;

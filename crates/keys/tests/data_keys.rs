@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use records::{
     CLUSTER, NOW_MS, PERIOD, TOPIC, faulty, get, keys, keys_of, listed, memory, name, put, read, record,
     record_1, ring, rule, url, versions, write,
@@ -17,7 +18,7 @@ use varve_format::{
     key_record_name, tombstone_name,
 };
 use varve_keys::{DataKeys, KeyPeriod, KeyServices, Kind, Rewrapped, Trusted};
-use varve_store::{Fault, Key, MemoryStore, Operation, SharedStore, When};
+use varve_store::{Fault, GetRange, Key, MemoryStore, Operation, SharedStore, When};
 
 #[tokio::test]
 async fn racing_writers_come_to_one_key() {
@@ -374,7 +375,87 @@ async fn an_older_version_that_may_be_the_true_one_stays() {
     put(&store, &name(id).record(), wrapped.unwrap().encode().unwrap()).await;
     let kept = keys(&store, "2").rewrap(&name(id), &url("ring:2"), false).await.unwrap_err();
     assert!(kept.to_string().contains("another data key"), "{kept}");
-    assert_eq!(versions(&store).await.len(), 3, "the true one, the stranger's, and that wrapped anew");
+    assert_eq!(versions(&store).await.len(), 2, "the true one, and the stranger's wrapped anew");
+}
+
+/// The ids of the data keys that versions of a name hold, `None` of a delete marker.
+async fn held(store: &SharedStore, name: &str) -> Vec<Option<Id>> {
+    let (versions, key) = (store.versions().await.unwrap().unwrap(), Key::new(name).unwrap());
+    let page = versions.list(name, None, 1).await.unwrap();
+    let mut held = Vec::new();
+    for version in page.keys.into_iter().filter(|found| found.key == key).flat_map(|found| found.versions) {
+        if version.delete_marker {
+            held.push(None);
+            continue;
+        }
+        let got = versions.get(&key, &version.id, GetRange::Full).await.unwrap();
+        held.push(Some(KeyRecord::decode(&got.bytes().await.unwrap()).unwrap().id));
+    }
+    held
+}
+
+#[tokio::test]
+async fn a_name_of_version_1_keeps_the_versions_of_other_keys() {
+    let by_1 = ring("1", &["1"]);
+    let (lost, next) = (record_1(&by_1, 5), record_1(&by_1, 6));
+    let of_1 = KeyRecordName { id: None, ..name(next.id) };
+    // The first key's record was deleted by mistake, or overwritten; a second key was made.
+    for deleted in [true, false] {
+        let store: SharedStore = Arc::new(MemoryStore::versioned());
+        let (old_name, second) = (of_1.record(), keys(&store, "2"));
+        put(&store, &old_name, lost.encode().unwrap()).await;
+        if deleted {
+            varve_store::delete(&*store, &Key::new(&*old_name).unwrap()).await.unwrap();
+        }
+        put(&store, &old_name, next.encode().unwrap()).await;
+        put(&store, &old_name, next.encode().unwrap()).await;
+        let kept = second.rewrap(&of_1, &url("ring:2"), false).await.unwrap_err();
+        assert!(kept.to_string().contains(&format!("another data key, {}", lost.id)), "{kept}");
+        assert_eq!(held(&store, &old_name).await, [Some(lost.id), None], "hidden, as before");
+        assert_eq!(*read(&keys_of(&store, ring("2", &["2"])), next.id).await.unwrap().secret(), [6; 32]);
+
+        // The first one is restored after all, and wrapped anew too.
+        put(&store, &old_name, lost.encode().unwrap()).await;
+        assert_eq!(second.rewrap(&of_1, &url("ring:2"), false).await.unwrap(), Rewrapped::Done);
+        assert_eq!(held(&store, &old_name).await, []);
+        assert_eq!(*read(&keys_of(&store, ring("2", &["2"])), lost.id).await.unwrap().secret(), [5; 32]);
+    }
+}
+
+#[tokio::test]
+async fn a_name_of_version_1_keeps_what_may_be_the_true_record() {
+    let store: SharedStore = Arc::new(MemoryStore::versioned());
+    let by_1 = ring("1", &["1"]);
+    let old = record_1(&by_1, 5);
+    let of_1 = KeyRecordName { id: None, ..name(old.id) };
+    let sealed = by_1.wrap([7; 12], &old.aad(), &[7; 32]).unwrap();
+    let mut other_secret = old.clone();
+    other_secret.wrapping.wrapped = [&[7; 12][..], &sealed].concat();
+    let mut unopened = old.clone();
+    unopened.wrapping.wrapped[20] ^= 1;
+    for record in [&old, &other_secret, &unopened, &old] {
+        put(&store, &of_1.record(), record.encode().unwrap()).await;
+    }
+    let kept = keys(&store, "2").rewrap(&of_1, &url("ring:2"), false).await.unwrap_err();
+    assert!(kept.to_string().contains("1 more stay too"), "{kept}");
+    assert_eq!(held(&store, &of_1.record()).await, [Some(old.id), Some(old.id), None]);
+    assert_eq!(*read(&keys_of(&store, ring("2", &["2"])), old.id).await.unwrap().secret(), [5; 32]);
+}
+
+#[tokio::test]
+async fn of_older_versions_that_cant_be_read_only_damaged_ones_go() {
+    let store: SharedStore = Arc::new(MemoryStore::versioned());
+    let id = write(&keys(&store, "1")).await.unwrap().id;
+    let good = get(&store, &name(id).record()).await;
+    let future = String::from_utf8(good.to_vec()).unwrap().replace(r#""varve_key": 2"#, r#""varve_key": 9"#);
+    let of_another = record(&ring("1", &["1"]), 5, CLUSTER, TOPIC, PERIOD).encode().unwrap();
+    for bytes in [Bytes::from(future.clone()), Bytes::new(), "what".into(), of_another.into(), good] {
+        put(&store, &name(id).record(), bytes).await;
+    }
+    let kept = keys(&store, "2").rewrap(&name(id), &url("ring:2"), false).await.unwrap_err();
+    assert!(kept.to_string().contains("1 more stay too"), "{kept}");
+    assert_eq!(versions(&store).await.len(), 3, "of a later Varve, of another key, and that wrapped anew");
+    read(&keys_of(&store, ring("2", &["2"])), id).await.unwrap();
 }
 
 #[tokio::test]

@@ -2,11 +2,11 @@
 
 use bytes::Bytes;
 use futures::{StreamExt, stream};
-use varve_format::{DataKey, KEYS_PREFIX, KeyRecord, KeyRecordName, key_record_name, tombstone_name};
-use varve_store::{Create, GetRange, Key, PutOptions, Store, Version};
+use varve_format::{KEYS_PREFIX, KeyRecord, KeyRecordName, key_record_name, tombstone_name};
+use varve_store::{Create, Key, PutOptions, Store};
 
 use super::DataKeys;
-use super::records::{FETCH_BYTES, Records, of_store, wrapped, wrapping, wrong_ring};
+use super::records::{Records, of_store, wrapped, wrapping, wrong_ring};
 use crate::error::{Error, Kind, Result};
 use crate::key_url::{KeyUrl, Service};
 
@@ -47,12 +47,14 @@ impl DataKeys {
     /// where nothing shows that it would be another: Google and AWS don't tell which version of a key they used.
     ///
     /// The record is replaced whole, after what will stand in it was opened; older versions of it, where the store
-    /// keeps them, are deleted then. A call that is broken off leaves the old record or the new one, and may be
-    /// repeated. Of a file key ring see first that it [is the right one](Self::check_ring).
+    /// keeps them, are deleted then, and last the name that a record of version 1 had. A call that is broken off leaves
+    /// the old record or the new one, and may be repeated. Of a file key ring see first that it
+    /// [is the right one](Self::check_ring).
     ///
     /// # Errors
-    /// [`Kind::Destroyed`] of a key that was destroyed, also meanwhile. Of versions that can't be deleted, or opened:
-    /// one that holds another key may be the true record.
+    /// [`Kind::Destroyed`] of a key that was destroyed, also meanwhile. Of versions that can't be deleted, and of those
+    /// that stay: one that holds another key, or can't be read or opened, may be the true record, or that of another
+    /// key of the period. By then the key is wrapped anew.
     pub async fn rewrap(&self, name: &KeyRecordName, kek: &KeyUrl, again: bool) -> Result<Rewrapped> {
         let records = &self.inner.records;
         let old = records.record(name).await?;
@@ -83,7 +85,7 @@ impl DataKeys {
         }
         records.remove_older(&text, &key).await?;
         if name.record() != text {
-            records.remove(&name.record()).await?;
+            records.remove_version_1(&name.record(), &key).await?;
         }
         Ok(Rewrapped::Done)
     }
@@ -168,16 +170,15 @@ impl Records {
         if let Some(versions) = self.versions().await? {
             // Of very many versions not all are told at once.
             for _ in 0..1000 {
-                let ids = self.version_ids(name).await?;
-                if ids.is_empty() {
+                let found = self.version_list(name).await?;
+                if found.is_empty() {
                     return Ok(());
                 }
-                for id in ids {
-                    versions.delete(&key, &id).await.map_err(of_store("destroy"))?;
+                for version in found {
+                    versions.delete(&key, &version.id).await.map_err(of_store("destroy"))?;
                 }
             }
-            let detail = "versions of it come up as fast as they are deleted";
-            return Err(Error::new(Kind::Other, "destroy", self.place(name), detail));
+            return Err(self.endless("destroy", name));
         }
         varve_store::delete(store, &key).await.map_err(of_store("destroy"))?;
         match store.head(&key).await {
@@ -185,62 +186,5 @@ impl Records {
             Err(e) => Err(of_store("destroy")(e)),
             Ok(_) => Err(Error::new(Kind::Other, "destroy", self.place(name), "it is still there")),
         }
-    }
-
-    /// All versions but the current one, which holds `data_key`.
-    async fn remove_older(&self, name: &str, data_key: &DataKey) -> Result<()> {
-        let Some(versions) = self.versions().await? else { return Ok(()) };
-        let key = self.key(name)?;
-        for _ in 0..1000 {
-            let mut older = self.version_list(name).await?;
-            older.pop();
-            if older.is_empty() {
-                return Ok(());
-            }
-            for version in older {
-                if !version.delete_marker {
-                    self.check_version(&key, &version.id, data_key).await?;
-                }
-                versions.delete(&key, &version.id).await.map_err(of_store("rewrap"))?;
-            }
-        }
-        Ok(())
-    }
-
-    /// That a version may go: it holds this key, or nothing that is a record of it.
-    async fn check_version(&self, key: &Key, version: &str, data_key: &DataKey) -> Result<()> {
-        let Some(versions) = self.versions().await? else { return Ok(()) };
-        let range = GetRange::Bounded { start: 0, end: FETCH_BYTES };
-        let got = versions.get(key, version, range).await.map_err(of_store("read"))?;
-        let bytes = got.bytes().await.map_err(of_store("read"))?;
-        let Ok(record) = KeyRecord::decode(&bytes) else { return Ok(()) };
-        if record.id != data_key.id {
-            return Ok(());
-        }
-        let kept = |what: &str| {
-            let detail = format!(
-                "its older version {version} stays: {what}. One of the two may be a stranger's: see which of them \
-                 opens what was sealed, and delete the other version by hand"
-            );
-            Error::new(Kind::Other, "rewrap", self.place(key.as_str()), detail)
-        };
-        match self.open(&record).await {
-            Ok(opened) if opened.secret() == data_key.secret() => Ok(()),
-            Ok(_) => Err(kept("it holds another data key")),
-            Err(e) if e.kind == Kind::Unavailable => Err(e),
-            Err(e) => Err(kept(&format!("it does not open ({e})"))),
-        }
-    }
-
-    async fn version_ids(&self, name: &str) -> Result<Vec<String>> {
-        Ok(self.version_list(name).await?.into_iter().map(|version| version.id).collect())
-    }
-
-    /// The oldest first, the current one last.
-    async fn version_list(&self, name: &str) -> Result<Vec<Version>> {
-        let (Some(versions), key) = (self.versions().await?, self.key(name)?) else { return Ok(Vec::new()) };
-        let page = versions.list(name, None, 1).await.map_err(of_store("list"))?;
-        let found = page.keys.into_iter().find(|found| found.key == key);
-        Ok(found.map(|found| found.versions).unwrap_or_default())
     }
 }
