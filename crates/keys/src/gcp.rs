@@ -90,7 +90,7 @@ impl GcpKms {
         Ok(Self {
             http: Http::new(config, true)?,
             endpoint: config.gcp.endpoint.clone(),
-            credentials: credentials::Credentials::new(config.gcp.credentials_file.clone()),
+            credentials: credentials::Credentials::new(config.gcp.credentials_file.clone(), config.timeout),
             retry: Retry { max_attempts: config.max_attempts, timeout: config.timeout },
         })
     }

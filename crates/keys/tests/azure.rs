@@ -248,6 +248,32 @@ async fn tokens_come_by_secret_by_file_and_by_federation() {
 }
 
 #[tokio::test]
+async fn a_secret_that_was_refused_is_read_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("secret");
+    std::fs::write(&path, format!("{CANARY}-old")).unwrap();
+    let server = Server::start(|request, _| {
+        let form = String::from_utf8_lossy(&request.body);
+        if !is_for_key(request) && form.contains(&format!("{CANARY}-old")) {
+            return Answer::json(401, json!({"error": "invalid_client"}));
+        }
+        good(request)
+    })
+    .await;
+    let secret = [
+        ("kms.azure.tenant.id", TENANT),
+        ("kms.azure.client.id", "me"),
+        ("kms.azure.client.secret.file", path.to_str().unwrap()),
+    ];
+    let services = at(&server, &secret);
+    let refused = services.wrap(&key(&server), &SECRET, AAD).await.unwrap_err();
+    assert_eq!(refused.kind, Kind::Denied, "{}", seen_by_people(&refused));
+    std::fs::write(&path, format!("{CANARY}-new")).unwrap();
+    services.wrap(&key(&server), &SECRET, AAD).await.unwrap();
+    assert_eq!(server.seen().len(), 3);
+}
+
+#[tokio::test]
 async fn credentials_that_are_wrong_are_denied_and_hidden() {
     fn body(text: &str) -> Value {
         json!({"error": "invalid_client", "error_codes": [7000215], "error_description": text})

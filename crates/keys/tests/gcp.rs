@@ -41,14 +41,7 @@ fn by(path: &std::path::Path, server: &Server, more: &[(&str, &str)]) -> KeyServ
 }
 
 fn as_user(server: &Server, more: &[(&str, &str)]) -> KeyServices {
-    let user = json!({
-        "type": "authorized_user",
-        "client_id": "me",
-        "client_secret": format!("{CANARY}-client"),
-        "refresh_token": format!("{CANARY}-refresh"),
-        "token_uri": format!("{}/token", server.endpoint),
-    });
-    by(&credentials("user", server, &user), server, more)
+    by(&credentials("user", server, &user("refresh", server)), server, more)
 }
 
 fn error(code: u16, status: &str, message: &str) -> Answer {
@@ -286,4 +279,52 @@ async fn credentials_that_are_wrong_are_denied_and_hidden() {
     let services = by(std::path::Path::new("/nowhere/x.json"), &server, &[]);
     let error = services.wrap(&key(&server), &SECRET, AAD).await.unwrap_err();
     assert!(error.kind == Kind::Denied && error.to_string().contains("/nowhere/x.json"), "{error}");
+}
+
+fn user(refresh_token: &str, server: &Server) -> Value {
+    let token_uri = format!("{}/token", server.endpoint);
+    json!({
+        "type": "authorized_user",
+        "client_id": "me",
+        "client_secret": format!("{CANARY}-client"),
+        "refresh_token": format!("{CANARY}-{refresh_token}"),
+        "token_uri": token_uri,
+    })
+}
+
+/// Google's library would say so for ever: credentials begin anew, by what the file says then.
+#[tokio::test]
+async fn a_token_that_was_refused_is_asked_for_again_later() {
+    let server = Server::start(|request, before| match before.len() {
+        0 => Answer::json(400, json!({"error": "invalid_grant"})),
+        1 => Answer::hang(),
+        _ => good(request),
+    })
+    .await;
+    let path = credentials("replaced", &server, &user("old", &server));
+    let services = by(&path, &server, &[]);
+    let refused = services.wrap(&key(&server), &SECRET, AAD).await.unwrap_err();
+    assert_eq!((refused.kind, server.seen().len()), (Kind::Denied, 1), "{}", seen_by_people(&refused));
+
+    std::fs::write(&path, user("new", &server).to_string()).unwrap();
+    let started = std::time::Instant::now();
+    services.wrap(&key(&server), &SECRET, AAD).await.unwrap();
+    assert!(started.elapsed().as_secs() < 8, "a token server that hangs is given up");
+    let seen = server.seen();
+    let shown = |at: usize, token: &str| {
+        String::from_utf8_lossy(&seen[at].body).contains(&format!("{CANARY}-{token}"))
+    };
+    assert_eq!(seen.len(), 4, "refused, silent, a token, the key");
+    assert!(shown(0, "old") && shown(1, "new") && shown(2, "new"), "{seen:?}");
+}
+
+#[tokio::test]
+async fn a_token_that_is_refused_again_is_not_asked_for_with_each_call() {
+    let server = Server::start(|_, _| Answer::json(400, json!({"error": "invalid_grant"}))).await;
+    let services = as_user(&server, &[]);
+    for _ in 0..5 {
+        let refused = services.wrap(&key(&server), &SECRET, AAD).await.unwrap_err();
+        assert_eq!(refused.kind, Kind::Denied, "{}", seen_by_people(&refused));
+    }
+    assert_eq!(server.seen().len(), 2);
 }

@@ -25,7 +25,7 @@ use zeroize::Zeroizing;
 use crate::config::{Azure, Config, SecretSource};
 use crate::error::{Kind, Result};
 use crate::http::{Answer, Http, secret_in};
-use crate::retry::{Failure, meaning_of_status};
+use crate::retry::{Failure, Passing, meaning_of_status};
 use crate::settings::Secret;
 use crate::words::words;
 
@@ -51,24 +51,35 @@ impl Credentials {
     pub(super) async fn token(&self, host: &str) -> Result<Secret, Failure> {
         let (_, service) = host.split_once('.').unwrap_or_default();
         let scope = format!("https://{service}/.default");
-        let credential = self.credential(service).await?;
-        let token = credential.get_token(&[scope.as_str()], None).await;
-        let token = token.map_err(|error| refused(&error))?;
-        Ok(Secret::new(token.token.secret()))
+        let authority = self.authority(service)?;
+        let credential = self.credential(&authority).await?;
+        let token = credential.get_token(&[scope.as_str()], None).await.map_err(|error| refused(&error));
+        if token.as_ref().is_err_and(|failure| failure.passing == Passing::Never) {
+            self.drop_made(&authority, &credential).await;
+        }
+        Ok(Secret::new(token?.token.secret()))
     }
 
-    async fn credential(&self, service: &str) -> Result<Arc<dyn TokenCredential>, Failure> {
-        let authority = match &self.settings.authority {
-            Some(url) => url.clone(),
-            None => cloud_of(service)?,
-        };
+    fn authority(&self, service: &str) -> Result<Url, Failure> {
+        self.settings.authority.clone().map_or_else(|| cloud_of(service), Ok)
+    }
+
+    async fn credential(&self, authority: &Url) -> Result<Arc<dyn TokenCredential>, Failure> {
         let mut made = self.made.lock().await;
         if let Some(credential) = made.get(authority.as_str()) {
             return Ok(Arc::clone(credential));
         }
-        let credential = self.make(&authority).await?;
-        made.insert(authority.into(), Arc::clone(&credential));
+        let credential = self.make(authority).await?;
+        made.insert(authority.as_str().to_owned(), Arc::clone(&credential));
         Ok(credential)
+    }
+
+    /// What was refused is made anew, by what the file says by then: the secret may have been replaced.
+    async fn drop_made(&self, authority: &Url, refused: &Arc<dyn TokenCredential>) {
+        let mut made = self.made.lock().await;
+        if made.get(authority.as_str()).is_some_and(|made| Arc::ptr_eq(made, refused)) {
+            made.remove(authority.as_str());
+        }
     }
 
     async fn make(&self, authority: &Url) -> Result<Arc<dyn TokenCredential>, Failure> {

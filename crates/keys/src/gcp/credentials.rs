@@ -1,6 +1,7 @@
 //! Tokens for Google, by Google's own library, which keeps them and gets new ones in time.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use google_cloud_auth::build_errors::Error as BuildError;
 use google_cloud_auth::credentials::{
@@ -8,7 +9,8 @@ use google_cloud_auth::credentials::{
 };
 use google_cloud_auth::errors::CredentialsError;
 use serde_json::Value;
-use tokio::sync::OnceCell;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use crate::error::Kind;
 use crate::retry::{Failure, Passing};
@@ -18,19 +20,65 @@ use crate::words::words;
 /// What a key may be used for is said at the key; a user's credentials may have no narrower scope.
 const SCOPE: &str = "https://www.googleapis.com/auth/cloud-platform";
 
+/// A refusal is asked about again after so long, a failure that may pass much sooner.
+const REFUSED: Duration = Duration::from_secs(30);
+const FAILED: Duration = Duration::from_secs(1);
+
+/// Google's library renews tokens on its own, but after a refusal it never asks again, after a failure it says the
+/// same for ten seconds, and a token server that hangs it waits for without end: so credentials are begun anew then,
+/// from what the file or the environment says by that time.
 pub(super) struct Credentials {
     file: Option<PathBuf>,
-    built: OnceCell<AccessTokenCredentials>,
+    patience: Duration,
+    current: Mutex<Current>,
+}
+
+#[derive(Default)]
+struct Current {
+    built: Option<AccessTokenCredentials>,
+    /// When what was built was thrown away.
+    dropped: Option<Instant>,
 }
 
 impl Credentials {
-    pub(super) fn new(file: Option<PathBuf>) -> Self {
-        Self { file, built: OnceCell::new() }
+    /// `timeout` is that of an attempt: the wait for a token ends before it.
+    pub(super) fn new(file: Option<PathBuf>, timeout: Duration) -> Self {
+        Self { file, patience: timeout * 9 / 10, current: Mutex::default() }
     }
 
     pub(super) async fn token(&self) -> Result<Secret, Failure> {
-        let built = self.built.get_or_try_init(|| self.build()).await?;
-        built.access_token().await.map(|token| Secret::from(token.token)).map_err(|error| refused(&error))
+        let built = self.built().await?;
+        match tokio::time::timeout(self.patience, built.access_token()).await {
+            Ok(Ok(token)) => Ok(Secret::from(token.token)),
+            Ok(Err(error)) => {
+                self.drop_built(if error.is_transient() { FAILED } else { REFUSED }).await;
+                Err(refused(&error))
+            }
+            Err(_) => {
+                self.drop_built(FAILED).await;
+                let detail =
+                    format!("no Google credentials: no token within {} ms", self.patience.as_millis());
+                Err(Failure::of_credentials(Passing::Transient, detail))
+            }
+        }
+    }
+
+    async fn built(&self) -> Result<AccessTokenCredentials, Failure> {
+        let mut current = self.current.lock().await;
+        if let Some(built) = &current.built {
+            return Ok(built.clone());
+        }
+        let built = self.build().await?;
+        current.built = Some(built.clone());
+        Ok(built)
+    }
+
+    /// Unless this was done a moment ago.
+    async fn drop_built(&self, pause: Duration) {
+        let mut current = self.current.lock().await;
+        if current.dropped.is_none_or(|dropped| dropped.elapsed() >= pause) {
+            *current = Current { built: None, dropped: Some(Instant::now()) };
+        }
     }
 
     async fn build(&self) -> Result<AccessTokenCredentials, Failure> {
