@@ -59,6 +59,12 @@ impl Failure {
         at.error(self.kind, format!("{}{times}", self.detail))
     }
 
+    /// Of credentials that can't be had: by a service that is away, which denies nothing, or at all.
+    pub(crate) fn of_credentials(passing: Passing, detail: impl Into<String>) -> Self {
+        let kind = if passing == Passing::Never { Kind::Denied } else { Kind::Unavailable };
+        Self::new(kind, passing, false, detail)
+    }
+
     /// The request itself is wrong.
     pub(crate) fn invalid(error: &dyn StdError) -> Self {
         Self::new(Kind::Invalid, Passing::Never, false, chain(error))

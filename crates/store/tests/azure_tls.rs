@@ -124,6 +124,20 @@ async fn a_refused_secret_is_told_at_once_and_not_shown() {
     assert_eq!(secured.server.seen().len(), 1);
 }
 
+/// Also for longer than it is tried again: whoever asked may go on with what it has.
+#[tokio::test]
+async fn a_token_server_that_is_away_denies_nothing() {
+    for resets in [false, true] {
+        let later = || Answer::json(503, "{\"error\":\"x\",\"error_description\":\"later\"}");
+        let secured = Secured::start(move |_, _| if resets { Answer::reset() } else { later() }).await;
+        let error = put(&secured.store_by_tokens(&SECRET).await).await.unwrap_err();
+        assert_eq!(error.kind, Kind::Unavailable, "{error}");
+        assert!(error.to_string().contains("no credentials"), "{error}");
+        let seen = secured.server.seen();
+        assert!(seen.iter().all(is_token_request) && seen.len() >= 3);
+    }
+}
+
 #[tokio::test]
 async fn a_workload_identity_shows_its_file() {
     let secured =

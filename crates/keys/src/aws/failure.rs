@@ -3,7 +3,7 @@
 use std::error::Error as StdError;
 
 use aws_credential_types::provider::error::CredentialsError;
-use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_kms::error::{ErrorMetadata, ProvideErrorMetadata, SdkError};
 use aws_sdk_kms::operation::RequestId;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
@@ -47,7 +47,10 @@ where
 fn credentials(cause: &CredentialsError) -> Failure {
     // Only these can be cured by asking again: a service of credentials that is slow or away.
     let passes = matches!(cause, CredentialsError::ProviderTimedOut(_) | CredentialsError::ProviderError(_));
-    let passing = if passes { Passing::Transient } else { Passing::Never };
+    // STS answered: it is not away.
+    let code = find::<ErrorMetadata>(cause).and_then(ErrorMetadata::code);
+    let refused = code.is_some_and(|code| meaning(0, code).0 == Kind::Denied);
+    let passing = if passes && !refused { Passing::Transient } else { Passing::Never };
     Failure::of_credentials(passing, format!("no credentials: {}", words(&chain(cause), &[])))
 }
 
@@ -88,7 +91,8 @@ fn meaning(status: u16, code: &str) -> (Kind, Passing) {
         // The state is one in which the key is of no use: disabled, waiting for its deletion or for its material.
         "DisabledException" | "KMSInvalidStateException" => (Kind::Disabled, Never),
         "InvalidCiphertextException" | "IncorrectKeyException" => (Kind::Refused, Never),
-        "AccessDeniedException"
+        "AccessDenied"
+        | "AccessDeniedException"
         | "ExpiredTokenException"
         | "IncompleteSignature"
         | "IncompleteSignatureException"
@@ -139,6 +143,19 @@ mod tests {
             (400, "SomethingNew", Kind::Invalid, Passing::Never),
         ] {
             assert_eq!(meaning(status, code), (kind, passing), "{status} {code}");
+        }
+    }
+
+    #[test]
+    fn credentials_that_are_away_are_not_denied() {
+        let of_sts = |code: &str| ErrorMetadata::builder().code(code).message("no").build();
+        for (cause, kind) in [
+            (CredentialsError::provider_error("connection refused"), Kind::Unavailable),
+            (CredentialsError::provider_error(of_sts("Throttling")), Kind::Unavailable),
+            (CredentialsError::provider_error(of_sts("AccessDenied")), Kind::Denied),
+            (CredentialsError::not_loaded("none"), Kind::Denied),
+        ] {
+            assert_eq!(credentials(&cause).kind, kind, "{cause:?}");
         }
     }
 }

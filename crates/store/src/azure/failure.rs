@@ -31,7 +31,7 @@ pub(super) fn of(error: azure_core::Error) -> Failure {
         ErrorKind::Credential => {
             let text: String = chain(&error).chars().take(2 * MESSAGE_CHARS).collect();
             let passing = if may_pass(&error) { Passing::Transient } else { Passing::Never };
-            Failure::new(Kind::Denied, passing, false, format!("no credentials: {}", hide_signatures(&text)))
+            Failure::of_credentials(passing, format!("no credentials: {}", hide_signatures(&text)))
         }
         ErrorKind::DataConversion => {
             Failure::new(Kind::Unavailable, Passing::Transient, true, hide_signatures(&chain(&error)))

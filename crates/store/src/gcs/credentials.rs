@@ -73,7 +73,7 @@ impl Signer {
             Err(_) => {
                 self.renew(FAILED);
                 let detail = format!("no credentials: no token within {} ms", self.patience.as_millis());
-                Err(Failure::new(Kind::Denied, Passing::Transient, false, detail))
+                Err(Failure::of_credentials(Passing::Transient, detail))
             }
         }
     }
@@ -129,5 +129,5 @@ fn denied(error: &CredentialsError) -> Failure {
         said.truncate(end);
         said.push('…');
     }
-    Failure::new(Kind::Denied, passing, false, format!("no credentials: {said}"))
+    Failure::of_credentials(passing, format!("no credentials: {said}"))
 }

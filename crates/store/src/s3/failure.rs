@@ -3,7 +3,7 @@
 use std::error::Error as StdError;
 
 use aws_credential_types::provider::error::CredentialsError;
-use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::error::{ErrorMetadata, ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::{RequestId, RequestIdExt};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
@@ -38,8 +38,11 @@ where
 fn credentials(cause: &CredentialsError) -> Failure {
     // Only these can be cured by asking again: a metadata service that is slow or away.
     let passes = matches!(cause, CredentialsError::ProviderTimedOut(_) | CredentialsError::ProviderError(_));
-    let passing = if passes { Passing::Transient } else { Passing::Never };
-    Failure::new(Kind::Denied, passing, false, format!("no credentials: {}", chain(cause)))
+    // STS answered: it is not away.
+    let code = find::<ErrorMetadata>(cause).and_then(ErrorMetadata::code);
+    let refused = code.is_some_and(|code| meaning(0, code).0 == Kind::Denied);
+    let passing = if passes && !refused { Passing::Transient } else { Passing::Never };
+    Failure::of_credentials(passing, format!("no credentials: {}", chain(cause)))
 }
 
 fn answered<E>(error: &SdkError<E, HttpResponse>) -> Failure
@@ -117,6 +120,8 @@ fn meaning(status: u16, code: &str) -> (Kind, Passing, bool) {
 
 #[cfg(test)]
 mod tests {
+    use aws_sdk_s3::operation::put_object::PutObjectError;
+
     use super::*;
 
     #[test]
@@ -143,6 +148,24 @@ mod tests {
         ] {
             let (found, passes, _) = meaning(status, code);
             assert_eq!((found, passes), (kind, passing), "{status} {code}");
+        }
+    }
+
+    #[test]
+    fn credentials_that_are_away_are_not_denied() {
+        let of_sts = |code: &str| ErrorMetadata::builder().code(code).message("no").build();
+        for (cause, kind) in [
+            (CredentialsError::provider_error("connection refused"), Kind::Unavailable),
+            (CredentialsError::provider_timed_out(std::time::Duration::from_secs(5)), Kind::Unavailable),
+            (CredentialsError::provider_error(of_sts("Throttling")), Kind::Unavailable),
+            (CredentialsError::provider_error(of_sts("AccessDenied")), Kind::Denied),
+            (CredentialsError::not_loaded("none"), Kind::Denied),
+            (CredentialsError::invalid_configuration("no such profile"), Kind::Denied),
+        ] {
+            let error = SdkError::<PutObjectError, HttpResponse>::construction_failure(cause);
+            let failure = of(error);
+            assert_eq!((failure.kind, failure.may_pass()), (kind, kind == Kind::Unavailable), "{failure:?}");
+            assert!(!failure.ambiguous && failure.detail.contains("no credentials"), "{failure:?}");
         }
     }
 }

@@ -82,6 +82,21 @@ async fn a_token_that_is_refused_is_final() {
     assert_eq!((server.seen().len(), token.seen().len()), (0, 1));
 }
 
+/// Also for longer than it is tried again: whoever asked may go on with what it has.
+#[tokio::test]
+async fn a_token_server_that_is_away_denies_nothing() {
+    for hangs in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let server = Server::start(|_, _| object(b"hello")).await;
+        let token = Server::start(move |_, _| if hangs { Answer::hang() } else { Answer::new(503) }).await;
+        let store = federated(&folder, &server, &token).await.unwrap();
+        let error = store.head(&key()).await.unwrap_err();
+        assert_eq!(error.kind, Kind::Unavailable, "{error}");
+        assert!(error.to_string().contains("no credentials"), "{error}");
+        assert!(server.seen().is_empty() && !token.seen().is_empty());
+    }
+}
+
 #[tokio::test]
 async fn an_expired_token_is_denied_and_not_told() {
     let folder = tempfile::tempdir().unwrap();
