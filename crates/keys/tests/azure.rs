@@ -6,7 +6,10 @@ mod faults;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
-use faults::{AAD, CANARY, SECRET, Suite, assert_hides, seen_by_people, services, toy_unwrap, toy_wrap};
+use faults::{
+    AAD, CANARY, SECRET, Suite, assert_hides, goes_by_a_tunnel, seen_by_people, services, toy_unwrap,
+    toy_wrap,
+};
 use serde_json::{Value, json};
 use varve_keys::{KeyServices, KeyUrl, Kind, Wrapped};
 use varve_script::{Answer, Request, Server};
@@ -244,6 +247,18 @@ async fn tokens_come_by_secret_by_file_and_by_federation() {
         let form = String::from_utf8(seen[seen.len() - 2].body.clone()).unwrap();
         assert!(form.contains(&expected), "{form}");
         assert_hides(&[format!("{services:?}")]);
+    }
+}
+
+#[tokio::test]
+async fn a_proxy_is_gone_through() {
+    let entra = Server::start(|request, _| good(request)).await;
+    let elsewhere = |setting| {
+        let entra = &entra;
+        move |url: &str| by_secret(entra, &[(setting, "https://azure.invalid"), ("kms.proxy.url", url)])
+    };
+    for setting in ["kms.azure.endpoint.url", "kms.azure.authority.url"] {
+        goes_by_a_tunnel(elsewhere(setting), &key(&entra), "azure.invalid:443").await;
     }
 }
 
