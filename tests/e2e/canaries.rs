@@ -260,7 +260,7 @@ fn commands(
             "verify",
             "s3://archive/a",
             "--kek",
-            "vault://127.0.0.1:1/transit/k",
+            "vault://vault.invalid/transit/k",
             "--key-config",
             &key,
             "--key-config",

@@ -14,11 +14,11 @@ use base64::Engine as _;
 use base64::engine::GeneralPurpose;
 use bytes::Bytes;
 use reqwest::header::{CONTENT_TYPE, HeaderName, HeaderValue};
-use reqwest::{Client, Proxy, redirect, tls};
+use reqwest::{Client, redirect, tls};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use url::Url;
-use varve_tls::{Reloaded, reqwest_authorities};
+use varve_tls::{Reloaded, reqwest_authorities, reqwest_proxy};
 use zeroize::Zeroizing;
 
 use crate::config::Config;
@@ -64,7 +64,7 @@ impl Body {
 }
 
 impl Http {
-    /// `proxied`: by `kms.proxy.url`, if there is one. No environment variable names another.
+    /// `proxied`: by `kms.proxy.url`, if there is one, but never to this machine. No environment variable names another.
     pub(crate) fn new(config: &Config, proxied: bool) -> Result<Self> {
         let way = Way {
             connect_timeout: config.connect_timeout,
@@ -151,9 +151,8 @@ impl Way {
             builder = builder.tls_certs_merge(trusted);
         }
         if let Some(proxy) = &self.proxy {
-            // The cause may hold the URL, and that a password.
-            let proxy = Proxy::all(proxy.reveal());
-            let proxy = proxy.map_err(|_| Error::configuration("kms.proxy.url", "is no proxy's URL"))?;
+            let proxy = reqwest_proxy(proxy.reveal());
+            let proxy = proxy.ok_or_else(|| Error::configuration("kms.proxy.url", "is no proxy's URL"))?;
             builder = builder.proxy(proxy);
         }
         let client = builder.build();

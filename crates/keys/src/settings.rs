@@ -106,7 +106,7 @@ const SETTINGS: &[Setting] = &[
         "kms.proxy.url",
         SettingKind::Url,
         None,
-        "HTTP proxy to the key services, with user and password if it wants them; also for what AWS's library asks to get its credentials (but not from the metadata services of a machine or container), not for what Google's asks. Without it there is none, whatever the environment says.",
+        "HTTP proxy to the key services, with user and password if it wants them; also for what AWS's library asks to get its credentials, not for what Google's asks. Never for this machine, nor for the metadata services of a machine or container. Without it there is none, whatever the environment says.",
     )
     .secret(),
     Setting::new(

@@ -7,7 +7,7 @@ mod moto;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use faults::{AAD, CANARY, SECRET, Suite, seen_by_people, services, toy_unwrap, toy_wrap};
+use faults::{AAD, CANARY, SECRET, Suite, goes_by_a_tunnel, seen_by_people, services, toy_unwrap, toy_wrap};
 use serde_json::{Value, json};
 use varve_keys::{KeyServices, KeyUrl, Kind, Wrapped};
 use varve_script::{Answer, Request, Server};
@@ -98,18 +98,51 @@ async fn requests_are_those_of_kms() {
 
 #[tokio::test]
 async fn a_proxy_is_gone_through() {
-    let proxy = Server::start(|request, _| good(request)).await;
-    let url = format!("http://user:{CANARY}-pw@{}", proxy.address());
-    // Nobody listens there: the proxy answers.
-    let services = with_keys("http://127.0.0.1:9", &[("kms.proxy.url", &url)]);
-    let key = key(&proxy);
+    let key = KeyUrl::parse(&format!("aws-kms://eu-north-1/{ID}")).unwrap();
+    let by_proxy = |url: &str| with_keys("https://kms.invalid", &[("kms.proxy.url", url)]);
+    goes_by_a_tunnel(by_proxy, &key, "kms.invalid:443").await;
+}
+
+const CHILD_ENDPOINT: &str = "VARVE_TEST_ENDPOINT";
+const CHILD_PROXY: &str = "VARVE_TEST_PROXY";
+
+/// The environment of a container names a server of its own machine, which no proxy reaches.
+#[tokio::test]
+async fn a_containers_credentials_are_asked_for_without_a_proxy() {
+    let server = Server::start(|request, _| match request.path.as_str() {
+        "/credentials" => answer(json!({
+            "AccessKeyId": "someone",
+            "SecretAccessKey": "canary-token-secret",
+            "Token": "canary-token-session",
+            "Expiration": "2999-01-01T00:00:00Z",
+        })),
+        _ => good(request),
+    })
+    .await;
+    let proxy = Server::start(|_, _| Answer::new(502)).await;
+    let home = tempfile::tempdir().unwrap();
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+    child
+        .args(["--exact", "child_in_a_container"])
+        .env_clear()
+        .env("HOME", home.path())
+        .env("AWS_CONTAINER_CREDENTIALS_FULL_URI", format!("{}/credentials", server.endpoint))
+        .env(CHILD_ENDPOINT, &server.endpoint)
+        .env(CHILD_PROXY, &proxy.endpoint);
+    let output = tokio::task::spawn_blocking(move || child.output()).await.unwrap().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    let paths: Vec<_> = server.seen().into_iter().map(|request| request.path).collect();
+    assert_eq!((paths, proxy.seen().len()), (vec!["/credentials".to_owned(), "/".to_owned()], 0));
+}
+
+#[tokio::test]
+async fn child_in_a_container() {
+    let (Ok(endpoint), Ok(proxy)) = (std::env::var(CHILD_ENDPOINT), std::env::var(CHILD_PROXY)) else {
+        return;
+    };
+    let services = services(&[("kms.aws.endpoint.url", &endpoint), ("kms.proxy.url", &proxy)]);
+    let key = KeyUrl::parse(&format!("aws-kms://eu-north-1/{ID}")).unwrap();
     services.wrap(&key, &SECRET, AAD).await.unwrap();
-    let seen = &proxy.seen()[0];
-    assert!(seen.path.starts_with("http://127.0.0.1:9/"), "{}", seen.path);
-    assert!(seen.header("proxy-authorization").is_some_and(|value| value.starts_with("Basic ")));
-    drop(proxy);
-    let gone = services.wrap(&key, &SECRET, AAD).await.unwrap_err();
-    assert_eq!(gone.kind, Kind::Unavailable, "{}", seen_by_people(&gone));
 }
 
 #[tokio::test]

@@ -6,7 +6,10 @@ mod faults;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
-use faults::{AAD, CANARY, SECRET, Suite, assert_hides, seen_by_people, services, toy_unwrap, toy_wrap};
+use faults::{
+    AAD, CANARY, SECRET, Suite, assert_hides, goes_by_a_tunnel, seen_by_people, services, toy_unwrap,
+    toy_wrap,
+};
 use serde_json::{Value, json};
 use varve_keys::{KeyServices, KeyUrl, Kind, Wrapped};
 use varve_script::{Answer, Request, Server};
@@ -271,6 +274,18 @@ async fn a_secret_that_was_refused_is_read_again() {
     std::fs::write(&path, format!("{CANARY}-new")).unwrap();
     services.wrap(&key(&server), &SECRET, AAD).await.unwrap();
     assert_eq!(server.seen().len(), 3);
+}
+
+#[tokio::test]
+async fn a_proxy_is_gone_through() {
+    let entra = Server::start(|request, _| good(request)).await;
+    let elsewhere = |setting| {
+        let entra = &entra;
+        move |url: &str| by_secret(entra, &[(setting, "https://azure.invalid"), ("kms.proxy.url", url)])
+    };
+    for setting in ["kms.azure.endpoint.url", "kms.azure.authority.url"] {
+        goes_by_a_tunnel(elsewhere(setting), &key(&entra), "azure.invalid:443").await;
+    }
 }
 
 #[tokio::test]

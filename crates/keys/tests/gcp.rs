@@ -11,7 +11,10 @@ use aws_lc_rs::encoding::{AsDer as _, Pkcs8V1Der};
 use aws_lc_rs::rsa::{KeyPair, KeySize};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use faults::{AAD, CANARY, SECRET, Suite, assert_hides, seen_by_people, services, toy_unwrap, toy_wrap};
+use faults::{
+    AAD, CANARY, SECRET, Suite, assert_hides, goes_by_a_tunnel, seen_by_people, services, toy_unwrap,
+    toy_wrap,
+};
 use serde_json::{Value, json};
 use varve_format::crc32c;
 use varve_keys::{KeyServices, KeyUrl, Kind};
@@ -256,6 +259,15 @@ async fn a_workload_exchanges_its_token() {
     let exchanged = String::from_utf8(server.seen()[0].body.clone()).unwrap();
     assert!(exchanged.contains(&format!("{CANARY}-subject")), "{exchanged}");
     assert_hides(&[format!("{services:?}")]);
+}
+
+#[tokio::test]
+async fn a_proxy_is_gone_through() {
+    let tokens = Server::start(|request, _| good(request)).await;
+    let by_proxy = |url: &str| {
+        as_user(&tokens, &[("kms.gcp.endpoint.url", "https://kms.invalid"), ("kms.proxy.url", url)])
+    };
+    goes_by_a_tunnel(by_proxy, &key(&tokens), "kms.invalid:443").await;
 }
 
 #[tokio::test]

@@ -6,7 +6,10 @@ mod faults;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use faults::{AAD, CANARY, SECRET, Suite, assert_hides, seen_by_people, services, toy_unwrap, toy_wrap};
+use faults::{
+    AAD, CANARY, SECRET, Suite, assert_hides, goes_by_a_tunnel, seen_by_people, services, toy_unwrap,
+    toy_wrap,
+};
 use serde_json::json;
 use varve_keys::{KeyServices, KeyUrl, Kind, Wrapped};
 use varve_script::{Answer, Request, Server};
@@ -242,21 +245,8 @@ async fn without_a_token_nothing_is_asked() {
 }
 
 #[tokio::test]
-async fn a_proxy_gets_what_is_for_it_and_its_password_stays_hidden() {
-    let proxy =
-        Server::start(|request, before| if before.is_empty() { good(request) } else { Answer::new(407) })
-            .await;
-    let url = format!("http://user:{CANARY}-pw@{}", proxy.address());
-    let services = services(&[("kms.vault.token", "t"), ("kms.proxy.url", &url)]);
-    // Nobody listens there: the proxy answers.
-    let key = KeyUrl::parse("vault+http://127.0.0.1:9/transit/k").unwrap();
-    services.wrap(&key, &SECRET, AAD).await.unwrap();
-    let refused = services.wrap(&key, &SECRET, AAD).await.unwrap_err();
-    assert_eq!(refused.kind, Kind::Denied, "{}", seen_by_people(&refused));
-    let seen = &proxy.seen()[0];
-    assert_eq!(seen.path, "http://127.0.0.1:9/v1/transit/encrypt/k");
-    assert!(seen.header("proxy-authorization").is_some_and(|value| value.starts_with("Basic ")));
-    drop(proxy);
-    let gone = services.wrap(&key, &SECRET, AAD).await.unwrap_err();
-    assert_eq!(gone.kind, Kind::Unavailable, "{}", seen_by_people(&gone));
+async fn a_proxy_is_gone_through() {
+    let key = KeyUrl::parse("vault://vault.invalid/transit/k").unwrap();
+    let by_proxy = |url: &str| services(&[("kms.vault.token", CANARY), ("kms.proxy.url", url)]);
+    goes_by_a_tunnel(by_proxy, &key, "vault.invalid:8200").await;
 }

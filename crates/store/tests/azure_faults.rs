@@ -232,6 +232,19 @@ async fn a_proxy_is_gone_through() {
 }
 
 #[tokio::test]
+async fn this_machine_is_reached_without_a_proxy() {
+    let server = Server::start(|_, _| created()).await;
+    let proxy = Server::start(|_, _| Answer::new(502)).await;
+    for endpoint in [server.endpoint.clone(), server.endpoint.replace("127.0.0.1", "localhost")] {
+        // What would be read on its way.
+        let settings = [("az.sas.token", SAS), ("az.proxy.url", proxy.endpoint.as_str())];
+        let store = store_at(&endpoint, &settings).await;
+        store.put(&key(), Bytes::from_static(b"x"), &PutOptions::default()).await.unwrap();
+    }
+    assert_eq!((server.seen().len(), proxy.seen().len()), (2, 0));
+}
+
+#[tokio::test]
 async fn configuration_errors_name_the_key() {
     for (url, settings, words) in [
         ("az://account1", vec![], vec!["no container", "az://account/container/prefix"]),

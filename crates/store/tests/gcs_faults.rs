@@ -536,6 +536,33 @@ async fn a_proxy_is_used_and_its_password_not_told() {
     assert!(!text.contains("hush"), "{text}");
 }
 
+const CHILD_ENDPOINT: &str = "VARVE_TEST_ENDPOINT";
+
+#[tokio::test]
+async fn this_machine_is_reached_without_a_proxy() {
+    let server = Server::start(|_, _| object(b"hello")).await;
+    let proxy = Server::start(|_, _| Answer::new(502)).await;
+    let endpoints = [server.endpoint.clone(), server.endpoint.replace("127.0.0.1", "localhost")];
+    for endpoint in &endpoints {
+        store_at(endpoint, &[("gs.proxy.url", &proxy.endpoint)]).await.head(&key()).await.unwrap();
+    }
+    // Nor by one of the environment.
+    for (endpoint, variable) in endpoints.iter().zip(["HTTP_PROXY", "ALL_PROXY"]) {
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", "child_behind_a_proxy"]).env_clear();
+        child.env(variable, &proxy.endpoint).env(CHILD_ENDPOINT, endpoint);
+        let output = tokio::task::spawn_blocking(move || child.output()).await.unwrap().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    }
+    assert_eq!((server.seen().len(), proxy.seen().len()), (4, 0));
+}
+
+#[tokio::test]
+async fn child_behind_a_proxy() {
+    let Ok(endpoint) = std::env::var(CHILD_ENDPOINT) else { return };
+    store_at(&endpoint, &[]).await.head(&key()).await.unwrap();
+}
+
 #[tokio::test]
 async fn configuration_errors_name_the_key() {
     let folder = tempfile::tempdir().unwrap();

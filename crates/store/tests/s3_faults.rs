@@ -360,3 +360,14 @@ async fn a_proxy_is_used_and_its_password_not_told() {
     assert_eq!(error.kind, Kind::Unavailable, "{error}");
     assert!(!format!("{error:?} {error} {store:?}").contains(SECRET));
 }
+
+#[tokio::test]
+async fn this_machine_is_reached_without_a_proxy() {
+    let server = Server::start(|_, _| Answer::new(200).header("etag", "\"e\"")).await;
+    let proxy = Server::start(|_, _| Answer::new(502)).await;
+    for endpoint in [server.endpoint.clone(), server.endpoint.replace("127.0.0.1", "localhost")] {
+        let store = store_at(&endpoint, &[("s3.proxy.url", &proxy.endpoint)]).await;
+        store.put(&key(), Bytes::from_static(b"hello"), &PutOptions::default()).await.unwrap();
+    }
+    assert_eq!((server.seen().len(), proxy.seen().len()), (2, 0));
+}

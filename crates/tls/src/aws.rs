@@ -8,19 +8,18 @@ use aws_smithy_http_client::tls::{self, TlsContext, TrustStore};
 use aws_smithy_http_client::{Builder, Connector};
 use aws_smithy_runtime_api::client::http::{HttpClient, SharedHttpClient, http_client_fn};
 
+use crate::direct::DIRECT;
 use crate::{Reloaded, authorities};
 
 /// Idle connections are given up before AWS does so (after about 20 s), lest a request meets a closing one.
 const POOL_IDLE: Duration = Duration::from_secs(15);
-/// Next door to whoever asks: of a machine, of a container, of EKS.
-const METADATA_SERVICES: &str = "169.254.169.254,169.254.170.2,169.254.170.23,fd00:ec2::254,fd00:ec2::23";
 
-/// A proxy for all but the metadata services; `None` for what is no proxy's URL, which is not shown: it may hold a
-/// password. Without a URL there is none, whatever the environment says.
+/// A proxy for all but this machine and the metadata services next door; `None` for what is no proxy's URL, which is not
+/// shown: it may hold a password. Without a URL there is none, whatever the environment says.
 pub fn aws_proxy(url: Option<&str>) -> Option<ProxyConfig> {
     match url {
         None => Some(ProxyConfig::disabled()),
-        Some(url) => Some(ProxyConfig::all(url).ok()?.no_proxy(METADATA_SERVICES)),
+        Some(url) => Some(ProxyConfig::all(url).ok()?.no_proxy(DIRECT)),
     }
 }
 

@@ -1,9 +1,10 @@
-//! What TLS is given by file. Certificates are rotated under processes that go on: whoever connects asks [`Reloaded`]
-//! for what it connects with, each time.
+//! What connections are made by: what TLS is given by file, and which go by no proxy. Certificates are rotated under
+//! processes that go on: whoever connects asks [`Reloaded`] for what it connects with, each time.
 
 mod authorities;
 #[cfg(feature = "aws")]
 mod aws;
+mod direct;
 mod reloaded;
 #[cfg(feature = "reqwest")]
 mod reqwest;
@@ -11,6 +12,7 @@ mod reqwest;
 pub use authorities::authorities;
 #[cfg(feature = "aws")]
 pub use aws::{aws_http_client, aws_proxy};
+pub use direct::is_this_machine;
 pub use reloaded::Reloaded;
 #[cfg(feature = "reqwest")]
-pub use reqwest::reqwest_authorities;
+pub use reqwest::{reqwest_authorities, reqwest_proxy};

@@ -118,6 +118,7 @@ impl Suite {
         self.what_lasts_is_not_repeated().await;
         self.answers_are_checked().await;
         self.silence_ends().await;
+        self.this_machine_is_reached_without_a_proxy().await;
     }
 
     async fn keys_come_back(&self) {
@@ -207,6 +208,34 @@ impl Suite {
         }
         assert!(begun.elapsed() < Duration::from_secs(10));
     }
+
+    /// In the clear, a proxy would read keys and tokens.
+    async fn this_machine_is_reached_without_a_proxy(&self) {
+        let proxy = Server::start(|_, _| Answer::new(502)).await;
+        let asked = self.start(&[], &[("kms.proxy.url", &proxy.endpoint)]).await;
+        let wrapped = asked.services.wrap(&asked.key, &SECRET, AAD).await.unwrap();
+        assert_eq!(*asked.services.unwrap(&wrapped, AAD).await.unwrap(), SECRET);
+        assert_eq!((asked.times(), proxy.seen().len()), (2, 0));
+    }
+}
+
+/// What is elsewhere is asked by a tunnel of the proxy, which sees no more than its name.
+pub(crate) async fn goes_by_a_tunnel(by_proxy: impl Fn(&str) -> KeyServices, key: &KeyUrl, to: &str) {
+    let proxy = Server::start(|_, _| Answer::new(502)).await;
+    let services = by_proxy(&format!("http://user:{CANARY}-pw@{}", proxy.address()));
+    services.trust(key);
+    let refused = services.wrap(key, &SECRET, AAD).await.unwrap_err();
+    assert_eq!(refused.kind, Kind::Unavailable, "{}", seen_by_people(&refused));
+    assert!(!proxy.seen().is_empty());
+    for request in proxy.seen() {
+        assert_eq!((request.method.as_str(), request.path.as_str()), ("CONNECT", to));
+        assert!(request.header("proxy-authorization").is_some_and(|value| value.starts_with("Basic ")));
+        let told = format!("{:?} {}", request.headers, String::from_utf8_lossy(&request.body));
+        assert!(!told.contains(CANARY), "{told}");
+    }
+    drop(proxy);
+    let gone = services.wrap(key, &SECRET, AAD).await.unwrap_err();
+    assert_eq!(gone.kind, Kind::Unavailable, "{}", seen_by_people(&gone));
 }
 
 /// A cipher of a toy: reversible, and bound to its AAD, which stands in it.

@@ -1,7 +1,7 @@
 //! What lets a request in: the account's key, a shared access signature, or a token of Microsoft Entra.
 
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use azure_core::cloud::{CloudConfiguration, CustomConfiguration};
@@ -15,21 +15,18 @@ use azure_identity::{
     ClientSecretCredentialOptions, ManagedIdentityCredential, ManagedIdentityCredentialOptions,
     UserAssignedId, WorkloadIdentityCredential, WorkloadIdentityCredentialOptions,
 };
-use tokio::sync::Mutex;
 use tokio::time::timeout;
 
-use super::config::{Access as Configured, Config, Identity, TokenSource, parse_sas};
+use super::config::{Access as Configured, Config, Identity, TokenSource};
+use super::sas_file::SasFile;
 use super::signing::AccountKey;
+use super::tokens::Tokens;
 use crate::contract::Result;
 use crate::failure::chain;
 use crate::settings::{Secret, invalid};
 
-const SCOPE: &str = "https://storage.azure.com/.default";
-/// A token that ends sooner is not used any more.
-const TOKEN_MARGIN: Duration = Duration::from_secs(300);
 /// An identity that is not there may only be silent, and another one behind it good.
 const PATIENCE: Duration = Duration::from_secs(5);
-const SAS_FILE_AGE: Duration = Duration::from_secs(60);
 /// A store that copies reads the source for no longer.
 const SOURCE_VALID: Duration = Duration::from_secs(24 * 3600);
 
@@ -38,8 +35,8 @@ const SOURCE_VALID: Duration = Duration::from_secs(24 * 3600);
 pub(super) enum Access {
     Key(Box<AccountKey>),
     Sas(Secret),
-    SasFile { path: String, read: Mutex<Option<(Instant, Secret)>> },
-    Token { credential: Arc<dyn TokenCredential>, held: Mutex<Option<AccessToken>> },
+    SasFile(SasFile),
+    Token(Tokens),
 }
 
 impl Access {
@@ -47,10 +44,8 @@ impl Access {
         Ok(match &config.access {
             Configured::Key(key) => Self::Key(Box::new(AccountKey::new(&config.account, &key.0))),
             Configured::Sas(sas) => Self::Sas(sas.clone()),
-            Configured::SasFile(path) => Self::SasFile { path: path.clone(), read: Mutex::default() },
-            Configured::Token(identity) => {
-                Self::Token { credential: credential(identity, options)?, held: Mutex::default() }
-            }
+            Configured::SasFile(path) => Self::SasFile(SasFile::new(path)),
+            Configured::Token(identity) => Self::Token(Tokens::new(credential(identity, options)?)),
         })
     }
 
@@ -62,11 +57,11 @@ impl Access {
                 let authorization = key.authorization(request);
                 request.insert_header("authorization", authorization);
             }
-            Self::Sas(_) | Self::SasFile { .. } => {
+            Self::Sas(_) | Self::SasFile(_) => {
                 let sas = self.sas().await?;
                 append_query(request.url_mut(), &sas);
             }
-            Self::Token { .. } => {
+            Self::Token(_) => {
                 let bearer = self.bearer().await?;
                 request.insert_header("authorization", bearer);
             }
@@ -88,60 +83,32 @@ impl Access {
                 let expiry = format!("{date}T{:02}:{:02}:{:02}Z", time.hour(), time.minute(), time.second());
                 (Some(key.read_blob(container, name, &expiry)), None)
             }
-            Self::Sas(_) | Self::SasFile { .. } => (Some(self.sas().await?), None),
-            Self::Token { .. } => (None, Some(self.bearer().await?)),
+            Self::Sas(_) | Self::SasFile(_) => (Some(self.sas().await?), None),
+            Self::Token(_) => (None, Some(self.bearer().await?)),
         })
     }
 
     async fn sas(&self) -> azure_core::Result<String> {
-        let (path, read) = match self {
-            Self::SasFile { path, read } => (path, read),
-            Self::Sas(sas) => return Ok(sas.reveal().to_owned()),
-            _ => return Err(no_credentials("no shared access signature")),
-        };
-        let mut read = read.lock().await;
-        if let Some((when, sas)) = &*read
-            && when.elapsed() < SAS_FILE_AGE
-        {
-            return Ok(sas.reveal().to_owned());
+        match self {
+            Self::Sas(sas) => Ok(sas.reveal().to_owned()),
+            Self::SasFile(file) => {
+                let sas = file.current().await.map_err(|flaw| no_credentials(&flaw))?;
+                Ok(sas.reveal().to_owned())
+            }
+            _ => Err(no_credentials("no shared access signature")),
         }
-        let fail = |flaw: &str| no_credentials(&format!("az.sas.token.file: {path:?} {flaw}"));
-        let text = tokio::fs::read_to_string(path).await.map_err(|error| fail(&error.to_string()))?;
-        let sas = parse_sas(&text).map_err(fail)?;
-        let revealed = sas.reveal().to_owned();
-        *read = Some((Instant::now(), sas));
-        Ok(revealed)
     }
 
     async fn bearer(&self) -> azure_core::Result<String> {
-        let Self::Token { credential, held } = self else { return Err(no_credentials("no token")) };
-        let mut held = held.lock().await;
-        let lasts = |margin: Duration| {
-            held.clone().filter(|token| token.expires_on > OffsetDateTime::now_utc() + margin)
-        };
-        let token = match lasts(TOKEN_MARGIN) {
-            Some(token) => token,
-            None => match (credential.get_token(&[SCOPE], None).await, lasts(Duration::ZERO)) {
-                (Ok(token), _) | (Err(_), Some(token)) => token,
-                (Err(error), None) => return Err(as_credential(error)),
-            },
-        };
-        let bearer = format!("Bearer {}", token.token.secret());
-        *held = Some(token);
-        Ok(bearer)
+        match self {
+            Self::Token(tokens) => tokens.bearer().await,
+            _ => Err(no_credentials("no token")),
+        }
     }
 }
 
 fn no_credentials(flaw: &str) -> azure_core::Error {
     azure_core::Error::with_message(ErrorKind::Credential, flaw.to_owned())
-}
-
-/// So that it is told from a failure of the store itself.
-fn as_credential(error: azure_core::Error) -> azure_core::Error {
-    match error.kind() {
-        ErrorKind::Credential => error,
-        _ => azure_core::Error::with_error(ErrorKind::Credential, error, "no token"),
-    }
 }
 
 pub(super) fn append_query(url: &mut url::Url, pairs: &str) {
@@ -300,10 +267,10 @@ mod tests {
     async fn an_identity_that_is_silent_keeps_none_behind_it_back() {
         let chain =
             Chain { links: vec![Arc::new(Link::Silent), Arc::new(Link::Good)], answered: OnceLock::new() };
-        let answer = timeout(2 * PATIENCE, chain.get_token(&[SCOPE], None)).await;
+        let answer = timeout(2 * PATIENCE, chain.get_token(&["scope"], None)).await;
         assert_eq!(answer.unwrap().unwrap().token.secret(), "token");
         // From then on it is asked alone.
-        let answer = timeout(PATIENCE / 2, chain.get_token(&[SCOPE], None)).await;
+        let answer = timeout(PATIENCE / 2, chain.get_token(&["scope"], None)).await;
         assert!(answer.unwrap().is_ok());
     }
 }

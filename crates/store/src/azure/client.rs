@@ -15,7 +15,7 @@ use azure_core::http::{
 };
 use azure_storage_blob::{BlobClient, BlobClientOptions, BlobContainerClient, BlobContainerClientOptions};
 use futures::{StreamExt, TryStreamExt};
-use varve_tls::{Reloaded, reqwest_authorities};
+use varve_tls::{Reloaded, reqwest_authorities, reqwest_proxy};
 
 use super::access::Access;
 use super::config::Config;
@@ -29,8 +29,6 @@ use crate::settings::{Secret, invalid};
 const VERSION: &str = "2026-04-06";
 /// Idle connections are given up before the store does so, lest a request meets a closing one.
 const POOL_IDLE: Duration = Duration::from_secs(15);
-/// Where machines of Azure ask who they are: nobody else may be in between.
-const METADATA_SERVICE: &str = "169.254.169.254";
 /// Of an answer that is an error, what is read.
 const ERROR_BYTES: usize = 64 << 10;
 
@@ -136,10 +134,8 @@ impl Way {
             .connect_timeout(self.connect_timeout)
             .no_proxy();
         if let Some(proxy) = &self.proxy {
-            let proxy = reqwest::Proxy::all(proxy.reveal())
-                .map_err(|error| invalid("az.proxy.url", chain(&error.without_url())))?
-                .no_proxy(reqwest::NoProxy::from_string(METADATA_SERVICE));
-            builder = builder.proxy(proxy);
+            let proxy = reqwest_proxy(proxy.reveal());
+            builder = builder.proxy(proxy.ok_or_else(|| invalid("az.proxy.url", "is no proxy's address"))?);
         }
         if let Some(path) = &self.ca_file {
             let trusted = reqwest_authorities(path).map_err(|flaw| invalid("az.tls.ca.file", flaw))?;

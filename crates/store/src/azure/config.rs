@@ -7,6 +7,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use url::Url;
+use varve_tls::is_this_machine;
 
 use crate::contract::Result;
 use crate::error::{Error, Kind};
@@ -146,11 +147,18 @@ fn parse_endpoint(endpoint: &str, access: &Access) -> Result<String> {
     if parsed.query().is_some() || parsed.fragment().is_some() {
         return Err(invalid(name, "holds ? or #; a shared access signature is the setting az.sas.token"));
     }
-    if parsed.scheme() != "https" && matches!(access, Access::Token(_)) {
-        return Err(invalid(
-            name,
-            "is plain http, over which no token goes: https, az.account.key or az.sas.token is needed",
-        ));
+    if parsed.scheme() != "https" {
+        // An account's key signs and is not sent.
+        let flaw = match access {
+            Access::Token(_) => Some("no token goes: https or az.account.key is needed"),
+            Access::Sas(_) | Access::SasFile(_) if !is_this_machine(&parsed) => Some(
+                "a shared access signature goes to loopback addresses only: https or az.account.key is needed",
+            ),
+            _ => None,
+        };
+        if let Some(flaw) = flaw {
+            return Err(invalid(name, format!("is plain http, over which {flaw}")));
+        }
     }
     Ok(parsed.as_str().trim_end_matches('/').to_owned())
 }
@@ -299,7 +307,16 @@ mod tests {
                 vec!["az.federated.token.file", "az.client.secret"],
             ),
             (vec![("az.authority.host", "http://login")], vec!["az.authority.host", "https://"]),
-            (vec![("az.endpoint.url", "http://there")], vec!["az.endpoint.url", "plain http"]),
+            (vec![("az.endpoint.url", "http://there")], vec!["az.endpoint.url", "plain http", "token"]),
+            (vec![("az.endpoint.url", "http://localhost")], vec!["az.endpoint.url", "plain http", "token"]),
+            (
+                vec![sas, ("az.endpoint.url", "http://there")],
+                vec!["az.endpoint.url", "signature", "loopback"],
+            ),
+            (
+                vec![("az.sas.token.file", "/f"), ("az.endpoint.url", "http://10.0.0.1:10000/account1")],
+                vec!["az.endpoint.url", "signature", "loopback"],
+            ),
             (vec![key, ("az.endpoint.url", "http://me:hush@there")], vec!["az.endpoint.url", "password"]),
             (
                 vec![sas, ("az.endpoint.url", "http://there?sig=hush")],
@@ -312,6 +329,20 @@ mod tests {
                 "{pairs:?}: {text}"
             );
         }
+    }
+
+    #[test]
+    fn what_is_no_secret_or_stays_here_may_go_in_the_clear() {
+        for access in [("az.account.key", "aGk="), ("az.sas.token", "sig=hush"), ("az.sas.token.file", "/f")]
+        {
+            for host in ["127.0.0.1:10000", "localhost:10000", "[::1]:10000"] {
+                parse("az://account1/box", &[access, ("az.endpoint.url", &format!("http://{host}"))])
+                    .unwrap();
+            }
+            parse("az://account1/box", &[access, ("az.endpoint.url", "https://there")]).unwrap();
+        }
+        let key = ("az.account.key", "aGk=");
+        parse("az://account1/box", &[key, ("az.endpoint.url", "http://there")]).unwrap();
     }
 
     #[test]

@@ -52,7 +52,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "az.endpoint.url",
         SettingKind::Url,
         None,
-        "Address of the account's Blob service where it is not `https://ACCOUNT.blob.core.windows.net`: of another cloud, a private link, or an emulator (`http://127.0.0.1:10000/ACCOUNT`). Containers are looked for right below it.",
+        "Address of the account's Blob service where it is not `https://ACCOUNT.blob.core.windows.net`: of another cloud, a private link, or an emulator (`http://127.0.0.1:10000/ACCOUNT`). Containers are looked for right below it. Tokens go over https only, a SAS also to this machine.",
     ),
     Setting::new(
         "az.federated.token.file",
@@ -76,7 +76,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "az.proxy.url",
         SettingKind::Url,
         None,
-        "HTTP proxy for all requests, those for tokens too (but not those of a managed identity); may hold a user and a password. Default: none, whatever the environment says.",
+        "HTTP proxy for all requests, those for tokens too (but not those to this machine, nor those of a managed identity); may hold a user and a password. Default: none, whatever the environment says.",
     )
     .secret(),
     Setting::new(
@@ -90,7 +90,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "az.sas.token.file",
         TEXT,
         None,
-        "File with a shared access signature, read again every minute, so that it may be replaced while in use.",
+        "File with a shared access signature, read again every minute, so that it may be replaced while in use. While it is damaged or gone, the former one counts, and the log warns.",
     ),
     Setting::new(
         "az.tenant.id",

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
-use reqwest::{Method, Proxy, RequestBuilder, Response, redirect, retry, tls};
+use reqwest::{Method, RequestBuilder, Response, redirect, retry, tls};
 use serde::de::DeserializeOwned;
 use url::Url;
-use varve_tls::{Reloaded, reqwest_authorities};
+use varve_tls::{Reloaded, reqwest_authorities, reqwest_proxy};
 
 use super::config::Config;
 use super::credentials::Signer;
@@ -38,6 +38,7 @@ impl Client {
             connect_timeout: config.connect_timeout,
             proxy: config.proxy.clone(),
             ca_file: config.ca_file.clone(),
+            is_here: config.endpoint.is_here(),
         };
         let http = Reloaded::new(config.ca_file.clone(), move || way.client())?;
         Ok(Self { http, signer: Signer::new(config)? })
@@ -102,6 +103,8 @@ struct Way {
     connect_timeout: Duration,
     proxy: Option<Secret>,
     ca_file: Option<PathBuf>,
+    /// On this machine.
+    is_here: bool,
 }
 
 impl Way {
@@ -120,10 +123,11 @@ impl Way {
             builder = builder.tls_certs_merge(trusted);
         }
         if let Some(proxy) = &self.proxy {
-            // The error would show the address, and a password in it.
-            let proxy =
-                Proxy::all(proxy.reveal()).map_err(|_| invalid("gs.proxy.url", "is no proxy's address"))?;
-            builder = builder.proxy(proxy);
+            let proxy = reqwest_proxy(proxy.reveal());
+            builder = builder.proxy(proxy.ok_or_else(|| invalid("gs.proxy.url", "is no proxy's address"))?);
+        } else if self.is_here {
+            // Not by one of the environment either.
+            builder = builder.no_proxy();
         }
         builder
             .build()

@@ -4,7 +4,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use url::{Host, Url};
+use url::Url;
+use varve_tls::is_this_machine;
 
 use super::settings::PART_BYTES_MAX;
 use crate::contract::Result;
@@ -57,13 +58,12 @@ impl Endpoint {
 
     /// Whether a token may go there: in the clear it stays on this machine.
     fn keeps_tokens(&self) -> bool {
-        self.0.scheme() == "https"
-            || match self.0.host() {
-                Some(Host::Domain(name)) => name == "localhost",
-                Some(Host::Ipv4(address)) => address.is_loopback(),
-                Some(Host::Ipv6(address)) => address.is_loopback(),
-                None => false,
-            }
+        self.0.scheme() == "https" || self.is_here()
+    }
+
+    /// On this machine.
+    pub(super) fn is_here(&self) -> bool {
+        is_this_machine(&self.0)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Who we are: Google's own crate fetches tokens and renews them before they expire.
 
+use std::error::Error as StdError;
 use std::time::Duration;
 
 use google_cloud_auth::build_errors::Error as BuildError;
@@ -121,13 +122,78 @@ fn why(error: &BuildError) -> String {
     if error.is_parsing() { "the file is not as its type has it".to_owned() } else { chain(error) }
 }
 
+/// What the error and its causes say, without what they quote: Google's crate puts whole bodies into its words, those of
+/// files with tokens too, and a parser's words may quote a token.
+fn told(error: &(dyn StdError + 'static)) -> String {
+    let mut text = String::new();
+    let mut next = Some(error);
+    while let Some(cause) = next {
+        let said = match cause.downcast_ref::<serde_json::Error>() {
+            Some(flaw) => format!("not the JSON expected at line {} column {}", flaw.line(), flaw.column()),
+            None => without_body(&cause.to_string()),
+        };
+        if !text.contains(&said) {
+            let colon = if text.is_empty() { "" } else { ": " };
+            text.push_str(colon);
+            text.push_str(&said);
+        }
+        next = cause.source();
+    }
+    text
+}
+
+/// Of a body, a refusal's code in OAuth's form alone.
+fn without_body(said: &str) -> String {
+    let Some((said, body)) = said.split_once(", body=<") else { return said.to_owned() };
+    let value =
+        serde_json::Deserializer::from_str(body).into_iter::<Value>().next().and_then(|read| read.ok());
+    let code = value.as_ref().and_then(|value| value.get("error")).and_then(Value::as_str);
+    let is_code = |code: &&str| code.len() <= 40 && code.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+    // A subject token's file is no refusal.
+    match code.filter(is_code).filter(|_| !said.contains("subject token")) {
+        Some(code) => format!("{said} ({code})"),
+        None => said.to_owned(),
+    }
+}
+
 fn denied(error: &CredentialsError) -> Failure {
     let passing = if error.is_transient() { Passing::Transient } else { Passing::Never };
-    let mut said = chain(error);
+    let mut said = told(error);
     if said.len() > SAID_BYTES_MAX {
         let end = (0..=SAID_BYTES_MAX).rev().find(|end| said.is_char_boundary(*end)).unwrap_or(0);
         said.truncate(end);
         said.push('…');
     }
     Failure::of_credentials(passing, format!("no credentials: {said}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_of_google_quote_nothing() {
+        let quoting =
+            |said: &str, body: &str| CredentialsError::from_msg(false, format!("{said}, body=<{body}>"));
+        let read = serde_json::from_str::<Vec<u8>>("\"hush\"").unwrap_err();
+        assert!(read.to_string().contains("hush"));
+        for (error, word) in [
+            (quoting("failed to read subject token field `x` as string", r#"{"token":"hush"}"#), "field `x`"),
+            (quoting("failed to request subject token", r#"{"error":"hush"}"#), "subject token"),
+            (
+                quoting("failed to exchange", r#"{"error":"invalid_grant","y":"hush"}"#),
+                "exchange (invalid_grant)",
+            ),
+            (quoting("failed to exchange", r#"{"error":"HUSH hush"}"#), "exchange"),
+            (quoting("failed to exchange", "hush"), "exchange"),
+            (CredentialsError::from_source(false, read), "line 1 column"),
+        ] {
+            // As it is, and as a cause.
+            let above = CredentialsError::new(false, "no token", error.clone());
+            assert!(told(&above).starts_with("no token"));
+            for text in [told(&error), told(&above)] {
+                assert!(text.contains(word) && !text.to_lowercase().contains("hush"), "{text}");
+            }
+        }
+    }
 }

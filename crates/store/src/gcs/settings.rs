@@ -54,7 +54,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "gs.proxy.url",
         SettingKind::Url,
         None,
-        "HTTP proxy to the store; may hold a user and a password. Default: `HTTPS_PROXY` and `NO_PROXY` of the environment, which alone count for requests of tokens.",
+        "HTTP proxy to the store, but never to one on this machine; may hold a user and a password. Default: that of the environment, by `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`, which alone count for requests of tokens.",
     )
     .secret(),
     Setting::new(

@@ -56,7 +56,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "s3.proxy.url",
         SettingKind::Url,
         None,
-        "HTTP proxy for all requests, those for credentials too (but not those to the metadata services of a machine or container); may hold a user and a password. Default: none, whatever the environment says.",
+        "HTTP proxy for all requests, those for credentials too (but not those to this machine, nor to the metadata services of a machine or container); may hold a user and a password. Default: none, whatever the environment says.",
     )
     .secret(),
     Setting::new(

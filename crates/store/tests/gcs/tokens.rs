@@ -114,3 +114,28 @@ async fn an_expired_token_is_denied_and_not_told() {
     assert!(error.kind == Kind::Denied && !text.contains(SECRET), "{text}");
     assert_eq!(server.seen().len(), 1);
 }
+
+/// Google's crate quotes a file whole in which it does not find its field.
+#[tokio::test]
+async fn a_subject_token_that_is_not_found_is_not_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(|_, _| object(b"hello")).await;
+    let (subject, account) = (folder.path().join("subject"), folder.path().join("account.json"));
+    std::fs::write(&subject, format!(r#"{{"token":"{SECRET}"}}"#)).unwrap();
+    let json = format!(
+        r#"{{"type":"external_account","audience":"a","subject_token_type":"urn:ietf:params:oauth:token-type:jwt",
+        "token_url":"{}/token","credential_source":{{"file":"{}",
+        "format":{{"type":"json","subject_token_field_name":"id_token"}}}}}}"#,
+        server.endpoint,
+        subject.display()
+    );
+    std::fs::write(&account, json).unwrap();
+    let file = account.to_str().unwrap();
+    let more = [("gs.auth", "default"), ("gs.credentials.file", file)];
+    let store = open("gs://bucket/some/prefix", &settings(&server.endpoint, &more)).await.unwrap();
+    let error = store.head(&key()).await.unwrap_err();
+    let text = format!("{error} {error:?} {store:?}");
+    assert!(error.kind == Kind::Denied && text.contains("id_token"), "{text}");
+    assert!(!text.contains(SECRET), "{text}");
+    assert!(server.seen().is_empty());
+}
