@@ -14,6 +14,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures::StreamExt;
 use script::{Answer, Request, Server};
+use varve_store::conformance::{self, CheckResult, Outcome};
 use varve_store::{Create, GetRange, Key, Kind, PutOptions, SharedStore, open};
 
 const SECRET: &str = "hush-hush-hush";
@@ -542,4 +543,41 @@ async fn an_answer_that_cannot_be_read_says_why() {
     let error = store.list("", None, 10).await.unwrap_err();
     assert_eq!(error.kind, Kind::Unavailable, "{error}");
     assert!(error.to_string().contains("SomethingElse"), "{error}");
+}
+
+fn check_of<'a>(results: &'a [CheckResult], name: &str) -> &'a CheckResult {
+    results.iter().find(|result| result.name == name).unwrap()
+}
+
+#[tokio::test]
+async fn a_check_of_a_store_that_is_gone_ends_early() {
+    let store = store_at("http://127.0.0.1:1", &[("s3.max.attempts", "1")]).await;
+    let results = conformance::run(&store, "scratch/").await;
+    assert!(results.iter().all(|result| result.outcome == Outcome::Failed));
+    assert!(results[0].detail.contains("dispatch failure"), "{}", results[0].detail);
+    for result in &results[1..] {
+        assert!(result.detail.starts_with("not tried: since round_trip "), "{result}");
+    }
+}
+
+/// A server that knows little more than listings and deletes: what is there is removed all the same.
+#[tokio::test]
+async fn a_check_cleans_up_where_uploads_are_not_listed() {
+    let server = Server::start_with_log(|request, log| {
+        let gone = log.iter().any(|seen| seen.method == "DELETE" && seen.path.contains("scratch/left"));
+        match request.method.as_str() {
+            "GET" if request.path.contains("list-type=2") && !gone => {
+                listing(false, "", &["some/prefix/scratch/left"])
+            }
+            "GET" if request.path.contains("list-type=2") => listing(false, "", &[]),
+            "DELETE" => Answer::new(204),
+            _ => error_xml(501, "NotImplemented"),
+        }
+    })
+    .await;
+    let store = store_at(&server.endpoint, &[]).await;
+    let results = in_time(conformance::run(&store, "scratch/")).await;
+    let cleanup = check_of(&results, "cleanup");
+    assert_eq!(cleanup.outcome, Outcome::Passed, "{cleanup}");
+    assert!(check_of(&results, "round_trip").detail.contains("NotImplemented"));
 }
