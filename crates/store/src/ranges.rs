@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use crate::contract::GetRange;
 
-/// Servers read positions as signed numbers.
-const LAST_POSITION: u64 = i64::MAX as u64;
+/// Servers read positions as signed numbers, and add one to the last.
+const LAST_POSITION: u64 = i64::MAX as u64 - 1;
 
 /// The `Range` header, or why no object has such a range.
 pub(crate) fn header_of(range: GetRange) -> Result<Option<String>, String> {
@@ -62,6 +62,8 @@ mod tests {
     fn an_answer_must_bring_what_was_asked_for() {
         let asked = GetRange::Bounded { start: 2, end: 6 };
         assert_eq!(header_of(asked), Ok(Some("bytes=2-5".to_owned())));
+        let all = GetRange::Bounded { start: 0, end: u64::MAX };
+        assert_eq!(header_of(all), Ok(Some("bytes=0-9223372036854775806".to_owned())));
         assert_eq!(delivered(Some(4), Some("bytes 2-5/10"), asked), Ok((2..6, 10)));
         assert_eq!(delivered(Some(2), Some("bytes 2-3/4"), asked), Ok((2..4, 4)), "clamped");
         for (length, header) in [

@@ -7,6 +7,9 @@
 //! * **Create-if-absent** is `If-None-Match: *`. Each write carries an id of its own in its metadata
 //!   (`x-amz-meta-varve-write`); where an answer was lost, that tells our success from another's.
 //! * **Bodies** that break are read on from where they broke, by `If-Match` of the same object.
+//! * **Listings get on** or are an error: no server keeps us for ever (`onward`), or has callers read again what they
+//!   read, by a page that goes back.
+//! * A server without batches of deletes is found by its refusal; then keys are deleted one by one.
 //! * A crash leaves uploads that were begun: `list_uploads` shows them, and the bucket's lifecycle rule for
 //!   incomplete uploads removes them.
 
@@ -14,6 +17,7 @@ mod body;
 mod client;
 mod copy;
 mod failure;
+mod onward;
 mod settings;
 mod upload;
 mod versions;
@@ -22,10 +26,12 @@ mod write;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use aws_sdk_s3::types::{Delete, ObjectIdentifier};
 use bytes::Bytes;
+use futures::{StreamExt, stream};
 use url::Url;
 
 use crate::contract::{
@@ -40,9 +46,12 @@ use crate::settings::Values;
 use crate::versions::Versions;
 
 use client::Config;
+use onward::Onward;
 pub(crate) use settings::SETTINGS;
 
 const DELETE_BATCH: usize = 1000;
+/// Deletes at once where the server knows no batches.
+const PARALLEL_DELETES: usize = 16;
 
 /// See the module.
 #[derive(Clone)]
@@ -54,6 +63,15 @@ struct Inner {
     config: Config,
     client: aws_sdk_s3::Client,
     retry: Retry,
+    /// The server has refused a batch of deletes: it knows none.
+    lacks_batches: AtomicBool,
+}
+
+/// Where a listing goes on: behind a name, or where the server's token says.
+#[derive(Clone, PartialEq)]
+struct Place {
+    after: Option<String>,
+    token: Option<String>,
 }
 
 impl S3Store {
@@ -61,7 +79,8 @@ impl S3Store {
         let config = Config::parse(url, values)?;
         let client = client::connect(&config).await?;
         let retry = Retry::new(config.max_attempts, config.timeout);
-        Ok(Self { inner: Arc::new(Inner { config, client, retry }) })
+        let lacks_batches = AtomicBool::new(false);
+        Ok(Self { inner: Arc::new(Inner { config, client, retry, lacks_batches }) })
     }
 
     /// What [`open`](Self::open) would refuse before it asks anyone.
@@ -127,17 +146,19 @@ impl Inner {
         Ok((meta, written_by))
     }
 
+    /// One page, and where to go on if it says more.
     async fn list_page(
         &self,
         prefix: &str,
-        after: Option<String>,
+        from: &Place,
         max_keys: usize,
-    ) -> Result<(ListPage, Option<String>)> {
+    ) -> Result<(ListPage, Option<Place>)> {
         let at = self.at("list", prefix);
         let full_prefix = format!("{}{prefix}", self.config.prefix);
         let request = || async {
             let call = self.client.list_objects_v2().bucket(&self.config.bucket).prefix(&full_prefix);
-            let call = call.set_start_after(after.clone()).max_keys(i32::try_from(max_keys).unwrap_or(1000));
+            let call = call.set_start_after(from.after.clone()).set_continuation_token(from.token.clone());
+            let call = call.max_keys(i32::try_from(max_keys).unwrap_or(1000));
             call.send().await.map_err(failure::of)
         };
         let answer = self.retry.run(&at, 0, request).await?;
@@ -145,12 +166,9 @@ impl Inner {
         let mut last = None;
         for object in answer.contents() {
             let Some(name) = object.key() else { continue };
-            if let Some(before) = last.as_deref().or(after.as_deref()).filter(|before| name <= *before) {
-                let detail = format!("{name:?} is listed behind {before:?}: not in the order of bytes");
-                return Err(at.error(Kind::Unsupported, detail));
-            }
             last = Some(name.to_owned());
             let Some(Ok(key)) = name.strip_prefix(&self.config.prefix).map(Key::new) else { continue };
+            self.check_order(name, from, page.objects.last()).map_err(|flaw| at.error(Kind::Other, flaw))?;
             page.objects.push(ObjectMeta {
                 key,
                 size_bytes: object.size().and_then(|size| u64::try_from(size).ok()).unwrap_or(0),
@@ -160,7 +178,33 @@ impl Inner {
                 storage_class: object.storage_class().map(|class| class.as_str().to_owned()),
             });
         }
-        Ok((page, last))
+        let by_token = || {
+            let token = answer.next_continuation_token().map(str::to_owned)?;
+            Some(Place { after: from.after.clone(), token: Some(token) })
+        };
+        let next = last.map(|last| Place { after: Some(last), token: None });
+        Ok((page, next.or_else(by_token)))
+    }
+
+    /// Callers go on from the last key: a page must not go back.
+    fn check_order(
+        &self,
+        name: &str,
+        from: &Place,
+        before: Option<&ObjectMeta>,
+    ) -> std::result::Result<(), String> {
+        if let Some(after) = from.after.as_deref().filter(|after| name <= *after) {
+            return Err(format!(
+                "the keys do not go on: asked for those with start-after {after}, found {name}"
+            ));
+        }
+        let key = &name[self.config.prefix.len()..];
+        match before.filter(|before| key <= before.key.as_str()) {
+            Some(before) => {
+                Err(format!("the keys are not in the order of bytes: {key} is listed behind {}", before.key))
+            }
+            None => Ok(()),
+        }
     }
 
     async fn delete_one(&self, key: &Key, version: Option<&str>) -> Result<()> {
@@ -176,6 +220,12 @@ impl Inner {
             Err(error) if error.kind == Kind::NotFound && !error.detail.contains("NoSuchBucket") => Ok(()),
             other => other,
         }
+    }
+
+    /// Where there are no batches.
+    async fn delete_singly(&self, keys: &[Key]) -> Vec<Result<()>> {
+        let deletes: Vec<_> = keys.iter().map(|key| self.delete_one(key, None)).collect();
+        stream::iter(deletes).buffered(PARALLEL_DELETES).collect().await
     }
 
     /// At most 1,000 keys. The failures by full key; one that may pass fails the attempt, so that it is repeated.
@@ -205,6 +255,12 @@ impl Inner {
         };
         self.retry.run(&at, 0, request).await
     }
+}
+
+/// The server knows no batches, or only ones with an MD5, which nobody sends any more.
+fn is_refused_as_batch(error: &Error) -> bool {
+    let wants_md5 = ["ContentMD5", "Content-MD5"].iter().any(|words| error.detail.contains(words));
+    error.kind == Kind::Unsupported || (error.kind == Kind::Invalid && wants_md5)
 }
 
 impl fmt::Debug for S3Store {
@@ -248,14 +304,18 @@ impl Store for S3Store {
     }
 
     async fn list(&self, prefix: &str, start_after: Option<&Key>, max_keys: usize) -> Result<ListPage> {
-        let mut after = start_after.map(|key| format!("{}{key}", self.inner.config.prefix));
+        let after = start_after.map(|key| format!("{}{key}", self.inner.config.prefix));
+        let mut from = Place { after, token: None };
+        let mut onward = Onward::from(from.clone());
         loop {
-            let (page, last) = self.inner.list_page(prefix, after, max_keys.clamp(1, 1000)).await?;
-            // A page of nothing but foreign names gives the caller no key to go on from.
-            if !page.objects.is_empty() || !page.more || last.is_none() {
+            let (page, next) = self.inner.list_page(prefix, &from, max_keys.clamp(1, 1000)).await?;
+            // A page of nothing, or of nothing but foreign names, gives the caller no key to go on from.
+            if !page.objects.is_empty() || !page.more {
                 return Ok(page);
             }
-            after = last;
+            let next = next.ok_or_else(|| onward::nowhere("keys"));
+            let next = next.and_then(|next| onward.step(&next, "keys").map(|()| next));
+            from = next.map_err(|flaw| self.inner.at("list", prefix).error(Kind::Other, flaw))?;
         }
     }
 
@@ -267,11 +327,20 @@ impl Store for S3Store {
         for batch in keys.chunks(DELETE_BATCH) {
             let at = self.inner.at("delete", "");
             let full = batch.iter().map(|key| self.inner.full(key, &at)).collect::<Result<Vec<_>>>()?;
+            if self.inner.lacks_batches.load(Ordering::Relaxed) {
+                outcomes.extend(self.inner.delete_singly(batch).await);
+                continue;
+            }
             match self.inner.delete_batch(&full).await {
                 Ok(mut failures) => outcomes.extend(batch.iter().zip(&full).map(|(key, full)| {
                     let at = self.inner.at("delete", key.as_str());
                     failures.remove(full).map_or(Ok(()), |failure| Err(failure.error(&at, 1)))
                 })),
+                Err(error) if is_refused_as_batch(&error) => {
+                    tracing::info!("keys are deleted one by one from here on: {error}");
+                    self.inner.lacks_batches.store(true, Ordering::Relaxed);
+                    outcomes.extend(self.inner.delete_singly(batch).await);
+                }
                 Err(error) => outcomes.extend(batch.iter().map(|key| {
                     let at = self.inner.at("delete", key.as_str());
                     Err(at.error(error.kind, &error.detail))

@@ -11,6 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures::StreamExt;
 use varve_script::{Answer, Request, Server, free_port};
+use varve_store::conformance::{self, CheckResult, Outcome};
 use varve_store::{Create, GetRange, Key, Kind, PutOptions, SharedStore, open};
 
 const SECRET: &str = "hush-hush-hush";
@@ -300,26 +301,6 @@ async fn a_batch_tells_each_keys_outcome() {
 }
 
 #[tokio::test]
-async fn a_listing_in_another_order_is_refused() {
-    let listed = |names: &[&str]| {
-        let entry = |name: &&str| format!("<Contents><Key>some/prefix/{name}</Key><Size>1</Size></Contents>");
-        let entries: String = names.iter().map(entry).collect();
-        format!("<ListBucketResult><IsTruncated>false</IsTruncated>{entries}</ListBucketResult>")
-    };
-    let list = async |names: &[&str], after: Option<&Key>| {
-        let body = listed(names);
-        let server = Server::start(move |_, _| Answer::new(200).body(body.clone())).await;
-        store_at(&server.endpoint, &[]).await.list("", after, 10).await
-    };
-    let after = Key::new("b").unwrap();
-    assert_eq!(list(&["a", "b", "c"], None).await.unwrap().objects.len(), 3);
-    for (names, after) in [(&["a", "c", "b"][..], None), (&["a", "a"], None), (&["a", "c"], Some(&after))] {
-        let error = list(names, after).await.unwrap_err();
-        assert!(error.kind == Kind::Unsupported && error.detail.contains("order"), "{names:?}: {error}");
-    }
-}
-
-#[tokio::test]
 async fn configuration_errors_name_the_key() {
     for (url, settings, words) in [
         ("ftp://x", vec![], vec!["ftp://", "s3://bucket/prefix"]),
@@ -370,4 +351,226 @@ async fn this_machine_is_reached_without_a_proxy() {
         store.put(&key(), Bytes::from_static(b"hello"), &PutOptions::default()).await.unwrap();
     }
     assert_eq!((server.seen().len(), proxy.seen().len()), (2, 0));
+}
+
+fn xml(body: String) -> Answer {
+    Answer::new(200).header("content-type", "application/xml").body(body)
+}
+
+/// A listing that has not come to its end by then never does.
+async fn in_time<T>(listing: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(10), listing).await.expect("an end")
+}
+
+/// A server that keeps versions, lists those of one key, and goes on from nowhere.
+fn versions_again(request: &Request, next: &str) -> Answer {
+    if request.path.contains("versioning") {
+        return xml("<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>".to_owned());
+    }
+    let version = |id: &str, latest: bool| {
+        format!(
+            "<Version><Key>some/prefix/k</Key><VersionId>{id}</VersionId><IsLatest>{latest}</IsLatest>\
+             <LastModified>2026-01-01T00:00:00Z</LastModified><Size>1</Size></Version>"
+        )
+    };
+    xml(format!(
+        "<ListVersionsResult><IsTruncated>true</IsTruncated><NextKeyMarker>some/prefix/k</NextKeyMarker>\
+         <NextVersionIdMarker>{next}</NextVersionIdMarker>{}{}</ListVersionsResult>",
+        version("v2", true),
+        version("v1", false)
+    ))
+}
+
+#[tokio::test]
+async fn versions_that_do_not_go_on_are_an_error() {
+    let server = Server::start(|request, _| versions_again(request, "v1")).await;
+    let store = store_at(&server.endpoint, &[]).await;
+    let versions = store.versions().await.unwrap().unwrap();
+    // Within a key, and behind one.
+    for after in [None, Some(Key::new("k").unwrap())] {
+        let error = in_time(versions.list("", after.as_ref(), 1)).await.unwrap_err();
+        assert_eq!(error.kind, Kind::Other, "{error}");
+        assert!(error.to_string().contains("do not go on"), "{error}");
+    }
+}
+
+/// Some servers go on within the key that they were asked to go on behind.
+#[tokio::test]
+async fn versions_of_the_key_behind_which_a_listing_goes_on_are_passed_over() {
+    let server = Server::start(|request, _| {
+        if request.path.contains("version-id-marker=v1") {
+            let version = "<Version><Key>some/prefix/l</Key><VersionId>v0</VersionId><IsLatest>true</IsLatest>\
+                           <LastModified>2026-01-01T00:00:00Z</LastModified><Size>1</Size></Version>";
+            return xml(format!(
+                "<ListVersionsResult><IsTruncated>false</IsTruncated>{version}</ListVersionsResult>"
+            ));
+        }
+        versions_again(request, "v1")
+    })
+    .await;
+    let store = store_at(&server.endpoint, &[]).await;
+    let versions = store.versions().await.unwrap().unwrap();
+    let page = in_time(versions.list("", Some(&Key::new("k").unwrap()), 1)).await.unwrap();
+    let keys: Vec<_> = page.keys.iter().map(|found| (found.key.as_str(), found.count)).collect();
+    assert_eq!((keys, page.more), (vec![("l", 1)], false));
+}
+
+/// Versions of one key on two pages that name each other as the next.
+#[tokio::test]
+async fn versions_that_go_round_are_an_error() {
+    let server = Server::start(|request, _| {
+        let turned = request.path.contains("version-id-marker=v1");
+        versions_again(request, if turned { "v0" } else { "v1" })
+    })
+    .await;
+    let store = store_at(&server.endpoint, &[]).await;
+    let versions = store.versions().await.unwrap().unwrap();
+    let error = in_time(versions.list("", None, 1)).await.unwrap_err();
+    assert!(error.to_string().contains("do not go on"), "{error}");
+}
+
+fn listing(truncated: bool, token: &str, names: &[&str]) -> Answer {
+    let contents: String =
+        names.iter().map(|name| format!("<Contents><Key>{name}</Key><Size>1</Size></Contents>")).collect();
+    let token = if token.is_empty() {
+        String::new()
+    } else {
+        format!("<NextContinuationToken>{token}</NextContinuationToken>")
+    };
+    xml(format!(
+        "<ListBucketResult><IsTruncated>{truncated}</IsTruncated>{token}{contents}</ListBucketResult>"
+    ))
+}
+
+#[tokio::test]
+async fn a_listing_that_does_not_go_on_is_an_error() {
+    let after = Key::new("b").unwrap();
+    for (names, words) in [
+        // From the start again, and again the last one.
+        (&["some/prefix/a", "some/prefix/b"][..], "start-after"),
+        (&["some/prefix/b"], "start-after"),
+        // Another order.
+        (&["some/prefix/d", "some/prefix/c"], "order of bytes"),
+        // Nothing to go on from, or only names that are nobody's, again and again.
+        (&[], "no place to go on from"),
+        (&["some/prefix//"], "do not go on"),
+    ] {
+        let server = Server::start(move |_, _| listing(true, "", names)).await;
+        let store = store_at(&server.endpoint, &[]).await;
+        let error = in_time(store.list("", Some(&after), 10)).await.expect_err(words);
+        assert_eq!(error.kind, Kind::Other, "{error}");
+        assert!(error.to_string().contains(words), "{words}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn an_empty_page_of_a_listing_goes_on_by_its_token() {
+    let server = Server::start(|request, _| {
+        if request.path.contains("continuation-token=T1") {
+            listing(false, "", &["some/prefix/c"])
+        } else {
+            listing(true, "T1", &[])
+        }
+    })
+    .await;
+    let store = store_at(&server.endpoint, &[]).await;
+    let page = in_time(store.list("", None, 10)).await.unwrap();
+    assert_eq!((page.objects.len(), page.more), (1, false));
+
+    let server = Server::start(|_, _| listing(true, "T1", &[])).await;
+    let store = store_at(&server.endpoint, &[]).await;
+    let error = in_time(store.list("", None, 10)).await.unwrap_err();
+    assert!(error.to_string().contains("do not go on"), "{error}");
+}
+
+#[tokio::test]
+async fn uploads_that_do_not_go_on_are_an_error() {
+    for marker in
+        ["", "<NextKeyMarker>some/prefix/k</NextKeyMarker><NextUploadIdMarker>U</NextUploadIdMarker>"]
+    {
+        let server = Server::start(move |_, _| {
+            xml(format!(
+                "<ListMultipartUploadsResult><IsTruncated>true</IsTruncated>{marker}<Upload>\
+                 <Key>some/prefix/k</Key><UploadId>U</UploadId></Upload></ListMultipartUploadsResult>"
+            ))
+        })
+        .await;
+        let store = store_at(&server.endpoint, &[]).await;
+        let error = in_time(store.list_uploads("")).await.unwrap_err();
+        assert_eq!(error.kind, Kind::Other, "{error}");
+        assert!(error.to_string().contains("go on"), "{error}");
+    }
+}
+
+/// Batches are refused in each of these ways: then keys go one by one, and nobody asks for a batch again.
+#[tokio::test]
+async fn without_batches_keys_are_deleted_one_by_one() {
+    for (status, code) in
+        [(501, "NotImplemented"), (405, "MethodNotAllowed"), (405, ""), (400, "MissingContentMD5")]
+    {
+        let server = Server::start(move |request, _| match (request.method.as_str(), request.path.as_str()) {
+            ("POST", _) if code.is_empty() => Answer::new(status),
+            ("POST", _) => error_xml(status, code),
+            ("DELETE", path) if path.contains("/b?") => error_xml(403, "AccessDenied"),
+            ("DELETE", _) => Answer::new(204),
+            _ => Answer::new(500),
+        })
+        .await;
+        let store = store_at(&server.endpoint, &[]).await;
+        let keys = ["a", "b", "c"].map(|name| Key::new(name).unwrap());
+        for _ in 0..2 {
+            let outcomes = store.delete_many(&keys).await.unwrap();
+            assert!(outcomes[0].is_ok() && outcomes[2].is_ok(), "{status} {code}: {outcomes:?}");
+            let error = outcomes[1].as_ref().unwrap_err();
+            assert!(error.kind == Kind::Denied && error.object.ends_with("/b"), "{error}");
+        }
+        let batches = server.seen().iter().filter(|request| request.method == "POST").count();
+        assert_eq!((batches, server.seen().len()), (1, 7), "{status} {code}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_cannot_be_read_says_why() {
+    let server = Server::start(|_, _| xml("<SomethingElse></SomethingElse>".to_owned())).await;
+    let store = store_at(&server.endpoint, &[]).await;
+    let error = store.list("", None, 10).await.unwrap_err();
+    assert_eq!(error.kind, Kind::Unavailable, "{error}");
+    assert!(error.to_string().contains("SomethingElse"), "{error}");
+}
+
+fn check_of<'a>(results: &'a [CheckResult], name: &str) -> &'a CheckResult {
+    results.iter().find(|result| result.name == name).unwrap()
+}
+
+#[tokio::test]
+async fn a_check_of_a_store_that_is_gone_ends_early() {
+    let store = store_at("http://127.0.0.1:1", &[("s3.max.attempts", "1")]).await;
+    let results = conformance::run(&store, "scratch/").await;
+    assert!(results.iter().all(|result| result.outcome == Outcome::Failed));
+    assert!(results[0].detail.contains("dispatch failure"), "{}", results[0].detail);
+    for result in &results[1..] {
+        assert!(result.detail.starts_with("not tried: since round_trip "), "{result}");
+    }
+}
+
+/// A server that knows little more than listings and deletes: what is there is removed all the same.
+#[tokio::test]
+async fn a_check_cleans_up_where_uploads_are_not_listed() {
+    let server = Server::start_with_log(|request, log| {
+        let gone = log.iter().any(|seen| seen.method == "DELETE" && seen.path.contains("scratch/left"));
+        match request.method.as_str() {
+            "GET" if request.path.contains("list-type=2") && !gone => {
+                listing(false, "", &["some/prefix/scratch/left"])
+            }
+            "GET" if request.path.contains("list-type=2") => listing(false, "", &[]),
+            "DELETE" => Answer::new(204),
+            _ => error_xml(501, "NotImplemented"),
+        }
+    })
+    .await;
+    let store = store_at(&server.endpoint, &[]).await;
+    let results = in_time(conformance::run(&store, "scratch/")).await;
+    let cleanup = check_of(&results, "cleanup");
+    assert_eq!(cleanup.outcome, Outcome::Passed, "{cleanup}");
+    assert!(check_of(&results, "round_trip").detail.contains("NotImplemented"));
 }

@@ -100,7 +100,8 @@ pub(super) async fn ranges(room: Room) -> Checked {
         (GetRange::Suffix(99_999), 0..10_000),
     ];
     for (range, bytes) in valid {
-        let got = room.store.get(&key, range).await?;
+        let got = room.store.get(&key, range).await;
+        let got = got.map_err(|error| Flaw(format!("{range:?} of 10,000 bytes: {error}")))?;
         let said = got.range.clone();
         let size = got.object_size_bytes;
         let found = got.bytes().await?;
@@ -152,11 +153,11 @@ pub(super) async fn create_if_absent(room: Room) -> Checked {
         .map_err(|flaw| means(flaw, "two archivers could overwrite each other's segments"))?;
     room.expect_body(&key, &first).await?;
     delete(&*room.store, &key).await?;
-    room.store.put(&key, first, &if_absent()).await?;
-    Ok(())
+    let again = room.store.put(&key, first, &if_absent()).await;
+    again.map(drop).map_err(|error| means(error.into(), "a name that was deleted can't be written again"))
 }
 
-fn means(flaw: Flaw, meaning: &str) -> Flaw {
+pub(super) fn means(flaw: Flaw, meaning: &str) -> Flaw {
     Flaw(format!("{}. This means: {meaning}", flaw.0))
 }
 
@@ -290,7 +291,7 @@ pub(super) async fn list_more(room: Room) -> Checked {
             })?;
             found.extend(page.objects.into_iter().map(|object| object.key));
             after = found.last().cloned();
-            if !page.more {
+            if !page.more || found.len() > expected.len() {
                 break;
             }
         }
@@ -323,7 +324,9 @@ pub(super) async fn copy_if_absent(room: Room) -> Checked {
     room.expect_body(&fresh, &body).await?;
     let again = room.store.copy(&from, &taken, &if_absent()).await;
     expect_kind("copy over what exists", Kind::AlreadyExists, again)?;
-    room.expect_body(&taken, &pattern(6, 10)).await
+    room.expect_body(&taken, &pattern(6, 10))
+        .await
+        .map_err(|flaw| means(flaw, "a refused copy destroys what was there"))
 }
 
 pub(super) async fn odd_keys(room: Room) -> Checked {

@@ -115,7 +115,7 @@ pub(super) async fn pages(room: Room) -> Checked {
             expect(!page.more || !page.keys.is_empty(), || "more, but no key to go on from".to_owned())?;
             after = page.keys.last().map(|found| found.key.clone());
             found.extend(page.keys.into_iter().map(|found| (found.key, found.count)));
-            if !page.more {
+            if !page.more || found.len() > expected.len() {
                 break;
             }
         }

@@ -55,10 +55,14 @@ where
     let (kind, passing, ambiguous) = meaning(status, &code);
     let message = match metadata.and_then(|meta| meta.message()) {
         Some(message) => format!(": {message}"),
-        None if code.is_empty() && error.as_service_error().is_none() => format!(": {}", chain(error)),
+        // A success that can't be read is one of these too.
+        None if code.is_empty() && (error.as_service_error().is_none() || status < 300) => {
+            format!(": {}", chain(error))
+        }
         None => String::new(),
     };
-    let mut detail = format!("{status} {code}{message}").trim_end().replace("  ", " ");
+    let mut detail = format!("{status} {code}").trim_end().to_owned();
+    detail.push_str(&message);
     if let Some(id) = metadata.and_then(RequestId::request_id) {
         detail.push_str(&format!(" [request {id}]"));
     }

@@ -10,6 +10,7 @@ use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPa
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+use super::onward::{self, Onward};
 use super::write::crc32c;
 use super::{Inner, failure};
 use crate::contract::{Create, ObjectMeta, PendingUpload, PutOptions, Result, Upload};
@@ -249,14 +250,15 @@ pub(super) async fn list(inner: &Inner, prefix: &str) -> Result<Vec<PendingUploa
     let wanted = format!("{}{prefix}", inner.config.prefix);
     // MinIO knows but whole keys as prefixes here: elsewhere than on AWS the whole bucket is asked for.
     let asked = if inner.config.is_aws() { wanted.as_str() } else { "" };
-    let (mut found, mut after_key, mut after_id) = (Vec::new(), None::<String>, None::<String>);
+    let (mut found, mut from) = (Vec::new(), (None::<String>, None::<String>));
+    let mut onward = Onward::from(from.clone());
     loop {
         let request = || async {
             let call = inner.client.list_multipart_uploads().bucket(&inner.config.bucket);
             let call = call
                 .set_prefix((!asked.is_empty()).then(|| asked.to_owned()))
-                .set_key_marker(after_key.clone())
-                .set_upload_id_marker(after_id.clone());
+                .set_key_marker(from.0.clone())
+                .set_upload_id_marker(from.1.clone());
             call.send().await.map_err(failure::of)
         };
         let page = inner.retry.run(&at, 0, request).await?;
@@ -269,11 +271,15 @@ pub(super) async fn list(inner: &Inner, prefix: &str) -> Result<Vec<PendingUploa
             let started_ms = upload.initiated().and_then(|time| time.to_millis().ok());
             found.push(PendingUpload { key, id: id.to_owned(), started_ms });
         }
-        let next = (page.next_key_marker, page.next_upload_id_marker);
-        let moved = next != (after_key.clone(), after_id.clone()) && next.0.is_some();
-        if !page.is_truncated.unwrap_or(false) || !moved {
+        if !page.is_truncated.unwrap_or(false) {
             return Ok(found);
         }
-        (after_key, after_id) = next;
+        let next = (page.next_key_marker, page.next_upload_id_marker);
+        let goes_on = match next.0 {
+            Some(_) => onward.step(&next, "uploads"),
+            None => Err(onward::nowhere("uploads")),
+        };
+        goes_on.map_err(|flaw| at.error(Kind::Other, flaw))?;
+        from = next;
     }
 }

@@ -11,6 +11,7 @@ use aws_sdk_s3::primitives::DateTime;
 use aws_sdk_s3::types::{DeleteMarkerEntry, ObjectVersion};
 
 use super::failure;
+use super::onward::{self, Onward};
 use super::{Inner, body};
 use crate::contract::{GetRange, GetResult, ObjectMeta, Result};
 use crate::error::Kind;
@@ -48,7 +49,7 @@ pub(super) async fn kept(inner: &Arc<Inner>) -> Result<Option<Arc<dyn Versions>>
 }
 
 /// Where a listing goes on.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, PartialEq)]
 struct Marker {
     key: Option<String>,
     version: Option<String>,
@@ -125,15 +126,26 @@ impl Versions for S3Versions {
         };
         let mut from = Marker { key: after.map(|after| format!("{own}{after}")), version: None };
         let (mut page, mut open) = (VersionPage::default(), None::<NewestFirst>);
+        let (mut onward, at) = (Onward::from(from.clone()), self.inner.at("list versions", prefix));
         loop {
             // One more than is wanted: only the next key tells that a key has no further version.
             let answer = self.page(prefix, &from, (max_keys + 1).min(PAGE_MAX)).await?;
             let more = answer.is_truncated().unwrap_or(false);
             for (name, _, version) in entries(&answer) {
                 let Some(Ok(key)) = name.strip_prefix(own.as_str()).map(Key::new) else { continue };
+                // Some servers tell versions of the key itself behind its marker.
+                if start_after.is_some_and(|after| key <= *after) {
+                    continue;
+                }
                 match &mut open {
                     Some(same) if *same.key() == key => same.push(version),
                     _ => {
+                        if let Some(before) =
+                            open.as_ref().map(NewestFirst::key).filter(|before| key <= **before)
+                        {
+                            let flaw = format!("the versions do not go on: {key} is listed behind {before}");
+                            return Err(at.error(Kind::Other, flaw));
+                        }
                         page.keys.extend(open.take().map(NewestFirst::finish));
                         if page.keys.len() >= max_keys {
                             page.more = true;
@@ -152,12 +164,14 @@ impl Versions for S3Versions {
                 page.more = true;
                 return Ok(page);
             }
-            let next = answer.next_key_marker().map(str::to_owned);
-            if next.is_none() {
-                let at = self.inner.at("list versions", prefix);
-                return Err(at.error(Kind::Other, "more versions, and no place to go on from"));
-            }
-            from = Marker { key: next, version: answer.next_version_id_marker().map(str::to_owned) };
+            let key = answer.next_key_marker().map(str::to_owned);
+            let next = Marker { key, version: answer.next_version_id_marker().map(str::to_owned) };
+            let goes_on = match next.key {
+                Some(_) => onward.step(&next, "versions"),
+                None => Err(onward::nowhere("versions")),
+            };
+            goes_on.map_err(|flaw| at.error(Kind::Other, flaw))?;
+            from = next;
         }
     }
 
