@@ -508,14 +508,15 @@ async fn without_batches_keys_are_deleted_one_by_one() {
     for (status, code) in
         [(501, "NotImplemented"), (405, "MethodNotAllowed"), (405, ""), (400, "MissingContentMD5")]
     {
-        let server = Server::start(move |request, _| match (request.method.as_str(), request.path.as_str()) {
-            ("POST", _) if code.is_empty() => Answer::new(status),
-            ("POST", _) => error_xml(status, code),
-            ("DELETE", path) if path.contains("/b?") => error_xml(403, "AccessDenied"),
-            ("DELETE", _) => Answer::new(204),
-            _ => Answer::new(500),
-        })
-        .await;
+        let server =
+            Server::start(move |request, _| match (request.method.as_str(), request.path.as_str()) {
+                ("POST", _) if code.is_empty() => Answer::new(status),
+                ("POST", _) => error_xml(status, code),
+                ("DELETE", path) if path.contains("/b?") => error_xml(403, "AccessDenied"),
+                ("DELETE", _) => Answer::new(204),
+                _ => Answer::new(500),
+            })
+            .await;
         let store = store_at(&server.endpoint, &[]).await;
         let keys = ["a", "b", "c"].map(|name| Key::new(name).unwrap());
         for _ in 0..2 {
@@ -556,8 +557,8 @@ async fn a_check_of_a_store_that_is_gone_ends_early() {
 /// A server that knows little more than listings and deletes: what is there is removed all the same.
 #[tokio::test]
 async fn a_check_cleans_up_where_uploads_are_not_listed() {
-    let server = Server::start_with_log(|request, log| {
-        let gone = log.iter().any(|seen| seen.method == "DELETE" && seen.path.contains("scratch/left"));
+    let server = Server::start(|request, before| {
+        let gone = before.iter().any(|seen| seen.method == "DELETE" && seen.path.contains("scratch/left"));
         match request.method.as_str() {
             "GET" if request.path.contains("list-type=2") && !gone => {
                 listing(false, "", &["some/prefix/scratch/left"])

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use azure_core::cloud::{CloudConfiguration, CustomConfiguration};
 use azure_core::credentials::{Secret as AzureSecret, TokenCredential};
 use azure_core::error::ErrorKind;
-use azure_core::http::headers::Headers;
+use azure_core::http::headers::{HeaderName, Headers};
 use azure_core::http::{
     AsyncRawResponse, Body, ClientOptions, HttpClient, Request, RetryOptions, Transport, Url,
 };
@@ -156,6 +156,9 @@ fn cloud_of(service: &str) -> Result<Url, Failure> {
     Url::parse(address).map_err(|_| Failure::last(Kind::Other, "no address of Microsoft Entra"))
 }
 
+/// A header of requests to the machine's identity service alone.
+const METADATA: HeaderName = HeaderName::from_static("metadata");
+
 /// The library's requests, made by us.
 #[derive(Debug)]
 struct Requests {
@@ -182,7 +185,8 @@ impl HttpClient for Requests {
         let answer = self.http.request(request.method().as_str(), url, headers, body.clone()).await;
         let answer = answer.map_err(ours)?;
         if !answer.is_success() {
-            return Err(ours(refusal(&answer, &body)));
+            let by_machine = request.headers().get_optional_str(&METADATA).is_some();
+            return Err(ours(refusal(&answer, &body, by_machine)));
         }
         let mut headers = Headers::new();
         for (name, value) in answer.headers {
@@ -206,8 +210,16 @@ struct Refusal {
     message: String,
 }
 
+/// The machine's identity service says 404 and 410 while it is set up or updated.
+fn passing(status: u16, by_machine: bool) -> Passing {
+    match status {
+        404 | 410 if by_machine => Passing::Transient,
+        _ => meaning_of_status(status).1,
+    }
+}
+
 /// Of Entra, of a machine's identity service, or of App Service's.
-fn refusal(answer: &Answer, form: &[u8]) -> Failure {
+fn refusal(answer: &Answer, form: &[u8], by_machine: bool) -> Failure {
     let refusal: Refusal = answer.json().unwrap_or_default();
     let text = [refusal.error_description, refusal.message].concat();
     // What the request held, should it come back.
@@ -216,7 +228,7 @@ fn refusal(answer: &Answer, form: &[u8]) -> Failure {
         .map(|(_, value)| Zeroizing::new(value.into_owned()))
         .collect();
     let secrets: Vec<&str> = sent.iter().map(|value| value.as_str()).collect();
-    let (_, passing) = meaning_of_status(answer.status);
+    let passing = passing(answer.status, by_machine);
     // What follows the first line are numbers for Microsoft's support.
     let line = text.lines().next().unwrap_or_default();
     Failure::of_credentials(passing, format!("{} {}", answer.status, words(line, &secrets)))
@@ -239,4 +251,16 @@ fn unmade(error: &azure_core::Error) -> Failure {
     let text = error.to_string();
     let line = text.lines().next().unwrap_or_default();
     Failure::last(Kind::Denied, format!("no Azure credentials: {}", words(line, &[])))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identity_service_that_is_set_up_is_no_refusal() {
+        assert!([404, 410, 503].iter().all(|status| passing(*status, true) == Passing::Transient));
+        assert!([404, 410, 400].iter().all(|status| passing(*status, false) == Passing::Never));
+        assert_eq!(passing(400, true), Passing::Never);
+    }
 }
