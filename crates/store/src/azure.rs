@@ -71,6 +71,8 @@ struct Inner {
     retry: Retry,
     /// An answer named a version: the account keeps them.
     keeps_versions: AtomicBool,
+    /// Listings were looked through for versions.
+    looked_for_versions: AtomicBool,
 }
 
 impl AzureStore {
@@ -78,8 +80,9 @@ impl AzureStore {
         let config = Config::parse(url, values)?;
         let client = Client::connect(&config)?;
         let retry = Retry::new(config.max_attempts, config.timeout);
-        let keeps_versions = AtomicBool::new(false);
-        Ok(Self { inner: Arc::new(Inner { config, client, retry, keeps_versions }) })
+        let (keeps_versions, looked_for_versions) = Default::default();
+        let inner = Inner { config, client, retry, keeps_versions, looked_for_versions };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// What [`open`](Self::open) would refuse before it asks anyone.
@@ -154,9 +157,11 @@ impl Inner {
     }
 
     fn version_of(&self, headers: &Headers) -> Option<String> {
-        let version = text(headers, VERSION_ID)?;
-        self.keeps_versions.store(true, Ordering::Relaxed);
-        Some(version.to_owned())
+        if let Some(version) = text(headers, VERSION_ID) {
+            self.keeps_versions.store(true, Ordering::Relaxed);
+            return Some(version.to_owned());
+        }
+        self.keeps_versions.load(Ordering::Relaxed).then(|| versions::BEFORE.to_owned())
     }
 }
 

@@ -168,7 +168,8 @@ impl Inner {
             let Some(name) = object.key() else { continue };
             last = Some(name.to_owned());
             let Some(Ok(key)) = name.strip_prefix(&self.config.prefix).map(Key::new) else { continue };
-            self.check_order(name, from, page.objects.last()).map_err(|flaw| at.error(Kind::Other, flaw))?;
+            self.check_order(name, from, page.objects.last())
+                .map_err(|flaw| at.error(Kind::Unsupported, flaw))?;
             page.objects.push(ObjectMeta {
                 key,
                 size_bytes: object.size().and_then(|size| u64::try_from(size).ok()).unwrap_or(0),
@@ -315,7 +316,7 @@ impl Store for S3Store {
             }
             let next = next.ok_or_else(|| onward::nowhere("keys"));
             let next = next.and_then(|next| onward.step(&next, "keys").map(|()| next));
-            from = next.map_err(|flaw| self.inner.at("list", prefix).error(Kind::Other, flaw))?;
+            from = next.map_err(|flaw| self.inner.at("list", prefix).error(Kind::Unsupported, flaw))?;
         }
     }
 

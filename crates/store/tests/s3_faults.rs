@@ -389,7 +389,7 @@ async fn versions_that_do_not_go_on_are_an_error() {
     // Within a key, and behind one.
     for after in [None, Some(Key::new("k").unwrap())] {
         let error = in_time(versions.list("", after.as_ref(), 1)).await.unwrap_err();
-        assert_eq!(error.kind, Kind::Other, "{error}");
+        assert_eq!(error.kind, Kind::Unsupported, "{error}");
         assert!(error.to_string().contains("do not go on"), "{error}");
     }
 }
@@ -458,7 +458,7 @@ async fn a_listing_that_does_not_go_on_is_an_error() {
         let server = Server::start(move |_, _| listing(true, "", names)).await;
         let store = store_at(&server.endpoint, &[]).await;
         let error = in_time(store.list("", Some(&after), 10)).await.expect_err(words);
-        assert_eq!(error.kind, Kind::Other, "{error}");
+        assert_eq!(error.kind, Kind::Unsupported, "{error}");
         assert!(error.to_string().contains(words), "{words}: {error}");
     }
 }

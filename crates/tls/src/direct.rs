@@ -4,10 +4,9 @@
 
 use url::{Host, Url};
 
-/// As `NO_PROXY` has it: this machine, and the metadata services of a machine, of a container, of EKS.
+/// As `NO_PROXY` has it: this machine, and what is next door, as the metadata services of machines and containers.
 #[cfg(any(feature = "aws", feature = "reqwest", test))]
-pub(crate) const DIRECT: &str =
-    "localhost,127.0.0.0/8,::1,169.254.169.254,169.254.170.2,169.254.170.23,fd00:ec2::254,fd00:ec2::23";
+pub(crate) const DIRECT: &str = "localhost,127.0.0.0/8,::1,169.254.0.0/16,fd00:ec2::254,fd00:ec2::23";
 
 /// Whether the URL names this machine: by a loopback address, or as `localhost`.
 pub fn is_this_machine(url: &Url) -> bool {
@@ -48,7 +47,11 @@ mod tests {
             assert_eq!(is_this_machine(&url), here, "{url}");
             assert_eq!(matcher.intercept(&url.as_str().parse().unwrap()).is_none(), here, "{url}");
         }
-        for metadata_service in ["http://169.254.169.254/latest", "http://[fd00:ec2::23]/v1/credentials"] {
+        for metadata_service in [
+            "http://169.254.169.254/latest",
+            "http://169.254.131.5:8081",
+            "http://[fd00:ec2::23]/v1/credentials",
+        ] {
             assert!(matcher.intercept(&metadata_service.parse().unwrap()).is_none());
         }
     }

@@ -46,6 +46,8 @@ impl Records {
                 varve_store::delete(self.store.as_ref(), &key).await.map_err(of_store("rewrap"))?;
                 versions.delete(&key, &current.id).await.map_err(of_store("rewrap"))?;
             }
+            // On Azure what was current may have become one of the past by that.
+            kept.extend(self.remove_before(versions, name, data_key).await?);
         }
         let advice = "if objects need its key, restore it and rewrap again, else delete it by hand";
         self.tell(name, &kept, advice)

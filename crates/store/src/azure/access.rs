@@ -18,6 +18,7 @@ use azure_identity::{
 use tokio::time::timeout;
 
 use super::config::{Access as Configured, Config, Identity, TokenSource};
+use super::failure;
 use super::sas_file::SasFile;
 use super::signing::AccountKey;
 use super::tokens::Tokens;
@@ -215,27 +216,31 @@ impl TokenCredential for Chain {
         if let Some(link) = self.answered.get().and_then(|&at| self.links.get(at)) {
             return link.get_token(scopes, options).await;
         }
-        let mut flaws = Vec::new();
+        let (mut flaws, mut passing) = (Vec::new(), None);
         for (at, link) in self.links.iter().enumerate() {
             let asked = link.get_token(scopes, options.clone());
             let answer = match self.links.get(at + 1) {
                 None => asked.await,
-                Some(_) => {
-                    timeout(PATIENCE, asked).await.unwrap_or_else(|_| Err(no_credentials("no answer")))
-                }
+                Some(_) => timeout(PATIENCE, asked).await.unwrap_or_else(|_| {
+                    let flaw = format!("no answer within {} s", PATIENCE.as_secs());
+                    Err(azure_core::Error::with_message(ErrorKind::Io, flaw))
+                }),
             };
             match answer {
                 Ok(token) => {
                     let _ = self.answered.set(at);
                     return Ok(token);
                 }
+                Err(error) if passing.is_none() && failure::may_pass(&error) => passing = Some(error),
                 Err(error) => flaws.push(chain(&error)),
             }
         }
-        Err(no_credentials(&format!(
-            "neither az.account.key nor az.sas.token is given, and no identity answers: {}",
-            flaws.join("; ")
-        )))
+        let none = "neither az.account.key nor az.sas.token is given, and no identity answers";
+        let flaw = [none].into_iter().chain(flaws.iter().map(String::as_str)).collect::<Vec<_>>().join("; ");
+        Err(match passing {
+            Some(error) => azure_core::Error::with_error(ErrorKind::Credential, error, flaw),
+            None => no_credentials(&flaw),
+        })
     }
 }
 
@@ -246,6 +251,7 @@ mod tests {
     #[derive(Debug)]
     enum Link {
         Silent,
+        None,
         Good,
     }
 
@@ -258,6 +264,7 @@ mod tests {
         ) -> azure_core::Result<AccessToken> {
             match self {
                 Self::Silent => std::future::pending().await,
+                Self::None => Err(no_credentials("not logged in")),
                 Self::Good => Ok(AccessToken::new("token", OffsetDateTime::now_utc())),
             }
         }
@@ -272,5 +279,18 @@ mod tests {
         // From then on it is asked alone.
         let answer = timeout(PATIENCE / 2, chain.get_token(&["scope"], None)).await;
         assert!(answer.unwrap().is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_identity_that_may_come_is_no_refusal() {
+        for (links, passes) in [([Link::Silent, Link::None], true), ([Link::None, Link::None], false)] {
+            let links = links.into_iter().map(|link| Arc::new(link) as Arc<dyn TokenCredential>).collect();
+            let chain = Chain { links, answered: OnceLock::new() };
+            let error = chain.get_token(&["scope"], None).await.unwrap_err();
+            assert_eq!(failure::may_pass(&error), passes, "{error}");
+            let told = failure::of(error);
+            assert!(told.detail.contains("not logged in"), "{told:?}");
+            assert_eq!(told.detail.contains("no answer within 5 s"), passes, "{told:?}");
+        }
     }
 }

@@ -88,6 +88,7 @@ async fn whole(
     };
     let pace = size_bytes / PACE;
     if options.create == Create::IfAbsent {
+        let request = || async { request().await.map_err(failure::of_create) };
         return create_once(inner, to, &id, at, pace, request).await;
     }
     inner.retry.run(at, pace, request).await.map_err(|error| replaced(error, at))

@@ -41,13 +41,15 @@ pub(super) fn of(error: azure_core::Error) -> Failure {
 }
 
 /// Whether whoever gives tokens is slow or away, rather than that it gives none.
-fn may_pass(error: &azure_core::Error) -> bool {
+pub(super) fn may_pass(error: &azure_core::Error) -> bool {
     let mut next: Option<&(dyn StdError + 'static)> = Some(error);
     while let Some(current) = next {
         match current.downcast_ref::<azure_core::Error>().map(azure_core::Error::kind) {
             Some(ErrorKind::Io | ErrorKind::Connection) => return true,
             Some(ErrorKind::HttpResponse { status, .. }) => {
-                return meaning_of_status(u16::from(*status)).1 != Passing::Never;
+                // The machine's identity service says 404 and 410 while it is set up or updated.
+                let status = u16::from(*status);
+                return matches!(status, 404 | 410) || meaning_of_status(status).1 != Passing::Never;
             }
             _ => next = current.source(),
         }

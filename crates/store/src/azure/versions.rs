@@ -23,7 +23,7 @@ use crate::versions::{KEY_VERSIONS_MAX, KeyVersions, Version, VersionPage, Versi
 const MARKER: &str = "deleted";
 /// The id of a blob from before versions were kept, which Azure has none for. It gets one when it is replaced or
 /// deleted.
-const BEFORE: &str = "null";
+pub(super) const BEFORE: &str = "null";
 /// Entries of the listings by which it is looked whether any blob has versions: one mostly tells.
 const LOOKS: [usize; 5] = [1, LOOK_MAX, LOOK_MAX, LOOK_MAX, LOOK_MAX];
 /// The most that Azure lists at once.
@@ -46,8 +46,10 @@ impl std::fmt::Debug for AzureVersions {
 /// Where nothing was written since versions are kept there is nothing to tell by, and where it comes behind very much
 /// that is older it is not found: `None`, until an answer names a version.
 pub(super) async fn kept(inner: &Arc<Inner>) -> Result<Option<Arc<dyn Versions>>> {
-    if !inner.keeps_versions.load(Ordering::Relaxed) && has_versions(inner).await? {
-        inner.keeps_versions.store(true, Ordering::Relaxed);
+    if !inner.keeps_versions.load(Ordering::Relaxed) && !inner.looked_for_versions.load(Ordering::Relaxed) {
+        // Once: what comes later is told by the answers.
+        inner.keeps_versions.fetch_or(has_versions(inner).await?, Ordering::Relaxed);
+        inner.looked_for_versions.store(true, Ordering::Relaxed);
     }
     let kept = inner.keeps_versions.load(Ordering::Relaxed);
     Ok(kept.then(|| Arc::new(AzureVersions { inner: Arc::clone(inner) }) as Arc<dyn Versions>))
@@ -138,13 +140,22 @@ fn asked(version: &str) -> Option<&str> {
 }
 
 impl AzureVersions {
-    /// Asked without an id the current version answers, which may be another by now.
-    fn check_before(&self, key: &Key, version: &str, told: &str, operation: &'static str) -> Result<()> {
-        if version != BEFORE || told == BEFORE {
-            return Ok(());
+    /// Which version answered. Asked without an id it is the current one, which may be another by now.
+    fn answered(
+        &self,
+        key: &Key,
+        version: &str,
+        told: Option<String>,
+        operation: &'static str,
+    ) -> Result<String> {
+        match told {
+            Some(told) if version == BEFORE && told != BEFORE => {
+                let detail =
+                    format!("the blob from before versions were kept was replaced by version {told}");
+                Err(self.inner.at(operation, key.as_str()).error(Kind::NotFound, detail))
+            }
+            _ => Ok(version.to_owned()),
         }
-        let detail = format!("the blob from before versions were kept was replaced by version {told}");
-        Err(self.inner.at(operation, key.as_str()).error(Kind::NotFound, detail))
     }
 }
 
@@ -193,8 +204,7 @@ impl Versions for AzureVersions {
             return Err(self.inner.at("get", key.as_str()).error(Kind::NotFound, "the blob was deleted"));
         }
         let mut got = body::get(&self.inner, key, asked(version), range).await?;
-        let told = got.version.get_or_insert_with(|| version.to_owned());
-        self.check_before(key, version, told, "get")?;
+        got.version = Some(self.answered(key, version, got.version, "get")?);
         Ok(got)
     }
 
@@ -204,8 +214,7 @@ impl Versions for AzureVersions {
             return Err(at.error(Kind::NotFound, "the blob was deleted"));
         }
         let (mut meta, _) = self.inner.examine(key, asked(version), &at).await?;
-        let told = meta.version.get_or_insert_with(|| version.to_owned());
-        self.check_before(key, version, told, "head")?;
+        meta.version = Some(self.answered(key, version, meta.version, "head")?);
         Ok(meta)
     }
 

@@ -24,7 +24,16 @@ use crate::settings::{Secret, Values, invalid};
 
 const NO_PROXY: &str = "is no proxy's address";
 /// Ends of hosts that are S3 itself.
-const AWS: [&str; 3] = [".amazonaws.com", ".amazonaws.com.cn", ".api.aws"];
+const AWS: [&str; 8] = [
+    ".amazonaws.com",
+    ".amazonaws.com.cn",
+    ".amazonaws.eu",
+    ".api.aws",
+    ".c2s.ic.gov",
+    ".cloud.adc-e.uk",
+    ".csp.hci.ic.gov",
+    ".sc2s.sgov.gov",
+];
 /// Ends of buckets' and access points' names.
 const DIRECTORY_BUCKETS: [&str; 2] = ["--x-s3", "--xa-s3"];
 

@@ -63,7 +63,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "s3.region",
         TEXT,
         None,
-        "Region of the bucket. Default: the AWS SDK's chain; `us-east-1` with `s3.endpoint.url` if that knows none.",
+        "Region of the bucket. Default: the AWS SDK's chain; at a server of others (`s3.endpoint.url`) what environment or profile say, else `us-east-1`.",
     ),
     Setting::new("s3.secret.access.key", TEXT, None, "Secret key that belongs to `s3.access.key.id`.")
         .secret(),

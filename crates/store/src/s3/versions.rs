@@ -144,7 +144,7 @@ impl Versions for S3Versions {
                             open.as_ref().map(NewestFirst::key).filter(|before| key <= **before)
                         {
                             let flaw = format!("the versions do not go on: {key} is listed behind {before}");
-                            return Err(at.error(Kind::Other, flaw));
+                            return Err(at.error(Kind::Unsupported, flaw));
                         }
                         page.keys.extend(open.take().map(NewestFirst::finish));
                         if page.keys.len() >= max_keys {
@@ -170,7 +170,7 @@ impl Versions for S3Versions {
                 Some(_) => onward.step(&next, "versions"),
                 None => Err(onward::nowhere("versions")),
             };
-            goes_on.map_err(|flaw| at.error(Kind::Other, flaw))?;
+            goes_on.map_err(|flaw| at.error(Kind::Unsupported, flaw))?;
             from = next;
         }
     }
