@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failure here fails the test")]
 
+mod late_ids;
 mod records;
 
 use std::collections::{BTreeMap, HashSet};
@@ -420,6 +421,20 @@ async fn a_name_of_version_1_keeps_the_versions_of_other_keys() {
         assert_eq!(held(&store, &old_name).await, []);
         assert_eq!(*read(&keys_of(&store, ring("2", &["2"])), lost.id).await.unwrap().secret(), [5; 32]);
     }
+}
+
+/// Where what is deleted first becomes a version that can be deleted.
+#[tokio::test]
+async fn no_old_wrapping_is_left_where_versions_get_their_ids_late() {
+    let store = late_ids::LateIds::shared();
+    let old = record_1(&ring("1", &["1"]), 5);
+    let of_1 = KeyRecordName { id: None, ..name(old.id) };
+    put(&store, &of_1.record(), old.encode().unwrap()).await;
+    assert_eq!(keys(&store, "2").rewrap(&of_1, &url("ring:2"), false).await.unwrap(), Rewrapped::Done);
+    let versions = store.versions().await.unwrap().unwrap();
+    let page = versions.list(&of_1.record(), None, 10).await.unwrap();
+    assert!(page.keys.iter().all(|k| k.versions.iter().all(|v| v.delete_marker)), "{page:?}");
+    assert_eq!(*read(&keys_of(&store, ring("2", &["2"])), old.id).await.unwrap().secret(), [5; 32]);
 }
 
 #[tokio::test]
