@@ -3,7 +3,7 @@
 use std::error::Error as StdError;
 
 use aws_credential_types::provider::error::CredentialsError;
-use aws_sdk_kms::error::{ErrorMetadata, ProvideErrorMetadata, SdkError};
+use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_kms::operation::RequestId;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
@@ -47,10 +47,8 @@ where
 fn credentials(cause: &CredentialsError) -> Failure {
     // Only these can be cured by asking again: a service of credentials that is slow or away.
     let passes = matches!(cause, CredentialsError::ProviderTimedOut(_) | CredentialsError::ProviderError(_));
-    // STS answered: it is not away.
-    let code = find::<ErrorMetadata>(cause).and_then(ErrorMetadata::code);
-    let refused = code.is_some_and(|code| meaning(0, code).0 == Kind::Denied);
-    let passing = if passes && !refused { Passing::Transient } else { Passing::Never };
+    let passing =
+        if passes && !varve_tls::credentials_refused(cause) { Passing::Transient } else { Passing::Never };
     Failure::of_credentials(passing, format!("no credentials: {}", words(&chain(cause), &[])))
 }
 
@@ -124,6 +122,8 @@ fn meaning(status: u16, code: &str) -> (Kind, Passing) {
 
 #[cfg(test)]
 mod tests {
+    use aws_sdk_kms::error::ErrorMetadata;
+
     use super::*;
 
     #[test]
@@ -153,6 +153,8 @@ mod tests {
             (CredentialsError::provider_error("connection refused"), Kind::Unavailable),
             (CredentialsError::provider_error(of_sts("Throttling")), Kind::Unavailable),
             (CredentialsError::provider_error(of_sts("AccessDenied")), Kind::Denied),
+            (CredentialsError::provider_error(of_sts("SignatureDoesNotMatch")), Kind::Denied),
+            (CredentialsError::provider_error(of_sts("ExpiredToken")), Kind::Denied),
             (CredentialsError::not_loaded("none"), Kind::Denied),
         ] {
             assert_eq!(credentials(&cause).kind, kind, "{cause:?}");

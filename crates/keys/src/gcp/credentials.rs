@@ -1,6 +1,7 @@
 //! Tokens for Google, by Google's own library, which keeps them and gets new ones in time.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use google_cloud_auth::build_errors::Error as BuildError;
@@ -35,7 +36,7 @@ pub(super) struct Credentials {
 
 #[derive(Default)]
 struct Current {
-    built: Option<AccessTokenCredentials>,
+    built: Option<Arc<AccessTokenCredentials>>,
     /// When what was built was thrown away.
     dropped: Option<Instant>,
 }
@@ -51,11 +52,11 @@ impl Credentials {
         match tokio::time::timeout(self.patience, built.access_token()).await {
             Ok(Ok(token)) => Ok(Secret::from(token.token)),
             Ok(Err(error)) => {
-                self.drop_built(if error.is_transient() { FAILED } else { REFUSED }).await;
+                self.drop_built(&built, if error.is_transient() { FAILED } else { REFUSED }).await;
                 Err(refused(&error))
             }
             Err(_) => {
-                self.drop_built(FAILED).await;
+                self.drop_built(&built, FAILED).await;
                 let detail =
                     format!("no Google credentials: no token within {} ms", self.patience.as_millis());
                 Err(Failure::of_credentials(Passing::Transient, detail))
@@ -63,20 +64,21 @@ impl Credentials {
         }
     }
 
-    async fn built(&self) -> Result<AccessTokenCredentials, Failure> {
+    async fn built(&self) -> Result<Arc<AccessTokenCredentials>, Failure> {
         let mut current = self.current.lock().await;
         if let Some(built) = &current.built {
-            return Ok(built.clone());
+            return Ok(Arc::clone(built));
         }
-        let built = self.build().await?;
-        current.built = Some(built.clone());
+        let built = Arc::new(self.build().await?);
+        current.built = Some(Arc::clone(&built));
         Ok(built)
     }
 
-    /// Unless this was done a moment ago.
-    async fn drop_built(&self, pause: Duration) {
+    /// Unless this was done a moment ago, or others have taken the place of what failed.
+    async fn drop_built(&self, failed: &Arc<AccessTokenCredentials>, pause: Duration) {
         let mut current = self.current.lock().await;
-        if current.dropped.is_none_or(|dropped| dropped.elapsed() >= pause) {
+        let failed = current.built.as_ref().is_some_and(|built| Arc::ptr_eq(built, failed));
+        if failed && current.dropped.is_none_or(|dropped| dropped.elapsed() >= pause) {
             *current = Current { built: None, dropped: Some(Instant::now()) };
         }
     }
@@ -134,4 +136,28 @@ fn refused(error: &CredentialsError) -> Failure {
     let text = text.split(", body=").next().unwrap_or_default();
     let passing = if error.is_transient() { Passing::Transient } else { Passing::Never };
     Failure::of_credentials(passing, format!("no Google credentials: {}", words(text, &[])))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_late_failure_of_former_credentials_leaves_new_ones() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("user.json");
+        let user = r#"{"type": "authorized_user", "client_id": "x", "client_secret": "x", "refresh_token": "x",
+            "token_uri": "http://127.0.0.1:1/token"}"#;
+        std::fs::write(&path, user).unwrap();
+        let credentials = Credentials::new(Some(path), Duration::from_secs(5));
+        let former = credentials.built().await.unwrap();
+        credentials.drop_built(&former, REFUSED).await;
+        let new = credentials.built().await.unwrap();
+        assert!(!Arc::ptr_eq(&former, &new));
+        tokio::time::advance(REFUSED).await;
+        credentials.drop_built(&former, REFUSED).await;
+        assert!(Arc::ptr_eq(&new, &credentials.built().await.unwrap()), "thrown away");
+        credentials.drop_built(&new, REFUSED).await;
+        assert!(!Arc::ptr_eq(&new, &credentials.built().await.unwrap()), "kept");
+    }
 }

@@ -3,7 +3,7 @@
 use std::error::Error as StdError;
 
 use aws_credential_types::provider::error::CredentialsError;
-use aws_sdk_s3::error::{ErrorMetadata, ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::{RequestId, RequestIdExt};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
@@ -38,10 +38,8 @@ where
 fn credentials(cause: &CredentialsError) -> Failure {
     // Only these can be cured by asking again: a metadata service that is slow or away.
     let passes = matches!(cause, CredentialsError::ProviderTimedOut(_) | CredentialsError::ProviderError(_));
-    // STS answered: it is not away.
-    let code = find::<ErrorMetadata>(cause).and_then(ErrorMetadata::code);
-    let refused = code.is_some_and(|code| meaning(0, code).0 == Kind::Denied);
-    let passing = if passes && !refused { Passing::Transient } else { Passing::Never };
+    let passing =
+        if passes && !varve_tls::credentials_refused(cause) { Passing::Transient } else { Passing::Never };
     Failure::of_credentials(passing, format!("no credentials: {}", chain(cause)))
 }
 
@@ -124,6 +122,7 @@ fn meaning(status: u16, code: &str) -> (Kind, Passing, bool) {
 
 #[cfg(test)]
 mod tests {
+    use aws_sdk_s3::error::ErrorMetadata;
     use aws_sdk_s3::operation::put_object::PutObjectError;
 
     use super::*;
@@ -163,6 +162,8 @@ mod tests {
             (CredentialsError::provider_timed_out(std::time::Duration::from_secs(5)), Kind::Unavailable),
             (CredentialsError::provider_error(of_sts("Throttling")), Kind::Unavailable),
             (CredentialsError::provider_error(of_sts("AccessDenied")), Kind::Denied),
+            (CredentialsError::provider_error(of_sts("InvalidClientTokenId")), Kind::Denied),
+            (CredentialsError::provider_error(of_sts("ExpiredTokenException")), Kind::Denied),
             (CredentialsError::not_loaded("none"), Kind::Denied),
             (CredentialsError::invalid_configuration("no such profile"), Kind::Denied),
         ] {
