@@ -54,10 +54,11 @@ impl Scrub {
     async fn run(&self) -> Result<Verdict> {
         let prefix = format!("{}/", self.cluster_id);
         let bar = progress::unknown("listing the store");
-        let uploads = list_uploads(&self.store, &prefix).await?;
+        let (uploads, no_uploads) = list_uploads(&self.store, &prefix).await?;
         let objects = list_store(&self.store, &prefix, &bar).await?;
         bar.finish_and_clear();
-        let (state, notes) = self.metadata().await?;
+        let (state, mut notes) = self.metadata().await?;
+        notes.extend(no_uploads);
         let topics: HashSet<Id> = self.client.topic_ids().await?.into_keys().collect();
         let now_ms = now_ms()?;
         let grace_ms = i64::try_from(self.args.grace.as_millis()).unwrap_or(i64::MAX);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use indicatif::ProgressBar;
-use varve_store::{Key, PendingUpload, SharedStore};
+use varve_store::{Key, Kind, PendingUpload, SharedStore};
 
 const PAGE_KEYS: usize = 1000;
 
@@ -53,7 +53,38 @@ pub(crate) async fn list_first_parts(store: &SharedStore, most: usize) -> Result
     Ok(parts)
 }
 
-/// Uploads that are neither completed nor aborted.
-pub(crate) async fn list_uploads(store: &SharedStore, prefix: &str) -> Result<Vec<PendingUpload>> {
-    Ok(store.list_uploads(prefix).await?)
+/// Uploads that are neither completed nor aborted; or a note where the server can't list them.
+pub(crate) async fn list_uploads(
+    store: &SharedStore,
+    prefix: &str,
+) -> Result<(Vec<PendingUpload>, Option<String>)> {
+    match store.list_uploads(prefix).await {
+        Err(e) if e.kind == Kind::Unsupported => {
+            let note = format!("unfinished uploads are not looked for, the server can't list them: {e}");
+            Ok((Vec::new(), Some(note)))
+        }
+        uploads => Ok((uploads?, None)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use varve_store::{Fault, Faults, FaultyStore, MemoryStore, Operation, Rule, When};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_server_that_lists_no_uploads_is_looked_through_all_the_same() {
+        for (kind, noted) in [(Kind::Unsupported, true), (Kind::Denied, false)] {
+            let fault = Fault::ErrorBefore(kind);
+            let (operation, when) = (Some(Operation::ListUploads), When::Always);
+            let rule = Rule { operation, key_contains: String::new(), when, fault };
+            let faults = Faults::new(1, vec![rule]);
+            let store: SharedStore = Arc::new(FaultyStore::new(Arc::new(MemoryStore::new()), faults));
+            let listed = list_uploads(&store, "c/").await;
+            assert_eq!(listed.is_ok_and(|(uploads, note)| uploads.is_empty() && note.is_some()), noted);
+        }
+    }
 }
