@@ -3,10 +3,11 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use varve_format::Id;
-use varve_kafka::client::admin::TopicPartition;
-use varve_kafka::client::{Client, ClientError, OffsetSpec, ProduceLane};
+use varve_kafka::client::admin::{AdminError, TopicPartition};
+use varve_kafka::client::{Client, ClientError, KafkaCode, OffsetSpec, ProduceLane};
 use varve_kafka::protocol::{Batch, Batches};
 use varve_store::Rate;
 
@@ -18,6 +19,10 @@ use super::producer::Identity;
 use super::reading::Reading;
 use crate::error::{Error, Result};
 use crate::plan::{PlannedPartition, PlannedProduce, PlannedTopic};
+
+/// A new leader learns within so long how far what was acknowledged reaches.
+const NEW_LEADER_MAX: Duration = Duration::from_secs(60);
+const NEW_LEADER_PAUSE: Duration = Duration::from_millis(250);
 
 /// What all partitions share.
 pub(crate) struct Writing<'a> {
@@ -96,8 +101,7 @@ impl Writing<'_> {
             at.target = self.fill(lane, work, at.target, (start, end)).await?;
         }
         if start < filler {
-            let place = TopicPartition::new(work.topic.target.clone(), work.planned.partition);
-            self.client.delete_records(&place, filler).await?;
+            self.start_at(work, filler).await?;
         }
         let Some(mut outgoing) = self.reading.outgoing(work, at.source).await? else { return Ok(()) };
         at = self.found(work, &mut outgoing, &mut map, at, end).await?;
@@ -109,6 +113,23 @@ impl Writing<'_> {
             return Err(Error::unexpected(format!("{}: its end", work.name()), expected, end));
         }
         self.nothing_more(work, expected, end).await
+    }
+
+    /// The log starts at `offset` then, up to which all was acknowledged. A broker that has just become the leader does
+    /// not know at once that it was, and refuses.
+    async fn start_at(&self, work: &Work<'_>, offset: i64) -> Result<()> {
+        let place = TopicPartition::new(work.topic.target.clone(), work.planned.partition);
+        let since = Instant::now();
+        loop {
+            match self.client.delete_records(&place, offset).await {
+                Err(AdminError::Client(ClientError::Kafka { code: KafkaCode::OffsetOutOfRange, .. }))
+                    if since.elapsed() < NEW_LEADER_MAX =>
+                {
+                    tokio::time::sleep(NEW_LEADER_PAUSE).await;
+                }
+                done => return Ok(done?),
+            }
+        }
     }
 
     /// Behind our last record others may write, and not we.
