@@ -17,7 +17,7 @@ pub use authorities::authorities;
 pub use aws::{aws_http_client, aws_proxy};
 pub use direct::is_this_machine;
 #[cfg(feature = "aws")]
-pub use refused::credentials_refused;
+pub use refused::credentials_may_pass;
 pub use reloaded::Reloaded;
 #[cfg(feature = "reqwest")]
 pub use reqwest::{reqwest_authorities, reqwest_proxy};

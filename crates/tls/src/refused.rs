@@ -3,6 +3,7 @@
 
 use std::error::Error;
 
+use aws_credential_types::provider::error::CredentialsError;
 use aws_smithy_types::error::ErrorMetadata;
 
 /// Codes of STS, and of what signs people in, without the `Exception` that some of them end with.
@@ -38,8 +39,14 @@ const REFUSALS: [&str; 26] = [
 /// STS says `InvalidIdentityToken` then too, and AWS asks to try again: it did not reach the identity provider.
 const PROVIDER_AWAY: &str = "retrieve verification key";
 
-/// Whether credentials were refused, by what is among the error's causes, rather than that nobody gave any.
-pub fn credentials_refused(error: &(dyn Error + 'static)) -> bool {
+/// Whether asking again may bring credentials: whoever gives them is slow or away, and has refused nothing.
+pub fn credentials_may_pass(error: &CredentialsError) -> bool {
+    matches!(error, CredentialsError::ProviderTimedOut(_) | CredentialsError::ProviderError(_))
+        && !credentials_refused(error)
+}
+
+/// By what is among the error's causes.
+fn credentials_refused(error: &(dyn Error + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(current) = next {
         // Errors with a type of their own hide their code: what they say begins with their name.

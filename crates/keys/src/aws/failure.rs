@@ -6,6 +6,7 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_kms::operation::RequestId;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use varve_tls::credentials_may_pass;
 
 use crate::error::Kind;
 use crate::retry::{Failure, Passing, chain, meaning_of_status};
@@ -45,10 +46,7 @@ where
 }
 
 fn credentials(cause: &CredentialsError) -> Failure {
-    // Only these can be cured by asking again: a service of credentials that is slow or away.
-    let passes = matches!(cause, CredentialsError::ProviderTimedOut(_) | CredentialsError::ProviderError(_));
-    let passing =
-        if passes && !varve_tls::credentials_refused(cause) { Passing::Transient } else { Passing::Never };
+    let passing = if credentials_may_pass(cause) { Passing::Transient } else { Passing::Never };
     Failure::of_credentials(passing, format!("no credentials: {}", words(&chain(cause), &[])))
 }
 
@@ -89,8 +87,7 @@ fn meaning(status: u16, code: &str) -> (Kind, Passing) {
         // The state is one in which the key is of no use: disabled, waiting for its deletion or for its material.
         "DisabledException" | "KMSInvalidStateException" => (Kind::Disabled, Never),
         "InvalidCiphertextException" | "IncorrectKeyException" => (Kind::Refused, Never),
-        "AccessDenied"
-        | "AccessDeniedException"
+        "AccessDeniedException"
         | "ExpiredTokenException"
         | "IncompleteSignature"
         | "IncompleteSignatureException"

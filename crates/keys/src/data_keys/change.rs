@@ -7,6 +7,7 @@ use varve_store::{Create, Key, PutOptions, Store};
 
 use super::DataKeys;
 use super::records::{Records, of_store, wrapped, wrapping, wrong_ring};
+use super::versions::ROUNDS_MAX;
 use crate::error::{Error, Kind, Result};
 use crate::key_url::{KeyUrl, Service};
 
@@ -168,8 +169,7 @@ impl Records {
         let key = self.key(name)?;
         let store: &dyn Store = self.store.as_ref();
         if let Some(versions) = self.versions().await? {
-            // Of very many versions not all are told at once.
-            for _ in 0..1000 {
+            for _ in 0..ROUNDS_MAX {
                 let found = self.version_list(name).await?;
                 if found.is_empty() {
                     return Ok(());

@@ -16,7 +16,7 @@ use super::records::{FETCH_BYTES, Records, of_store};
 use crate::error::{Error, Kind, Result};
 
 /// Of very many versions not all are told at once.
-const ROUNDS_MAX: usize = 1000;
+pub(super) const ROUNDS_MAX: usize = 1000;
 
 /// Why versions stay, by their ids.
 type Kept = BTreeMap<String, String>;

@@ -216,7 +216,8 @@ impl TokenCredential for Chain {
         if let Some(link) = self.answered.get().and_then(|&at| self.links.get(at)) {
             return link.get_token(scopes, options).await;
         }
-        let (mut flaws, mut passing) = (Vec::new(), None);
+        let none = "neither az.account.key nor az.sas.token is given, and no identity answers";
+        let (mut flaws, mut passing) = (vec![none.to_owned()], None);
         for (at, link) in self.links.iter().enumerate() {
             let asked = link.get_token(scopes, options.clone());
             let answer = match self.links.get(at + 1) {
@@ -235,8 +236,7 @@ impl TokenCredential for Chain {
                 Err(error) => flaws.push(chain(&error)),
             }
         }
-        let none = "neither az.account.key nor az.sas.token is given, and no identity answers";
-        let flaw = [none].into_iter().chain(flaws.iter().map(String::as_str)).collect::<Vec<_>>().join("; ");
+        let flaw = flaws.join("; ");
         Err(match passing {
             Some(error) => azure_core::Error::with_error(ErrorKind::Credential, error, flaw),
             None => no_credentials(&flaw),

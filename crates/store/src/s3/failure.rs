@@ -6,6 +6,7 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::{RequestId, RequestIdExt};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use varve_tls::credentials_may_pass;
 
 use crate::error::Kind;
 use crate::failure::{Failure, Passing, chain, find, meaning_of_status};
@@ -36,10 +37,7 @@ where
 }
 
 fn credentials(cause: &CredentialsError) -> Failure {
-    // Only these can be cured by asking again: a metadata service that is slow or away.
-    let passes = matches!(cause, CredentialsError::ProviderTimedOut(_) | CredentialsError::ProviderError(_));
-    let passing =
-        if passes && !varve_tls::credentials_refused(cause) { Passing::Transient } else { Passing::Never };
+    let passing = if credentials_may_pass(cause) { Passing::Transient } else { Passing::Never };
     Failure::of_credentials(passing, format!("no credentials: {}", chain(cause)))
 }
 
