@@ -32,6 +32,8 @@ use crate::transactions::OpenTransactions;
 const TICK: Duration = Duration::from_millis(250);
 const BACKOFF_MIN: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
+/// A broker is asked for all that it leads at once: it may be asked more often than for a partition alone.
+const BACKOFF_BROKER_MAX: Duration = Duration::from_secs(5);
 /// For what will not go by itself: somebody must see to it.
 const BACKOFF_LASTING: Duration = Duration::from_secs(60);
 

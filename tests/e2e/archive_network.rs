@@ -22,6 +22,8 @@ const PARTITIONS: u32 = 6;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(4);
 /// Generous: a request's timeout, the pause that has grown meanwhile, and a busy machine.
 const RECOVERY: Duration = Duration::from_secs(45);
+/// Where each new connection may be silent again: a dozen tries.
+const LUCK: Duration = Duration::from_secs(100);
 const QUICK: &str = "topics: { include: [\"t\"] }
 segments: { bytes: 1MiB, min.bytes: 128KiB, age: 1m }
 journal: { rpo: 2s }
@@ -99,8 +101,18 @@ impl Net {
 
     /// How long it takes until each of `partitions` has something new in the archive.
     fn goes_on(&self, what: &str, archive: &TestArchive, partitions: &[u32]) -> Result<Duration> {
+        self.goes_on_within(RECOVERY, what, archive, partitions)
+    }
+
+    fn goes_on_within(
+        &self,
+        limit: Duration,
+        what: &str,
+        archive: &TestArchive,
+        partitions: &[u32],
+    ) -> Result<Duration> {
         let (started, before) = (Instant::now(), self.newest(archive)?);
-        eventually(what, RECOVERY, || {
+        eventually(what, limit, || {
             let now = self.newest(archive)?;
             let all = partitions.iter().all(|p| now[*p as usize] > before[*p as usize]);
             Ok(Look::when(all, (), (&before, now)))
@@ -296,7 +308,7 @@ fn some_connections_fall_silent(net: &Net, archivers: &mut Archivers) -> Result<
         .both()
         .into_iter()
         .map(|(what, archive)| {
-            Ok((what, net.goes_on(&format!("{what}, by other connections"), archive, &all)?))
+            Ok((what, net.goes_on_within(LUCK, &format!("{what}, by other connections"), archive, &all)?))
         })
         .collect::<Result<_>>()?;
     println!("with 3 of 10 connections silent, all partitions went on: {took:?}");

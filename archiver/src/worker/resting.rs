@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{BACKOFF_LASTING, Notice, Worker, backoff};
+use super::{BACKOFF_BROKER_MAX, BACKOFF_LASTING, Notice, Worker, backoff};
 use crate::error::Error;
 use crate::metrics::{FailureKind, PartitionState};
 use crate::tail::{Key, Next, Phase};
@@ -80,7 +80,7 @@ impl Worker {
     /// The broker, or the way to it, is in trouble: what was held is kept, and the leaders may be others soon.
     pub(super) async fn fetch_failed(&mut self, error: &varve_kafka::client::ClientError) {
         self.fetch_failures += 1;
-        let pause = backoff(self.fetch_failures);
+        let pause = backoff(self.fetch_failures).min(BACKOFF_BROKER_MAX);
         tracing::warn!(broker = self.session.node_id(), %error, "a fetch failed");
         self.shared.progress.tally.error(FailureKind::of_client(error));
         self.fetch_not_before = Some(Instant::now() + pause);
