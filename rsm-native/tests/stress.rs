@@ -29,9 +29,11 @@ fn faults() -> Vec<varve_store::Rule> {
     let latency = Fault::Latency { from: Duration::ZERO, to: Duration::from_millis(15) };
     let (before, after) =
         (Fault::ErrorBefore(StoreKind::Unavailable), Fault::ErrorAfter(StoreKind::Unavailable));
+    // What a damaged key record looks like is told in `keys`.
+    let of_objects = |rule| varve_store::Rule { key_contains: ".varve".to_owned(), ..rule };
     let mut rules = vec![
         some(Op::Get, 0.04, Fault::Reset),
-        some(Op::Get, 0.02, Fault::FlipByte),
+        of_objects(some(Op::Get, 0.02, Fault::FlipByte)),
         some(Op::Get, 0.02, Fault::Truncate),
         some(Op::PutPart, 0.02, Fault::Reset),
     ];

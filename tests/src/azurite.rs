@@ -10,10 +10,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use url::form_urlencoded::byte_serialize;
 
-use crate::ports::free_port;
 use crate::process::Process;
 use crate::scratch::Scratch;
-use crate::{http, install};
+use crate::{free_port, http, install};
 
 /// Protects nothing.
 const KEY: &[u8] = b"varve tests: this key protects nothing, and is known to everybody";

@@ -12,12 +12,11 @@ use rand::Rng;
 
 use crate::driver::{At, Client, Driver, SegmentState};
 use crate::node::{Listener, Node, log_dir};
-use crate::ports::free_port;
 use crate::scratch::Scratch;
 use crate::tier::Tier;
 use crate::toxiproxy::{Proxy, Toxiproxy};
 use crate::wait::{Look, eventually};
-use crate::{KAFKA_VERSION, install};
+use crate::{KAFKA_VERSION, free_port, install};
 
 /// How long tiering may take on a busy machine before a test calls it broken.
 const TIER_LIMIT: Duration = Duration::from_secs(120);

@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::ports::free_port;
 use crate::process::Process;
 use crate::scratch::Scratch;
-use crate::{http, install};
+use crate::{free_port, http, install};
 
 #[derive(Debug)]
 pub(crate) struct FakeGcs {

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+const LIMIT: Duration = Duration::from_secs(60);
+
 /// Sends `body` as JSON and returns the answer's body; any status but 2xx is an error.
 pub(crate) fn request(method: &str, port: u16, path: &str, body: &str) -> Result<String> {
     request_with(method, port, path, "Content-Type: application/json\r\n", body)
@@ -13,9 +15,8 @@ pub(crate) fn request(method: &str, port: u16, path: &str, body: &str) -> Result
 
 /// The same with other headers, each with its line's end.
 pub(crate) fn request_with(method: &str, port: u16, path: &str, headers: &str, body: &str) -> Result<String> {
-    let limit = Duration::from_secs(5);
-    let mut stream = TcpStream::connect_timeout(&SocketAddr::from(([127, 0, 0, 1], port)), limit)?;
-    stream.set_read_timeout(Some(limit))?;
+    let mut stream = TcpStream::connect_timeout(&SocketAddr::from(([127, 0, 0, 1], port)), LIMIT)?;
+    stream.set_read_timeout(Some(LIMIT))?;
     let length = body.len();
     write!(
         stream,
@@ -32,9 +33,8 @@ pub(crate) fn request_with(method: &str, port: u16, path: &str, headers: &str, b
 
 /// Status, head and body of a page.
 pub fn http_get(port: u16, path: &str) -> Result<(u16, String, String)> {
-    let limit = Duration::from_secs(5);
-    let mut stream = TcpStream::connect_timeout(&SocketAddr::from(([127, 0, 0, 1], port)), limit)?;
-    stream.set_read_timeout(Some(limit))?;
+    let mut stream = TcpStream::connect_timeout(&SocketAddr::from(([127, 0, 0, 1], port)), LIMIT)?;
+    stream.set_read_timeout(Some(LIMIT))?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;

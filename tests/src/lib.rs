@@ -25,7 +25,6 @@ mod minio;
 mod moto;
 mod node;
 mod permissions;
-mod ports;
 mod process;
 pub mod raw_admin;
 mod reference;
@@ -66,7 +65,6 @@ pub use permissions::{
     Permission, ResourceName, documented_permissions, documented_producer_permissions,
     documented_restore_permissions,
 };
-pub use ports::free_port;
 pub use reference::reference_pages;
 pub use registry::{Import, Registry};
 pub use restored::{same_logs, writers_go_on};
@@ -83,6 +81,7 @@ pub use tier::Tier;
 pub use tls::Certificates;
 pub use toxiproxy::{Proxy, Toxiproxy};
 pub use traffic::while_producing;
+pub use varve_script::free_port;
 pub use vault::{Vault, VaultMood};
 pub use wait::{Look, eventually};
 

@@ -11,10 +11,9 @@ use aws_sdk_s3::types::{
 };
 
 use crate::bucket::{Bucket, runtime};
-use crate::ports::free_port;
 use crate::process::Process;
 use crate::scratch::Scratch;
-use crate::{http, install};
+use crate::{free_port, http, install};
 
 pub const USER: &str = "varve-tests";
 pub const PASSWORD: &str = "not-a-secret";

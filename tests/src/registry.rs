@@ -11,11 +11,10 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use crate::ports::free_port;
 use crate::process::Process;
 use crate::scratch::Scratch;
 use crate::tls::Certificates;
-use crate::{http, install};
+use crate::{free_port, http, install};
 
 /// What a registry does with ids that are given to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +68,7 @@ impl Registry {
         command.args(["-delay", &format!("{}ms", delay.as_millis())]);
         let mut process = Process::start("registry", command, &dir.join("registry.log"))?;
         process
-            .wait_ready(Duration::from_secs(20), || http::request("GET", port, "/subjects", "").is_ok())?;
+            .wait_ready(Duration::from_secs(60), || http::request("GET", port, "/subjects", "").is_ok())?;
         Ok(Self { port, secure_port, _process: process, scratch })
     }
 

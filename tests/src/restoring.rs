@@ -22,7 +22,6 @@ use crate::wait::{Look, eventually};
 /// Ids that a restore takes by itself.
 const OURS: i32 = 990_000;
 const LIMIT: Duration = Duration::from_secs(180);
-const HEARD: Duration = Duration::from_secs(15);
 const CONTROLLERS: i8 = 2;
 /// Several objects of a partition.
 const EXTRA: &str = "topics: { include: [\"*\"] }
@@ -206,7 +205,7 @@ impl Drop for Restoring {
 /// No broker of ours is known, and nothing is placed on one; all has leaders. Brokers hear of it a moment later than
 /// the controller.
 pub fn has_left(cluster: &Cluster) -> Result<()> {
-    eventually("we have left", HEARD, || nothing_of_ours(cluster).map(Look::Done))?;
+    eventually("we have left", LIMIT, || nothing_of_ours(cluster).map(Look::Done))?;
     let client = plain_client(&cluster.bootstrap())?;
     // A registration whose broker is away is in no metadata; who has none can't be unregistered.
     let request = UnregisterBrokerRequest::default().with_broker_id(BrokerId(OURS));

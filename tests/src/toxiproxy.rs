@@ -6,10 +6,9 @@ use std::time::Duration;
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use crate::ports::free_port;
 use crate::process::Process;
 use crate::scratch::Scratch;
-use crate::{http, install};
+use crate::{free_port, http, install};
 
 #[derive(Debug)]
 pub struct Toxiproxy {
@@ -25,7 +24,7 @@ impl Toxiproxy {
         let mut command = Command::new(install::toxiproxy()?);
         command.args(["-host", "127.0.0.1", "-port", &port.to_string()]);
         let mut process = Process::start("toxiproxy", command, &scratch.path().join("toxiproxy.log"))?;
-        process.wait_ready(Duration::from_secs(20), || http::request("GET", port, "/version", "").is_ok())?;
+        process.wait_ready(Duration::from_secs(60), || http::request("GET", port, "/version", "").is_ok())?;
         Ok(Self { port, _process: process, _scratch: scratch })
     }
 

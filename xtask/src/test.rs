@@ -15,7 +15,7 @@ use lanes::Lanes;
 /// A room of these tests takes both cores.
 const ONE_BY_ONE: usize = 1;
 /// A room of these waits for its brokers most of the time.
-const TWO_AT_ONCE: usize = 2;
+const THREE_AT_ONCE: usize = 3;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -37,7 +37,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     steps.step("servers for unit tests", || program::install(&with_servers))?;
     let mut failures = Vec::new();
     for (name, programs, at_once) in
-        [("unit tests", alone, ONE_BY_ONE), ("end-to-end tests", with_servers, TWO_AT_ONCE)]
+        [("unit tests", alone, ONE_BY_ONE), ("end-to-end tests", with_servers, THREE_AT_ONCE)]
     {
         let lanes = Lanes { at_once, jar: &jar, store: args.store, filter: args.filter.as_deref() };
         // What fails is told at the end, when all that can be known is known.

@@ -16,7 +16,7 @@ fn client(front: &Front, files: &[(&str, &Path)]) -> Client {
     let mut pairs = vec![
         ("bootstrap.servers", front.address.as_str()),
         ("security.protocol", "SSL"),
-        ("default.api.timeout.ms", "1500"),
+        ("default.api.timeout.ms", "5000"),
     ];
     pairs.extend(files.iter().map(|(key, path)| (*key, path.to_str().unwrap())));
     Client::new(ClientConfig::from_pairs(pairs).unwrap()).unwrap()

@@ -3,14 +3,11 @@
 #![allow(clippy::unwrap_used, reason = "a failure here fails the test")]
 
 mod front;
+mod ports;
 mod server;
 mod warnings;
 
 pub use front::{Authority, Front, next_look, replace};
+pub use ports::free_port;
 pub use server::{Answer, Request, Server};
 pub use warnings::Warnings;
-
-/// A port at which nobody listens: for a server that is about to start, or for none.
-pub fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}

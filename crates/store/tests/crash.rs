@@ -4,7 +4,7 @@
 
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use varve_store::{Create, FilesystemStore, GetRange, Key, Kind, PutOptions, SharedStore, Store, delete};
@@ -85,13 +85,17 @@ async fn killed_writers_leave_whole_objects_only() {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
+        let until = Instant::now() + Duration::from_secs(60);
+        while store.list("", None, 1).await.unwrap().objects.is_empty() {
+            assert!(Instant::now() < until, "the writer wrote nothing");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
         tokio::time::sleep(Duration::from_millis(150 + round * 17 % 90)).await;
         assert!(child.try_wait().unwrap().is_none(), "the writer ended by itself");
         child.kill().unwrap();
         child.wait().unwrap();
 
         let found = store.list("", None, 100_000).await.unwrap().objects;
-        assert!(!found.is_empty(), "the writer wrote nothing");
         for object in &found {
             let got = store.get(&object.key, GetRange::Full).await.unwrap().bytes().await.unwrap();
             assert_eq!(got.len() as u64, object.size_bytes);

@@ -10,11 +10,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures::StreamExt;
-use varve_script::{Answer, Request, Server, free_port};
+use varve_script::{Answer, Request, Server};
 use varve_store::conformance::{self, CheckResult, Outcome};
 use varve_store::{Create, GetRange, Key, Kind, PutOptions, SharedStore, open};
 
 const SECRET: &str = "hush-hush-hush";
+/// Where a server is silent.
+const SOON: (&str, &str) = ("s3.timeout.ms", "1000");
 
 async fn store_at(endpoint: &str, more: &[(&str, &str)]) -> SharedStore {
     let mut settings: BTreeMap<String, String> = [
@@ -23,8 +25,6 @@ async fn store_at(endpoint: &str, more: &[(&str, &str)]) -> SharedStore {
         ("s3.access.key.id", "someone"),
         ("s3.secret.access.key", SECRET),
         ("s3.max.attempts", "3"),
-        ("s3.timeout.ms", "400"),
-        ("s3.connect.timeout.ms", "400"),
     ]
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
     .into();
@@ -77,7 +77,7 @@ async fn attempts_are_bounded_and_counted() {
 #[tokio::test]
 async fn a_store_that_is_down_is_not_stormed() {
     let server = Server::start(|_, _| error_xml(500, "InternalError")).await;
-    let store = store_at(&server.endpoint, &[("s3.max.attempts", "2"), ("s3.timeout.ms", "20000")]).await;
+    let store = store_at(&server.endpoint, &[("s3.max.attempts", "2")]).await;
     let key = key();
     // Fewer at once than the listener's backlog holds, so that each attempt is seen.
     let calls = futures::stream::iter((0..300).map(|_| store.head(&key))).buffer_unordered(50);
@@ -165,7 +165,7 @@ async fn a_body_that_falls_silent_is_read_on() {
         _ => served(request),
     })
     .await;
-    let store = store_at(&server.endpoint, &[]).await;
+    let store = store_at(&server.endpoint, &[SOON]).await;
     let got = store.get(&key(), GetRange::Full).await.unwrap().bytes().await.unwrap();
     assert_eq!(got.len(), 10_000);
     assert_eq!(server.seen().len(), 2);
@@ -195,15 +195,14 @@ async fn a_range_that_is_not_obeyed_is_an_error() {
 #[tokio::test]
 async fn silence_and_refused_connections_end_in_time() {
     let server = Server::start(|_, _| Answer::hang()).await;
-    let store = store_at(&server.endpoint, &[]).await;
+    let store = store_at(&server.endpoint, &[SOON]).await;
     let started = Instant::now();
     let error = store.head(&key()).await.unwrap_err();
     assert_eq!(error.kind, Kind::Unavailable, "{error}");
-    assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(30), "{:?}", started.elapsed());
     assert_eq!(server.seen().len(), 3);
 
-    let endpoint = format!("http://127.0.0.1:{}", free_port());
-    let store = store_at(&endpoint, &[]).await;
+    let store = store_at("http://127.0.0.1:1", &[]).await;
     let error = store.put(&key(), Bytes::from_static(b"x"), &if_absent()).await.unwrap_err();
     assert_eq!(error.kind, Kind::Unavailable, "{error}");
 }

@@ -30,7 +30,12 @@ async fn what_may_pass_is_asked_again() {
         _ => Answer::json(200, r#"["a"]"#),
     })
     .await;
-    assert_eq!(subjects(settings(&server.endpoint)).await.unwrap(), ["a"]);
+    let patient = RegistrySettings {
+        request_timeout: Duration::from_secs(2),
+        retry_for: Duration::from_secs(60),
+        ..settings(&server.endpoint)
+    };
+    assert_eq!(subjects(patient).await.unwrap(), ["a"]);
     assert_eq!(server.seen().len(), 6);
 }
 

@@ -200,13 +200,13 @@ impl Suite {
 
     async fn silence_ends(&self) {
         let begun = Instant::now();
-        let settings = [("kms.timeout.ms", "300"), ("kms.max.attempts", "2")];
+        let settings = [("kms.timeout.ms", "2000"), ("kms.max.attempts", "2")];
         for (outcome, times) in self.try_both(&vec![Answer::hang(); 2], &settings).await {
             let error = outcome.unwrap_err();
             assert_eq!((error.kind, times), (Kind::Unavailable, 2));
-            assert!(seen_by_people(&error).contains("300 ms"), "{error}");
+            assert!(seen_by_people(&error).contains("2000 ms"), "{error}");
         }
-        assert!(begun.elapsed() < Duration::from_secs(10));
+        assert!(begun.elapsed() < Duration::from_secs(60));
     }
 
     /// In the clear, a proxy would read keys and tokens.

@@ -35,7 +35,7 @@ pub(crate) async fn start() -> Option<Moto> {
         println!("skipped: {text}");
         return None;
     };
-    let port = varve_script::free_port();
+    let port = varve_script::free_port().unwrap();
     let child = command
         .args(["-m", "moto.server", "-H", "127.0.0.1", "-p", &port.to_string()])
         .env("PYTHONDONTWRITEBYTECODE", "1")

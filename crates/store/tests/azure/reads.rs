@@ -3,7 +3,7 @@
 use varve_script::{Answer, Request, Server};
 use varve_store::{GetRange, Kind};
 
-use super::{SAS, failed, key, methods, store_at};
+use super::{SAS, SOON, failed, key, methods, store_at};
 
 fn bytes_of(size: usize) -> Vec<u8> {
     (0..size).map(|n| (n % 251) as u8).collect()
@@ -43,7 +43,7 @@ async fn a_body_that_falls_silent_is_read_on() {
         _ => served(request),
     })
     .await;
-    let store = store_at(&server.endpoint, &[]).await;
+    let store = store_at(&server.endpoint, &[SOON]).await;
     let got = store.get(&key(), GetRange::Full).await.unwrap().bytes().await.unwrap();
     assert_eq!(got.len(), 10_000);
     assert_eq!(server.seen().len(), 2);

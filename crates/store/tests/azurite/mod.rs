@@ -87,7 +87,7 @@ pub(crate) async fn start(container: &str) -> Option<Server> {
         return None;
     };
     let data = tempfile::tempdir().unwrap();
-    let port = varve_script::free_port();
+    let port = varve_script::free_port().unwrap();
     let child = Command::new("node")
         .arg(program)
         .args(["--silent", "--disableTelemetry", "--blobHost", "127.0.0.1", "--blobPort", &port.to_string()])

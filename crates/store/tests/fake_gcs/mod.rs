@@ -49,7 +49,7 @@ pub(crate) async fn start(bucket: &str) -> Option<Server> {
         println!("skipped: {text}");
         return None;
     };
-    let port = varve_script::free_port();
+    let port = varve_script::free_port().unwrap();
     let address = format!("127.0.0.1:{port}");
     let child = Command::new(binary)
         .args(["-scheme", "http", "-backend", "memory", "-host", "127.0.0.1", "-log-level", "error"])

@@ -63,7 +63,7 @@ pub(crate) async fn start(bucket: &str) -> Option<Server> {
         return None;
     };
     let data = tempfile::tempdir().unwrap();
-    let port = varve_script::free_port();
+    let port = varve_script::free_port().unwrap();
     let (access, secret) = ("varve-test".to_owned(), "varve-test-secret".to_owned());
     let child = Command::new(binary)
         .args([

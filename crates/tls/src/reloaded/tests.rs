@@ -9,7 +9,7 @@ use varve_script::Warnings;
 
 use super::*;
 
-/// A file of text that is good unless it says `bad`, and how often it was read.
+/// A file of text that is good unless it says `worse`, and how often it was read.
 struct Fixture {
     folder: TempDir,
     reads: Arc<AtomicUsize>,
@@ -26,7 +26,7 @@ impl Fixture {
         let reloaded = Reloaded::new([path.clone()], move || {
             count.fetch_add(1, Ordering::Relaxed);
             match fs::read_to_string(&path) {
-                Ok(text) if text == "bad" => Err("ca: it is bad".to_owned()),
+                Ok(text) if text == "worse" => Err("ca: it is bad".to_owned()),
                 Ok(text) => Ok(text),
                 Err(error) => Err(format!("ca: {}", error.kind())),
             }
@@ -98,7 +98,7 @@ async fn what_is_bad_or_gone_changes_nothing_is_told_once_and_can_be_mended() {
     let warnings = Warnings::default();
     let _guard = tracing::subscriber::set_default(warnings.clone());
     let fixture = Fixture::new(plain("one"));
-    fixture.write("bad");
+    fixture.write("worse");
     for _ in 0..3 {
         assert_eq!((fixture.next_look().await, warnings.count()), ("one".to_owned(), 1));
     }
@@ -109,7 +109,7 @@ async fn what_is_bad_or_gone_changes_nothing_is_told_once_and_can_be_mended() {
     }
     fixture.write("two");
     assert_eq!((fixture.next_look().await, warnings.count()), ("two".to_owned(), 2));
-    fixture.write("bad");
+    fixture.write("worse");
     assert_eq!(
         (fixture.next_look().await, warnings.count()),
         ("two".to_owned(), 3),

@@ -4,17 +4,20 @@
 //! source port of some client's connection before the server binds it. Other programs of tests that run beside this
 //! one are kept off by a UDP socket at the same port, which no server here wants.
 
+use std::io;
 use std::net::{TcpListener, UdpSocket};
 use std::sync::{Mutex, PoisonError};
 
-use anyhow::{Result, bail};
 use rand::Rng;
 
 /// Held as long as this program runs: a server may be stopped, and started again at its port.
 static TAKEN: Mutex<Vec<UdpSocket>> = Mutex::new(Vec::new());
 
 /// A port that nobody listens on and that neither this program nor one beside it has been given before.
-pub fn free_port() -> Result<u16> {
+///
+/// # Errors
+/// There is none.
+pub fn free_port() -> io::Result<u16> {
     let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
     for _ in 0..1000 {
         let port = rand::rng().random_range(20_000..32_000);
@@ -24,7 +27,7 @@ pub fn free_port() -> Result<u16> {
             return Ok(port);
         }
     }
-    bail!("no free loopback port found between 20000 and 32000")
+    Err(io::Error::new(io::ErrorKind::AddrInUse, "no free loopback port found between 20000 and 32000"))
 }
 
 #[cfg(test)]
