@@ -2,10 +2,10 @@
 //! writes (see `crates/kafka/tests/batches.rs`), transactions that end and that don't, gaps, branches, the journal.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+use std::cell::Cell;
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Output};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use serde_json::Value;
@@ -27,7 +27,10 @@ const RING: &str = r#"{"active": "a", "keys": {"a": "AgICAgICAgICAgICAgICAgICAgI
 const TOPIC: Id = Id([1; 16]);
 const T0: i64 = 1_700_000_000_000;
 
-static ATTEMPTS: AtomicU64 = AtomicU64::new(1);
+thread_local! {
+    /// Each test runs on a thread of its own: the same attempts each time, whatever runs beside it.
+    static ATTEMPTS: Cell<u64> = const { Cell::new(1) };
+}
 
 /// Key and value.
 type Pair<'a> = (Option<&'a [u8]>, Option<&'a [u8]>);
@@ -117,7 +120,7 @@ fn info(partition: i32, first: i64, end: i64) -> SegmentInfo {
 }
 
 fn options() -> WriteOptions {
-    let number = ATTEMPTS.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+    let number = ATTEMPTS.replace(ATTEMPTS.get() + 1).to_be_bytes();
     WriteOptions {
         frame_bytes: 4096,
         chunk_bytes: 4096,

@@ -5,8 +5,8 @@
 
 mod support;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
 use support::{Bench, CHUNK, Hooked, Segment, config, eventually, finish, key_ring, kind_of, read_all, rule};
@@ -216,11 +216,15 @@ fn closing_ends_who_waits_and_use_after_it_is_an_error() {
         bench.fault(Op::Get, When::Always, Fault::Hang);
         let (bench, segment) = (&bench, &segment);
         let idle = segment.stream(&bench.rsm, 0, usize::MAX);
+        let all_wait = &Barrier::new(33);
         std::thread::scope(|scope| {
             let waiting: Vec<_> = (0..32)
                 .map(|n| {
+                    let stream = segment.stream(&bench.rsm, n * 50_000, usize::MAX);
                     scope.spawn(move || {
-                        let stream = segment.stream(&bench.rsm, n * 50_000, usize::MAX);
+                        let begun = stream.read(1000, Duration::from_millis(10), |_, _| Ok(()));
+                        all_wait.wait();
+                        assert_eq!(begun.unwrap(), Progress::Waiting);
                         read_all(&stream, 1000)
                     })
                 })
@@ -228,17 +232,17 @@ fn closing_ends_who_waits_and_use_after_it_is_an_error() {
             let indexes: Vec<_> = (0..8)
                 .map(|_| bench.rsm.fetch_index(segment.metadata(), ExtentKind::TimeIndex).unwrap())
                 .collect();
-            std::thread::sleep(Duration::from_millis(300));
+            all_wait.wait();
             let since = Instant::now();
             bench.rsm.close();
-            assert!(since.elapsed() < Duration::from_secs(5), "closing took {:?}", since.elapsed());
+            assert!(since.elapsed() < Duration::from_secs(20), "closing took {:?}", since.elapsed());
             for thread in waiting {
                 assert_eq!(kind_of(thread.join().unwrap()), Kind::Closed);
             }
             for index in indexes {
                 assert!(matches!(kind_of(finish(&index)), Kind::Closed | Kind::Cancelled));
             }
-            assert!(since.elapsed() < Duration::from_secs(6));
+            assert!(since.elapsed() < Duration::from_secs(20));
         });
         assert_eq!(kind_of(read_all(&idle, 100)), Kind::Closed);
         assert_eq!(kind_of(segment.index(&bench.rsm, ExtentKind::TimeIndex)), Kind::Closed);
@@ -273,7 +277,8 @@ fn a_panic_is_an_internal_error() {
         let panics = Arc::new(AtomicBool::new(true));
         let switch = panics.clone();
         let bench =
-            Bench::wrapped(&given, |store| Arc::new(Hooked { store, panics: switch, limits: None })).unwrap();
+            Bench::wrapped(&given, |store| Arc::new(Hooked { panics: switch, ..Hooked::over(store) }))
+                .unwrap();
         assert_eq!(kind_of(segment.read(&bench.rsm, 0, usize::MAX)), Kind::Internal);
         assert_eq!(kind_of(segment.index(&bench.rsm, ExtentKind::TimeIndex)), Kind::Internal);
         for size in [1000, 3 * PART] {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use support::*;
+use tokio::time::{sleep, timeout};
 use varve_archive::record::snapshot::{Signable, Signer};
 use varve_archive::record::state::{OpenTransaction, PartitionState};
 use varve_archive::*;
@@ -437,7 +438,17 @@ fn partitions_are_verified_side_by_side() {
             let options = VerifyOptions { parallel, depth: Depth::Contents, ..VerifyOptions::default() };
             let progress = |progress| *seen.lock().unwrap() = progress;
             let verified = opened.verify(1, &options, &progress);
-            assert!(tokio::time::timeout(Duration::from_millis(500), verified).await.is_err());
+            let seen_all = async {
+                while seen.lock().unwrap().partitions < expected {
+                    sleep(Duration::from_millis(10)).await;
+                }
+                // And no more come.
+                sleep(Duration::from_millis(200)).await;
+            };
+            tokio::select! {
+                outcome = verified => panic!("{outcome:?}"),
+                in_time = timeout(Duration::from_secs(30), seen_all) => in_time.unwrap(),
+            }
             let seen = seen.into_inner().unwrap();
             assert_eq!((seen.partitions, seen.objects), (expected, expected * 3));
         }

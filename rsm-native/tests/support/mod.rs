@@ -377,15 +377,41 @@ pub fn kind_of<T: std::fmt::Debug>(outcome: Result<T, Error>) -> varve_rsm::Kind
     outcome.unwrap_err().kind
 }
 
-/// A store that panics where it is told to, or has other limits.
+/// How many calls run at once.
+#[derive(Debug, Default)]
+pub struct Gauge {
+    now: AtomicU64,
+    most: AtomicU64,
+}
+
+impl Gauge {
+    async fn run<T>(&self, call: impl Future<Output = T>) -> T {
+        let now = self.now.fetch_add(1, Ordering::Relaxed) + 1;
+        self.most.fetch_max(now, Ordering::Relaxed);
+        let done = call.await;
+        self.now.fetch_sub(1, Ordering::Relaxed);
+        done
+    }
+
+    pub fn most(&self) -> u64 {
+        self.most.load(Ordering::Relaxed)
+    }
+}
+
+/// A store that panics where it is told to, has other limits, or tells how many GETs were under way at once.
 #[derive(Debug)]
 pub struct Hooked {
     pub store: SharedStore,
     pub panics: Arc<AtomicBool>,
     pub limits: Option<Limits>,
+    pub gets: Arc<Gauge>,
 }
 
 impl Hooked {
+    pub fn over(store: SharedStore) -> Self {
+        Self { store, panics: Default::default(), limits: None, gets: Default::default() }
+    }
+
     fn maybe(&self) {
         assert!(!self.panics.load(Ordering::Relaxed), "a defect, for the test");
     }
@@ -421,7 +447,7 @@ impl Store for Hooked {
 
     async fn get(&self, key: &Key, range: GetRange) -> StoreResult<GetResult> {
         self.maybe();
-        self.store.get(key, range).await
+        self.gets.run(self.store.get(key, range)).await
     }
 
     async fn head(&self, key: &Key) -> StoreResult<ObjectMeta> {

@@ -1,8 +1,8 @@
 //! Archives in memory, and objects to put into them.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::panic)] // Each test takes what it needs.
 
+use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use varve_archive::record::branch::{BranchReason, BranchRecord};
@@ -21,7 +21,10 @@ use varve_store::{
 
 pub const TOPIC: Id = Id([1; 16]);
 
-static ATTEMPTS: AtomicU64 = AtomicU64::new(1);
+thread_local! {
+    /// Each test runs on a thread of its own: the same attempts each time, whatever runs beside it.
+    static ATTEMPTS: Cell<u64> = const { Cell::new(1) };
+}
 
 /// Waits for what never waits.
 pub fn now<T>(future: impl Future<Output = T>) -> T {
@@ -74,7 +77,7 @@ pub fn info(partition: i32, first: i64, end: i64) -> SegmentInfo {
 
 /// Random where it must be: another for each attempt.
 pub fn options(encryption: Option<Encryption>) -> WriteOptions {
-    let number = ATTEMPTS.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+    let number = ATTEMPTS.replace(ATTEMPTS.get() + 1).to_be_bytes();
     let object_id = Id([number, *b"attempt!"].concat().try_into().unwrap());
     WriteOptions {
         frame_bytes: 4096,

@@ -107,7 +107,7 @@ mod tests {
         (Arc::new(file), stat)
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_file_is_found_while_it_is_the_same_and_in_use() {
         let dir = tempfile::tempdir().unwrap();
         let (one, other) = (dir.path().join("one"), dir.path().join("other"));
