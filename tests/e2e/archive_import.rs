@@ -287,13 +287,14 @@ fn log_file(dir: &Path, topic: &str, base: u64) -> PathBuf {
     dir.join(format!("{topic}-0/{base:020}.log"))
 }
 
-/// Changes one byte of a value, in the midst of a log.
+/// Changes one byte of a value, in the batch that lies there in a log. (Of its header not all is under its checksum.)
 fn flip(file: &Path, position: u64) -> Result<()> {
-    let open = fs::OpenOptions::new().read(true).write(true).open(file)?;
-    let mut byte = [0];
-    open.read_exact_at(&mut byte, position)?;
-    byte[0] ^= 0x10;
-    Ok(open.write_all_at(&byte, position)?)
+    let mut batches = Batches::new(fs::read(file)?.into(), 0).collect::<Result<Vec<_>, _>>()?.into_iter();
+    let batch = batches.rfind(|batch| batch.position <= position).context("no batch")?;
+    let middle = batch.bytes.len() / 2;
+    let byte = batch.bytes.get(middle).context("an empty batch")? ^ 0x10;
+    let open = fs::OpenOptions::new().write(true).open(file)?;
+    Ok(open.write_all_at(&[byte], batch.position + middle as u64)?)
 }
 
 /// Changes a value in the second batch, and makes its checksum anew. The batch's offset.

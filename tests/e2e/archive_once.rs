@@ -2,12 +2,13 @@
 //! kind of data it is, and however often it is run.
 
 use std::fs;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use varve_tests::{
-    Cluster, KAFKA_VERSIONS, Produce, Scratch, Suite, TestArchive, Transactions, copy, ended, plain_client,
-    restore_from, runtime, varve,
+    At, Cluster, KAFKA_VERSIONS, Look, Produce, Scratch, Suite, TestArchive, Transactions, copy, ended,
+    eventually, plain_client, restore_from, runtime, varve,
 };
 
 const TOPICS: &str = "topics: { include: [\"*\"] }";
@@ -205,6 +206,11 @@ fn open() -> Result<()> {
     };
     kafka.produce("t", &Produce { count: 100, ..Produce::default() })?;
     kafka.produce_transactions("t", &transactions("done"))?;
+    // 100 records, 10 and their marker, which comes a moment after the producer's end.
+    eventually("the marker is in the log", Duration::from_secs(60), || {
+        let end = kafka.offset("t", 0, At::Latest)?;
+        Ok(Look::when(end == 111, (), end))
+    })?;
     kafka.open_transaction("t", &transactions("open"))?;
     let scratch = Scratch::new("archive-open")?;
     let archive = TestArchive::new(scratch.path(), &cluster.bootstrap(), TOPICS)?;
@@ -213,7 +219,6 @@ fn open() -> Result<()> {
         archive.run_once(&[])?;
         let shown = snapshot(&archive)?;
         let open = shown["open"].as_array().context("no list")?;
-        // 100 records, 10 and their marker.
         ensure!(open.len() == 1 && open[0]["first_offset"] == 111, "{shown}");
         ensure!(shown["problems"].as_array().is_some_and(Vec::is_empty), "{shown}");
     }

@@ -41,7 +41,7 @@ fn journal() -> Result<()> {
     for partition in 0..20 {
         kafka.produce("quiet", &Produce { partition, count: 5, ..Produce::default() })?;
     }
-    eventually("all in the journal", Duration::from_secs(10), || {
+    eventually("all in the journal", LIMIT, || {
         let bundles = archive.bundles()?.len();
         Ok(Look::when(bundles > 0, (), bundles))
     })?;
@@ -61,10 +61,12 @@ fn journal() -> Result<()> {
     })?;
     // What only the journal has outlives a kill, and what the brokers delete meanwhile.
     kafka.produce("quiet", &Produce { count: 7, seed: 3, ..Produce::default() })?;
-    eventually("in the journal", Duration::from_secs(10), || {
+    eventually("in the journal", LIMIT, || {
         let bundles = archive.bundles()?.len();
         Ok(Look::when(bundles > 1, (), bundles))
     })?;
+    let end = archive.chain(&topic_id, 0, 0)?.last().map_or(0, |o| o.end_offset());
+    ensure!(end < 12, "a segment before its age: to {end}");
     let before = runtime()?.block_on(read(&cluster, "quiet"))?;
     running.kill();
     kafka.delete_records("quiet", 0, 12)?;

@@ -206,7 +206,7 @@ fn archived(
     let mut run = varve()?;
     run.args(["archive", "run", "-c", &path]).env("VARVE_LOG", "debug");
     let running = varve_tests::Running::begin(run, &log)?;
-    eventually("the archiver answers", Duration::from_secs(30), || {
+    eventually("the archiver answers", Duration::from_secs(120), || {
         let answer = http_get(port, "/readyz");
         Ok(Look::when(answer.as_ref().is_ok_and(|(status, ..)| *status == 200), (), format!("{answer:?}")))
     })?;

@@ -2,7 +2,7 @@
 //! what was set before by raw requests, read again, and the same bytes when nothing has changed.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
@@ -296,11 +296,6 @@ const READ: i8 = 3;
 const DESCRIBE: i8 = 8;
 const DESCRIBE_CONFIGS: i8 = 10;
 
-/// The broker's authorizer hears of ACLs a moment later.
-async fn heard() {
-    tokio::time::sleep(Duration::from_millis(700)).await;
-}
-
 fn denials(state: &ClusterState) -> Vec<(&str, String)> {
     let denied = state.missing.iter().filter(|m| m.reason == Reason::Denied);
     let needs = |m: &MissingEntry| m.needs.as_ref().map(ToString::to_string).unwrap_or_default();
@@ -333,7 +328,6 @@ fn denied() -> Result<()> {
         // A group that is seen, whose offsets are in a topic that is not.
         allow(&admin, READER, (GROUP, "theirs"), DESCRIBE).await?;
         allow(&admin, READER, (TOPIC, "open"), DESCRIBE).await?;
-        heard().await;
         let state = collect(&reader, &StateParts::all(), None).await?;
         ensure!(state.topics.len() == 1 && state.topics[0].configs.is_empty(), "{:?}", state.topics);
         ensure!(group(&state, "theirs")?.offsets.is_empty(), "{:?}", state.groups);
@@ -354,7 +348,6 @@ async fn grant_documented(admin: &Client) -> Result<()> {
         };
         allow(admin, READER, (resource, name), operation).await?;
     }
-    heard().await;
     Ok(())
 }
 
@@ -413,7 +406,6 @@ fn hidden() -> Result<()> {
             allow(&admin, READER, (TOPIC, "open"), operation).await?;
         }
         allow(&admin, READER, (GROUP, "*"), DESCRIBE).await?;
-        heard().await;
         let state = collect(&reader, &StateParts::all(), None).await?;
         let expected = [
             ("members of group newer", "Describe on Topic *".to_owned()),

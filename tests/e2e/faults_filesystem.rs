@@ -64,12 +64,12 @@ fn the_store_goes_away_and_comes_back(setup: &Setup) -> Result<()> {
 }
 
 /// A topic in the tier that nobody has read yet, and its segments.
-fn unread(setup: &Setup, topic: &str, count: u64) -> Result<Vec<TierSegment>> {
+fn unread(setup: &Setup, topic: &str, count: u64, value_bytes: u32) -> Result<Vec<TierSegment>> {
     let kafka = setup.cluster.client();
     kafka.create_tiered_topic(topic, 1, &[])?;
     // Time indexes of the same length, whatever the machine's pace.
     let timestamp_from = Some(1_700_000_000_000);
-    kafka.produce(topic, &Produce { count, timestamp_from, ..Produce::default() })?;
+    kafka.produce(topic, &Produce { count, value_bytes, timestamp_from, ..Produce::default() })?;
     setup.cluster.wait_tiered(topic, 0)?;
     kafka.finished_segments(topic, 0)
 }
@@ -95,7 +95,8 @@ fn damage(
     logged: &[&str],
     spoil: impl FnOnce(&str, &[u8]) -> Result<()>,
 ) -> Result<()> {
-    let segments = unread(setup, topic, 6_000)?;
+    // Each record fills a batch: segments of the same length, whatever the producer's pace.
+    let segments = unread(setup, topic, 620, 10_000)?;
     let broken = &segments[2];
     let key = broken.object_key(&setup.cluster.id);
     let whole = setup.tier.read(&key)?;
@@ -114,7 +115,7 @@ fn damage(
     ensure!(setup.cluster.broker().alive(), "the broker died");
 
     setup.tier.write(&key, &whole)?;
-    ensure!(setup.cluster.client().consume_all(topic)?.count == 6_000);
+    ensure!(setup.cluster.client().consume_all(topic)?.count == 620);
     setup.cluster.wait_settled(&setup.tier)?;
     setup.cluster.delete_topic_and_tier(topic, &setup.tier)
 }
@@ -154,7 +155,7 @@ fn an_object_in_anothers_place_is_refused(setup: &Setup) -> Result<()> {
 /// One flip in each of many objects, spread over the whole length: log, indexes, footer and trailer.
 fn flips_anywhere_in_an_object_are_found(setup: &Setup) -> Result<()> {
     let topic = "flips";
-    let segments = unread(setup, topic, 16_000)?;
+    let segments = unread(setup, topic, 16_000, 1000)?;
     let mut whole = BTreeMap::new();
     for (number, segment) in segments.iter().enumerate() {
         let key = segment.object_key(&setup.cluster.id);

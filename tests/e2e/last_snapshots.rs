@@ -1,13 +1,12 @@
 //! What was archived last is in a snapshot, also of a topic that is gone, and of a cluster that is.
 
-use std::net::TcpListener;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use varve_tests::{
-    Cluster, Look, Produce, Running, Scratch, Suite, TestArchive, Transactions, ended, eventually, http_get,
-    varve,
+    Cluster, Look, Produce, Running, Scratch, Suite, TestArchive, Transactions, ended, eventually, free_port,
+    http_get, varve,
 };
 
 /// A snapshot after each produced batch would hide what is tried here.
@@ -16,6 +15,7 @@ journal: { rpo: 1s }
 snapshots: { interval: 8s, wait: 3s }";
 const TOPIC: &str = "t";
 const COUNT: u64 = 30;
+const TRIES: u64 = 6;
 const LIMIT: Duration = Duration::from_secs(60);
 
 pub(crate) fn suite() -> Suite {
@@ -78,14 +78,27 @@ impl World {
         })
     }
 
-    /// The last snapshot has half of what is archived.
-    fn archived(&self) -> Result<Running> {
+    /// The last snapshot lacks the last `COUNT` of what is archived. How many offsets that is.
+    fn archived(&self) -> Result<(Running, u64)> {
         self.produce(1)?;
         let archiver = self.archiver()?;
-        self.wait_archived("latest", COUNT)?;
-        self.produce(2)?;
-        self.wait_archived("now", 2 * COUNT)?;
-        Ok(archiver)
+        let end = self.ahead(COUNT, COUNT, |seed| self.produce(seed))?;
+        Ok((archiver, end))
+    }
+
+    /// `produce` brings `more` offsets behind `end`, and they are archived before the next snapshot: if that was
+    /// first, they are produced once more. How many offsets there are then.
+    fn ahead(&self, end: u64, more: u64, mut produce: impl FnMut(u64) -> Result<()>) -> Result<u64> {
+        for attempt in 0..TRIES {
+            let before = end + attempt * more;
+            self.wait_archived("latest", before)?;
+            produce(end + attempt)?;
+            self.wait_archived("now", before + more)?;
+            if self.listed("latest")?["end_offset"].as_u64() == Some(before) {
+                return Ok(before + more);
+            }
+        }
+        bail!("each time the next snapshot had it all")
     }
 
     fn newest(&self) -> Result<u64> {
@@ -112,17 +125,14 @@ impl World {
 
 fn deleted() -> Result<()> {
     let world = World::start()?;
-    let archiver = world.archived()?;
-    let before = world.newest()?;
+    let (archiver, end) = world.archived()?;
     world.cluster.client().delete_topic(TOPIC)?;
-    let as_it_was = world.listed(&before.to_string())?;
-    ensure!(as_it_was["end_offset"].as_u64() == Some(COUNT), "the last snapshot had it all: {as_it_was}");
-    world.wait_deleted(2 * COUNT)?;
+    world.wait_deleted(end)?;
     // It stays so, also where somebody else makes the snapshot, who has read nothing.
     let mut command = varve()?;
     command.args(["archive", "snapshot", "-c"]).arg(world.archive.config());
     ended(command, 0)?;
-    world.wait_deleted(2 * COUNT)?;
+    world.wait_deleted(end)?;
     // Another one under its name is another one.
     world.cluster.client().create_topic(TOPIC, 1, 1, &[])?;
     ensure!(archiver.terminate()?.success(), "it did not end well");
@@ -132,11 +142,8 @@ fn deleted() -> Result<()> {
 fn went_meanwhile() -> Result<()> {
     let world = World::start()?;
     world.produce(1)?;
-    let archiver = world.archiver()?;
-    world.wait_archived("latest", COUNT)?;
-    world.produce(2)?;
-    let half = Transactions {
-        transactional_id: "half".to_owned(),
+    let half = |name: &str| Transactions {
+        transactional_id: name.to_owned(),
         transactions: 1,
         records_per_transaction: 5,
         abort_every: 0,
@@ -144,17 +151,25 @@ fn went_meanwhile() -> Result<()> {
         value_bytes: 100,
         partition: 0,
     };
-    world.cluster.client().open_transaction(TOPIC, &half)?;
-    let end = 2 * COUNT + 5;
-    world.wait_archived("now", end)?;
+    // Brokers make their topic of transactions with the first one.
+    world.cluster.client().open_transaction("other", &half("first"))?;
+    let archiver = world.archiver()?;
+    let mut open = 0;
+    let more = COUNT + 5;
+    let end = world.ahead(COUNT, more, |seed| {
+        world.produce(seed)?;
+        open += 1;
+        world.cluster.client().open_transaction(TOPIC, &half(&format!("half-{open}")))?;
+        Ok(())
+    })?;
     archiver.kill();
     world.cluster.client().delete_topic(TOPIC)?;
     let listed = world.listed("latest")?;
-    ensure!(listed["end_offset"].as_u64() == Some(COUNT), "the last snapshot had it all: {listed}");
+    ensure!(listed["end_offset"].as_u64() == Some(end - more), "the last snapshot had it all: {listed}");
     let archiver = world.archiver()?;
     world.wait_deleted(end)?;
     let listed = world.listed("latest")?;
-    ensure!(listed["open_transactions"] == 1, "nobody has read it, and the journal tells: {listed}");
+    ensure!(listed["open_transactions"] == open, "nobody has read it, and the journal tells: {listed}");
     ensure!(archiver.terminate()?.success(), "it did not end well");
     world.archive.verify()
 }
@@ -162,7 +177,7 @@ fn went_meanwhile() -> Result<()> {
 /// What lags is known to lag also where nobody can be asked how far the log went.
 fn away_before() -> Result<()> {
     let world = World::start()?;
-    let archiver = world.archived()?;
+    let (archiver, end) = world.archived()?;
     archiver.kill();
     world.produce(3)?;
     let mut command = varve()?;
@@ -170,7 +185,7 @@ fn away_before() -> Result<()> {
     ended(command, 1)?;
     let lags = |listed: &Value| {
         let ends = (listed["end_offset"].as_u64(), listed["log_end_offset"].as_u64());
-        ensure!(ends == (Some(2 * COUNT), Some(3 * COUNT)), "{listed}");
+        ensure!(ends == (Some(end), Some(end + COUNT)), "{listed}");
         Ok(())
     };
     lags(&world.listed("latest")?)?;
@@ -191,9 +206,9 @@ fn away_before() -> Result<()> {
 /// Without their cluster archivers have no share, and what they had read is in a snapshot all the same.
 fn group() -> Result<()> {
     let world = World::with("group: { id: archivers, session.timeout: 6s }")?;
-    let archiver = world.archived()?;
+    let (archiver, end) = world.archived()?;
     world.cluster.nodes.iter().for_each(|node| node.kill());
-    world.wait_archived("latest", 2 * COUNT)?;
+    world.wait_archived("latest", end)?;
     ensure!(world.is_earlier()?, "a state of a cluster that is dead");
     ensure!(archiver.terminate()?.success(), "it did not end well");
     world.archive.verify()
@@ -202,13 +217,13 @@ fn group() -> Result<()> {
 /// What is archived is restorable to its last record, and none of the other cluster's gets among it.
 fn another() -> Result<()> {
     let world = World::start()?;
-    let archiver = world.archived()?;
+    let (archiver, end) = world.archived()?;
     let ours = world.archive.newest_snapshot()?;
     let node = world.cluster.nodes.first().context("no broker")?;
     node.begin_anew("another0another0another0")?;
     world.cluster.client().create_topic(TOPIC, 1, 1, &[])?;
     world.produce(7)?;
-    let found = world.wait_archived("latest", 2 * COUNT)?;
+    let found = world.wait_archived("latest", end)?;
     ensure!(world.is_earlier()? && found["deleted_ms"].is_null(), "{found}");
     // Looks at the cluster go on meanwhile.
     std::thread::sleep(Duration::from_secs(10));
@@ -220,45 +235,53 @@ fn another() -> Result<()> {
     ensure!(state(&newest).is_some() && state(&newest) == state(&ours), "{newest} after {ours}");
     ensure!(archiver.terminate()?.success(), "it did not end well");
     let listed = world.listed("latest")?;
-    ensure!(listed["end_offset"].as_u64() == Some(2 * COUNT) && listed["deleted_ms"].is_null(), "{listed}");
+    ensure!(listed["end_offset"].as_u64() == Some(end) && listed["deleted_ms"].is_null(), "{listed}");
     world.archive.verify()
 }
 
 fn away() -> Result<()> {
-    let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
+    let port = free_port()?;
     let world = World::with(&format!("metrics: {{ listen: \"127.0.0.1:{port}\" }}"))?;
-    let mut archiver = world.archived()?;
+    let (mut archiver, end) = world.archived()?;
     let node = world.cluster.nodes.first().context("no broker")?;
     node.kill();
-    world.wait_archived("latest", 2 * COUNT)?;
+    world.wait_archived("latest", end)?;
     ensure!(world.is_earlier()?, "a state of a cluster that is dead");
     // Nothing new, no snapshot.
     let before = world.newest()?;
     std::thread::sleep(Duration::from_secs(20));
     ensure!(world.newest()? == before && archiver.is_alive(), "{} after {before}", world.newest()?);
-    let (state, snapshot) = (age(port, "cluster_state")?, age(port, "snapshot")?);
+    let [state, snapshot] = ages(&metrics(port)?)?;
     ensure!(state > snapshot + 3.0, "asked {state} s ago, for a snapshot of {snapshot} s ago");
 
     node.start()?;
-    eventually("a snapshot of the cluster", LIMIT, || {
-        let newest = world.newest()?;
-        Ok(Look::when(newest > before && !world.is_earlier()?, (), newest))
+    // It is in the store a moment before it is in the metrics.
+    let told = eventually("a snapshot of the cluster", LIMIT, || {
+        let (newest, told) = (world.newest()?, metrics(port)?);
+        let is_told = metric(&told, "snapshot_sequence")? == newest as f64;
+        Ok(Look::when(newest > before && !world.is_earlier()? && is_told, told, newest))
     })?;
-    let (state, snapshot) = (age(port, "cluster_state")?, age(port, "snapshot")?);
+    let [state, snapshot] = ages(&told)?;
     ensure!((state - snapshot).abs() < 1.0, "{state} and {snapshot}: not its own state");
-    world.produce(3)?;
-    world.wait_archived("now", 3 * COUNT)?;
+    let end = world.ahead(end, COUNT, |seed| world.produce(seed))?;
     node.kill();
     let ended = archiver.terminate()?;
     ensure!(ended.success() && world.is_earlier()?, "{ended}");
-    world.wait_archived("latest", 3 * COUNT)?;
+    world.wait_archived("latest", end)?;
     world.archive.verify()
 }
 
-/// In seconds, as the archiver's metrics have it.
-fn age(port: u16, of: &str) -> Result<f64> {
-    let (_, _, body) = http_get(port, "/metrics")?;
-    let name = format!("varve_archiver_{of}_age_seconds{{}} ");
-    let line = body.lines().find_map(|line| line.strip_prefix(&name)).with_context(|| body.clone())?;
-    Ok(line.trim().parse()?)
+fn metrics(port: u16) -> Result<String> {
+    Ok(http_get(port, "/metrics")?.2)
+}
+
+fn metric(body: &str, name: &str) -> Result<f64> {
+    let name = format!("varve_archiver_{name}{{}} ");
+    let value = body.lines().find_map(|line| line.strip_prefix(&name)).with_context(|| body.to_owned())?;
+    Ok(value.trim().parse()?)
+}
+
+/// Of the cluster's state and of the snapshot that has it, in seconds.
+fn ages(body: &str) -> Result<[f64; 2]> {
+    Ok([metric(body, "cluster_state_age_seconds")?, metric(body, "snapshot_age_seconds")?])
 }

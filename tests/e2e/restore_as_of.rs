@@ -7,8 +7,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, ensure};
 use varve_tests::raw_admin::commit;
 use varve_tests::{
-    Cluster, Produce, Scratch, Shared, Suite, TestArchive, TopicLogs, Transactions, ended, plain_client,
-    restore_from, runtime, same_logs,
+    Cluster, Look, Produce, Scratch, Shared, Suite, TestArchive, TopicLogs, Transactions, ended, eventually,
+    plain_client, restore_from, runtime, same_logs, varve,
 };
 
 const TOPICS: [&str; 3] = ["plain", "transactional", "young"];
@@ -52,8 +52,8 @@ impl Source {
         kafka.produce("young", &few)?;
         commit_at(&cluster, 300)?;
         // It is looked at before and after.
-        sleep(Duration::from_secs(3));
-        let between = TopicLogs::read(&plain_client(&cluster.bootstrap())?, &TOPICS)?;
+        let between = eventually("all of it is archived", LIMIT, || archived(&cluster, &archive))?;
+        sleep(Duration::from_secs(1));
         let between_ms = now_ms()?;
         sleep(Duration::from_secs(1));
         running.kill();
@@ -83,6 +83,23 @@ impl Source {
         ended(restore_from(&self.archive.url(), cluster, plan, extra)?, 0)?;
         Ok(serde_json::from_slice(&std::fs::read(plan)?)?)
     }
+}
+
+/// What the cluster has, when the archive has all of it.
+fn archived(cluster: &Cluster, archive: &TestArchive) -> Result<Look<Vec<TopicLogs>>> {
+    let topics = TopicLogs::read(&plain_client(&cluster.bootstrap())?, &TOPICS)?;
+    for topic in &topics {
+        for (partition, log) in topic.logs.iter().filter(|(_, log)| log.end_offset > 0) {
+            let mut command = varve()?;
+            let one = format!("{}:{partition}", topic.topic);
+            command.args(["ls", &archive.url(), &one, "--snapshot", "now", "--json"]);
+            let listed: serde_json::Value = serde_json::from_str(&ended(command, 0)?.0)?;
+            if listed["end_offset"] != log.end_offset {
+                return Ok(Look::NotYet(listed.to_string()));
+            }
+        }
+    }
+    Ok(Look::Done(topics))
 }
 
 fn write(cluster: &Cluster, round: u64, timestamp_from: Option<u64>) -> Result<()> {

@@ -103,13 +103,20 @@ impl World {
         Ok(report)
     }
 
-    /// What an earlier restore made.
+    /// What an earlier restore made. A folder that is left would be taken for the next one's.
     fn clear(&self) -> Result<()> {
         let client = plain_client(&self.target.bootstrap())?;
         for topic in runtime()?.block_on(client.list_topics())?.iter().filter(|topic| !topic.is_internal) {
             self.target.client().delete_topic(&topic.name)?;
         }
-        Ok(())
+        eventually("no broker has a folder of them", LIMIT, || {
+            let partitions = self.partitions.iter().map(|known| (known.topic, known.partition));
+            let folders = partitions.flat_map(|(topic, partition)| {
+                self.target.nodes.iter().map(move |node| node.partition_dir(topic, partition))
+            });
+            let left: Vec<_> = folders.filter(|folder| folder.exists()).collect();
+            Ok(Look::when(left.is_empty(), (), left))
+        })
     }
 }
 

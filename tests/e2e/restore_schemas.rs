@@ -241,18 +241,33 @@ fn there(scene: &Scene) -> Result<()> {
     Ok(())
 }
 
-/// When two more versions are there than before, and another is on its way.
+/// When two more versions are there than before, and another is on its way: its subject is in import mode.
 fn half_way(registry: &Registry, mut command: Command, signal: i32) -> Result<()> {
     let done = versions(&state(registry)?).count();
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
     let begun = Instant::now();
-    while versions(&state(registry)?).count() < done + 2 {
+    let pid = i32::try_from(child.id())?;
+    let send = |signal| {
+        // SAFETY: a signal to a child of ours that was not waited for.
+        ensure!(unsafe { libc::kill(pid, signal) } == 0, "no signal");
+        Ok(())
+    };
+    loop {
         ensure!(begun.elapsed() < LIMIT && child.try_wait()?.is_none(), "it did not come to a half");
         std::thread::sleep(Duration::from_millis(20));
+        if versions(&state(registry)?).count() < done + 2 {
+            continue;
+        }
+        // It stands still: what is seen now is so when the signal comes.
+        send(libc::SIGSTOP)?;
+        std::thread::sleep(Duration::from_millis(50));
+        if !importing(registry)?.is_empty() {
+            break;
+        }
+        send(libc::SIGCONT)?;
     }
-    let pid = i32::try_from(child.id())?;
-    // SAFETY: a signal to a child of ours that was not waited for.
-    ensure!(unsafe { libc::kill(pid, signal) } == 0, "no signal");
+    send(signal)?;
+    send(libc::SIGCONT)?;
     child.wait()?;
     Ok(())
 }

@@ -40,8 +40,8 @@ const RETENTION: (&str, &str) = ("retention.ms", "604800000");
 /// Objects of a partition.
 const EXTRA: &str = "topics: { include: [\"*\"] }
 segments: { bytes: 1MiB, min.bytes: 128KiB }";
-/// The orders take ten seconds and more, and the payments are through before.
-const SLOWLY: [&str; 2] = ["--throttle", "100KiB"];
+/// The orders take half a minute and more, and the payments are through before.
+const SLOWLY: [&str; 2] = ["--throttle", "30KiB"];
 /// A journal that is not waited for.
 const SOON: &str = "1s";
 const LIMIT: Duration = Duration::from_secs(60);

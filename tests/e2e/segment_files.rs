@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
@@ -12,7 +12,7 @@ use varve_kafka::protocol::{
     BatchHeader, Batches, BuiltSegment, LeaderEpochs, LogState, ProducerExpiry, SegmentBuilder, SegmentRules,
     parse_offset_index, parse_producer_snapshot, parse_time_index,
 };
-use varve_tests::{Client, Cluster, KAFKA_VERSION, Look, Node, Produce, Suite, Transactions, eventually};
+use varve_tests::{Client, Cluster, KAFKA_VERSION, Node, Produce, Suite, Transactions};
 
 const INTERVAL_BYTES: u32 = 500;
 /// Kafka's default.
@@ -48,7 +48,7 @@ fn one(version: &str) -> Result<()> {
         produce(&cluster.client(), life)?;
         if life == 2 {
             open_and_abort(&cluster.client())?;
-            wait_compacted(node)?;
+            cluster.wait_compacted("compacted", 0)?;
         }
         node.stop()?;
         if life < 2 {
@@ -127,21 +127,6 @@ fn open_and_abort(kafka: &Client<'_>) -> Result<()> {
     kafka.produce_transactions("transactional", &transactions("two", 8))?;
     kafka.produce_transactions("transactional", &transactions("one", 9))?;
     Ok(())
-}
-
-/// The cleaner has been at work, and is done with it.
-fn wait_compacted(node: &Node) -> Result<()> {
-    let dir = node.partition_dir("compacted", 0);
-    let mut last = (0, 0);
-    let mut quiet = 0;
-    eventually("the compacted topic is compacted", Duration::from_secs(90), || {
-        let sizes: Vec<u64> =
-            logs(&dir)?.iter().map(|(_, log)| Ok(fs::metadata(log)?.len())).collect::<Result<_>>()?;
-        let now = (sizes.len(), sizes.iter().sum());
-        quiet = if now == last { quiet + 1 } else { 0 };
-        last = now;
-        Ok(Look::when(quiet > 30 && now.1 < 3_000_000, (), sizes))
-    })
 }
 
 fn lose_files(dir: &Path) -> Result<()> {

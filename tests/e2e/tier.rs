@@ -15,6 +15,8 @@ use varve_tests::{
 const KEY_RING: &str =
     r#"{"active": "one", "keys": {"one": "dGVzdHMgdGVzdHMgdGVzdHMgdGVzdHMgdGVzdHMgdGU="}}"#;
 
+const LIMIT: Duration = Duration::from_secs(120);
+
 struct Setup {
     cluster: Cluster,
     tier: Tier,
@@ -191,7 +193,7 @@ fn a_raw_object_begins_with_the_brokers_log(setup: &Setup) -> Result<()> {
     kafka.create_tiered_topic(topic, 1, &[("local.retention.bytes", "1000000000")])?;
     kafka.produce(topic, &Produce { count: 5000, compression: "lz4", headers: 1, ..Produce::default() })?;
     let closed = setup.cluster.broker().local_segments(topic, 0)?.len() - 1;
-    let segments = eventually("every closed segment is in the tier", Duration::from_secs(60), || {
+    let segments = eventually("every closed segment is in the tier", LIMIT, || {
         let found = kafka.finished_segments(topic, 0)?;
         Ok(Look::when(found.len() == closed, found.clone(), found))
     })?;
@@ -289,7 +291,7 @@ fn delete_records_in_the_tier(setup: &Setup) -> Result<()> {
     let consumed = kafka.consume_all(topic)?;
     ensure!(consumed.first == cut.cast_signed(), "{consumed:?}");
     // What lies wholly below the cut leaves the store; what it cuts through stays.
-    eventually("segments below the cut are deleted", Duration::from_secs(60), || {
+    eventually("segments below the cut are deleted", LIMIT, || {
         let left: Vec<_> = kafka.finished_segments(topic, 0)?.iter().map(|segment| segment.base).collect();
         Ok(Look::when(left.first() == Some(&segments[3].base), (), left))
     })?;
@@ -311,11 +313,11 @@ fn retention_empties_the_store(setup: &Setup) -> Result<()> {
         let earliest = kafka.offset(topic, 0, At::Earliest)?;
         Ok(Look::when(left > 0 && left < before - 3 && earliest > 0, (), (left, earliest)))
     };
-    eventually("retention by size deletes the oldest", Duration::from_secs(60), || fewer(&kafka))?;
+    eventually("retention by size deletes the oldest", LIMIT, || fewer(&kafka))?;
     setup.cluster.wait_settled(&setup.tier)?;
     kafka.consume_all(topic)?;
     kafka.alter_topic(topic, &[("retention.ms", "1000"), ("local.retention.ms", "1000")])?;
-    eventually("retention by time deletes all", Duration::from_secs(60), || {
+    eventually("retention by time deletes all", LIMIT, || {
         let left = kafka.finished_segments(topic, 0)?;
         Ok(Look::when(left.is_empty(), (), left.len()))
     })?;
@@ -328,7 +330,7 @@ fn a_recreated_topic_is_another(setup: &Setup) -> Result<()> {
     round_trip(setup, topic, &Produce { count: 3_000, seed: 5, ..Produce::default() })?;
     setup.cluster.client().delete_topic(topic)?;
     let kafka = setup.cluster.client();
-    eventually("the name is free", Duration::from_secs(30), || {
+    eventually("the name is free", LIMIT, || {
         kafka.create_tiered_topic(topic, 1, &[])?;
         Ok(Look::Done(()))
     })?;

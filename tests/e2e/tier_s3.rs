@@ -127,7 +127,7 @@ fn transactions_on_s3(setup: &Setup) -> Result<()> {
         kafka.consume(topic, &Consume { committed_only, ..Consume::default() })?.is_whole()?;
     }
     setup.cluster.client().delete_topic(topic)?;
-    eventually("the bucket is empty", Duration::from_secs(60), || {
+    eventually("the bucket is empty", Duration::from_secs(120), || {
         let left = setup.tier.list()?;
         Ok(Look::when(left.is_empty(), (), left))
     })

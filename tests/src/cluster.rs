@@ -338,6 +338,17 @@ impl Cluster {
         })
     }
 
+    /// Waits until the cleaner has done all but the active segment.
+    pub fn wait_compacted(&self, topic: &str, partition: u32) -> Result<()> {
+        eventually(&format!("{topic}-{partition} compacted"), TIER_LIMIT, || {
+            let leader = self.leader(topic, partition)?;
+            let active = leader.local_segments(topic, partition)?.pop().context("no segment")?;
+            let checkpoint = fs::read_to_string(leader.log_dir().join("cleaner-offset-checkpoint"))?;
+            let done = format!("{topic} {partition} {active}");
+            Ok(Look::when(checkpoint.lines().any(|line| line == done), (), (active, &checkpoint)))
+        })
+    }
+
     /// Waits until the store holds exactly the objects of the segments that the brokers believe finished, beside
     /// the topics' data keys.
     pub fn wait_settled(&self, tier: &Tier) -> Result<()> {

@@ -16,7 +16,8 @@ use crate::process::Process;
 use crate::toxiproxy::Proxy;
 
 const START_LIMIT: Duration = Duration::from_secs(180);
-const STOP_LIMIT: Duration = Duration::from_secs(90);
+/// A broker whose peers' controllers have gone before it waits 5 min for leave to stop, and then stops as cleanly.
+const STOP_LIMIT: Duration = Duration::from_secs(360);
 
 /// A log directory of the node whose files are in `dir`.
 pub(crate) fn log_dir(dir: &Path, number: u32) -> PathBuf {

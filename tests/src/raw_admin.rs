@@ -1,4 +1,5 @@
-//! Changes to a cluster by raw requests: the client that is tested only reads.
+//! Changes to a cluster by raw requests, and waits until brokers have heard of them: the client that is tested only
+//! reads.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,11 +22,11 @@ use kafka_protocol::messages::offset_commit_request::{
 use kafka_protocol::messages::{
     AlterClientQuotasRequest, AlterShareGroupOffsetsRequest, AlterUserScramCredentialsRequest,
     ConsumerGroupHeartbeatRequest, ConsumerProtocolAssignment, ConsumerProtocolSubscription,
-    CreateAclsRequest, CreateTopicsRequest, DeleteAclsRequest, FindCoordinatorRequest, GroupId,
-    IncrementalAlterConfigsRequest, OffsetCommitRequest, ShareGroupHeartbeatRequest, TopicName,
+    CreateAclsRequest, CreateTopicsRequest, DeleteAclsRequest, DescribeAclsRequest, FindCoordinatorRequest,
+    GroupId, IncrementalAlterConfigsRequest, OffsetCommitRequest, ShareGroupHeartbeatRequest, TopicName,
 };
 use kafka_protocol::protocol::{Encodable, StrBytes};
-use varve_kafka::client::{Assignor, Client, GroupEvent, GroupMember, JoinedMember, Membership};
+use varve_kafka::client::{Assignor, Client, GroupEvent, GroupMember, JoinedMember, Membership, OffsetSpec};
 
 const LIMIT: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(100);
@@ -80,7 +81,7 @@ pub async fn add_scram(client: &Client, user: &str, mechanism: i8, iterations: i
     Ok(())
 }
 
-/// One ALLOW with a literal name, for connections from anywhere; both codes are Kafka's.
+/// One ALLOW with a literal name, for connections from anywhere; both codes are Kafka's. All brokers know it then.
 pub async fn allow(
     client: &Client,
     principal: &str,
@@ -98,7 +99,7 @@ pub async fn allow(
     let request = CreateAclsRequest::default().with_creations(vec![creation]);
     let answer = client.any_connection().await?.call(request).await?;
     ensure!(answer.results.iter().all(|r| r.error_code == 0), "{answer:?}");
-    Ok(())
+    wait_heard(client, principal, (resource, name), operation, true).await
 }
 
 /// Takes away what [`allow`] gave.
@@ -119,6 +120,37 @@ pub async fn disallow(
     let request = DeleteAclsRequest::default().with_filters(vec![filter]);
     let answer = client.any_connection().await?.call(request).await?;
     ensure!(answer.filter_results.iter().all(|r| r.matching_acls.len() == 1), "{answer:?}");
+    wait_heard(client, principal, (resource, name), operation, false).await
+}
+
+/// Until the authorizer of each broker has heard of it, a moment after the answer. Within a node that of the controller
+/// hears first.
+async fn wait_heard(
+    client: &Client,
+    principal: &str,
+    (resource, name): (i8, &str),
+    operation: i8,
+    is_given: bool,
+) -> Result<()> {
+    let request = DescribeAclsRequest::default()
+        .with_resource_type_filter(resource)
+        .with_resource_name_filter(Some(text(name)))
+        .with_pattern_type_filter(3)
+        .with_principal_filter(Some(text(principal)))
+        .with_host_filter(None)
+        .with_operation(operation)
+        .with_permission_type(3);
+    let started = Instant::now();
+    for broker in client.metadata(Some(&[])).await?.brokers {
+        loop {
+            let answer = client.connection(broker.node_id).await?.call(request.clone()).await?;
+            if answer.error_code == 0 && answer.resources.is_empty() != is_given {
+                break;
+            }
+            ensure!(started.elapsed() < LIMIT, "broker {}: {answer:?}", broker.node_id);
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
     Ok(())
 }
 
@@ -163,6 +195,23 @@ pub async fn commit(client: &Client, group: &str, topics: &[&str], offset: i64, 
         // Brokers make the topic of offsets when a coordinator is looked for.
         let find = FindCoordinatorRequest::default().with_coordinator_keys(vec![text(group)]);
         client.any_connection().await?.call(find).await?;
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Until no transaction is open in the partition: the last one's marker comes after its answer.
+pub async fn wait_stable(client: &Client, topic: &str, partition: i32) -> Result<()> {
+    let started = Instant::now();
+    loop {
+        let stable = client.list_offsets(topic, &[partition], OffsetSpec::LatestStable).await?;
+        let end = client.list_offsets(topic, &[partition], OffsetSpec::Latest).await?;
+        if stable == end {
+            return Ok(());
+        }
+        ensure!(
+            started.elapsed() < LIMIT,
+            "{topic}-{partition} is stable up to {stable:?}, and ends at {end:?}"
+        );
         tokio::time::sleep(PAUSE).await;
     }
 }
